@@ -1,0 +1,38 @@
+"""Process and multi-objective reward models: train, score, aggregate, with one spec everywhere.
+
+The names below are loaded when they are first used, so `import prm` is instant and loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Chain": "prm.records",
+    "ChainScore": "prm.scoring.scorer",
+    "PrmError": "prm.errors",
+    "RewardScorer": "prm.scoring.scorer",
+    "RewardSpec": "prm.spec",
+}
+
+if TYPE_CHECKING:
+    from prm.errors import PrmError as PrmError
+    from prm.records import Chain as Chain
+    from prm.scoring.scorer import ChainScore as ChainScore
+    from prm.scoring.scorer import RewardScorer as RewardScorer
+    from prm.spec import RewardSpec as RewardSpec
+
+__all__ = ["Chain", "ChainScore", "PrmError", "RewardScorer", "RewardSpec", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prm' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

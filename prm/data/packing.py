@@ -1,0 +1,200 @@
+"""Packing: token trees to flat batches without padding, each shared prompt once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from prm.data.tree import Segment, TokenTree, graft
+
+
+@dataclass(slots=True)
+class PackedTrees:
+    """Trees laid out one after the other, each in depth-first order.
+
+    The tokens of a segment's descendants follow it without a gap; a segment with a single child is
+    joined with it.
+
+    Args:
+        input_ids: Token ids, shape `[token]`, int64.
+        position_ids: Tokens above each token on its path, shape `[token]`, int64.
+        previous: Index of each token's predecessor on its path, -1 at a root, shape `[token]`.
+        token_read: Index of the read that a token's step ends in, -1 outside steps, `[token]`.
+        reads: Token index of each read, tree by tree in the given order, shape `[read]`, int64.
+        read_tree: Index of the tree of each read, shape `[read]`, int64.
+        starts: First token of each segment.
+        stops: One past the last token of each segment.
+        subtree_ends: One past the last token of each segment's descendants.
+        longest_path: Tokens on the longest path.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    previous: Tensor
+    token_read: Tensor
+    reads: Tensor
+    read_tree: Tensor
+    starts: list[int]
+    stops: list[int]
+    subtree_ends: list[int]
+    longest_path: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the model computes."""
+        return self.input_ids.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedTrees:
+        """Return the batch with its tensors on `device`."""
+        names = ("input_ids", "position_ids", "previous", "token_read", "reads", "read_tree")
+        moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
+        return replace(self, **moved)
+
+    def paths(self) -> list[Tensor]:
+        """Return for each leaf the token indices of its path from the root, ascending."""
+        leaves = [
+            index
+            for index, (stop, end) in enumerate(zip(self.stops, self.subtree_ends, strict=True))
+            if stop == end
+        ]
+        return [self._path(leaf) for leaf in leaves]
+
+    def _path(self, leaf: int) -> Tensor:
+        start = self.starts[leaf]
+        spans = [
+            torch.arange(self.starts[index], self.stops[index])
+            for index in range(leaf + 1)
+            if self.starts[index] <= start < self.subtree_ends[index]
+        ]
+        return torch.cat(spans)
+
+
+def pack(trees: Sequence[TokenTree]) -> PackedTrees:
+    """Lay out trees; those with the same root tokens share that root.
+
+    Args:
+        trees: At least one tree.
+
+    Returns:
+        The packed batch. Reads are ordered by tree, then by segment, then by offset.
+
+    Example:
+        >>> from prm.data.tree import Segment
+        >>> trees = [TokenTree((Segment((7, 8)), Segment((i, 3), 0, (1,)))) for i in (1, 2)]
+        >>> packed = pack(trees)
+        >>> packed.input_ids.tolist(), packed.position_ids.tolist(), packed.reads.tolist()
+        ([7, 8, 1, 3, 2, 3], [0, 1, 2, 3, 2, 3], [3, 5])
+    """
+    layout = _Layout()
+    for group in _same_root(trees):
+        layout.add([trees[index] for index in group], group)
+    return layout.packed()
+
+
+def _same_root(trees: Sequence[TokenTree]) -> list[list[int]]:
+    groups: dict[object, list[int]] = {}
+    for index, tree in enumerate(trees):
+        root = tree.segments[0]
+        key: object = root.input_ids if not root.reads and len(tree.segments) > 1 else index
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
+
+
+class _Layout:
+    """Collects the tokens, reads and spans of trees, one group of equal roots after the other."""
+
+    def __init__(self) -> None:
+        self.input_ids: list[int] = []
+        self.position_ids: list[int] = []
+        self.previous: list[int] = []
+        self.reads: dict[int, list[tuple[int, int]]] = {}
+        self.starts: list[int] = []
+        self.stops: list[int] = []
+        self.subtree_ends: list[int] = []
+
+    def add(self, trees: Sequence[TokenTree], names: Sequence[int]) -> None:
+        """Lay out trees that share a root; `names` are their indices in the batch."""
+        tree = graft(trees) if len(trees) > 1 else trees[0]
+        owners = [names[0]]
+        for name, one in zip(names, trees, strict=True):
+            self.reads.setdefault(name, [])
+            owners.extend([name] * (len(one.segments) - 1))
+        children = _children(tree)
+        order = _depth_first(children)
+        bounds: dict[int, tuple[int, int]] = {}
+        for index in order:
+            parent = tree.segments[index].parent
+            above = bounds[parent][1] - 1 if parent >= 0 else -1
+            bounds[index] = self._append(tree.segments[index], above, owners[index])
+        self._add_spans(tree, order, children, bounds)
+
+    def _append(self, segment: Segment, above: int, owner: int) -> tuple[int, int]:
+        start, size = len(self.input_ids), len(segment.input_ids)
+        depth = self.position_ids[above] + 1 if above >= 0 else 0
+        self.input_ids.extend(segment.input_ids)
+        self.position_ids.extend(range(depth, depth + size))
+        self.previous.extend([above, *range(start, start + size - 1)])
+        first = start
+        for offset in segment.reads:
+            self.reads[owner].append((first, start + offset))
+            first = start + offset + 1
+        return start, start + size
+
+    def _add_spans(
+        self,
+        tree: TokenTree,
+        order: Sequence[int],
+        children: Sequence[Sequence[int]],
+        bounds: dict[int, tuple[int, int]],
+    ) -> None:
+        ends = {index: stop for index, (_, stop) in bounds.items()}
+        for index in reversed(order):
+            parent = tree.segments[index].parent
+            if parent >= 0:
+                ends[parent] = max(ends[parent], ends[index])
+        for index in order:
+            parent = tree.segments[index].parent
+            if parent >= 0 and len(children[parent]) == 1:
+                self.stops[-1] = bounds[index][1]
+            else:
+                self.starts.append(bounds[index][0])
+                self.stops.append(bounds[index][1])
+                self.subtree_ends.append(ends[index])
+
+    def packed(self) -> PackedTrees:
+        """Return what was collected as tensors."""
+        reads = [(tree, *read) for tree in sorted(self.reads) for read in self.reads[tree]]
+        token_read = torch.full((len(self.input_ids),), -1)
+        for index, (_, first, last) in enumerate(reads):
+            token_read[first : last + 1] = index
+        return PackedTrees(
+            input_ids=torch.tensor(self.input_ids),
+            position_ids=torch.tensor(self.position_ids),
+            previous=torch.tensor(self.previous),
+            token_read=token_read,
+            reads=torch.tensor([last for _, _, last in reads], dtype=torch.int64),
+            read_tree=torch.tensor([tree for tree, _, _ in reads], dtype=torch.int64),
+            starts=self.starts,
+            stops=self.stops,
+            subtree_ends=self.subtree_ends,
+            longest_path=max(self.position_ids) + 1,
+        )
+
+
+def _children(tree: TokenTree) -> list[list[int]]:
+    children: list[list[int]] = [[] for _ in tree.segments]
+    for index, segment in enumerate(tree.segments):
+        if segment.parent >= 0:
+            children[segment.parent].append(index)
+    return children
+
+
+def _depth_first(children: Sequence[Sequence[int]]) -> list[int]:
+    order, stack = [], [0]
+    while stack:
+        order.append(stack.pop())
+        stack.extend(reversed(children[order[-1]]))
+    return order

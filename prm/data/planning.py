@@ -1,0 +1,168 @@
+"""Planning: which records go into which micro-batch of which rank.
+
+The user sets the optimizer batch in records and the memory in tokens. A plan is a pure function of
+the records' lengths, the seed and the epoch, so every rank computes the same plan without a word
+to the others, and a resumed run continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prm.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatchPlan:
+    """Records that one rank computes in one forward pass.
+
+    Args:
+        records: Indices of the records.
+        filler: The records stand in for an empty micro-batch: they are computed, so that all ranks
+            take the same number of passes, and count for nothing.
+    """
+
+    records: tuple[int, ...]
+    filler: bool = False
+
+
+def plan_micro_batches(
+    records: Sequence[int], lengths: Sequence[int], max_tokens: int, num_ranks: int = 1
+) -> list[MicroBatchPlan]:
+    """Split records into micro-batches of at most `max_tokens`, evenly filled.
+
+    Args:
+        records: Indices of the records of one optimizer batch, at least one.
+        lengths: Tokens of every record, by index.
+        max_tokens: Token budget of a micro-batch.
+        num_ranks: The number of micro-batches is a multiple of it.
+
+    Returns:
+        The plans; micro-batch i belongs to rank `i % num_ranks`.
+
+    Raises:
+        DataError: A record alone is over the budget.
+
+    Example:
+        >>> [plan.records for plan in plan_micro_batches([0, 1, 2], [60, 30, 30], 64)]
+        [(0,), (1, 2)]
+    """
+    longest = max(records, key=lambda record: lengths[record])
+    if lengths[longest] > max_tokens:
+        raise DataError(
+            f"record {longest} does not fit a micro-batch",
+            expected=f"at most {max_tokens} tokens (max_tokens)",
+            got=f"{lengths[longest]} tokens",
+            fix="Raise max_tokens to at least the model's max_length",
+        )
+    total = sum(lengths[record] for record in records)
+    num_bins = _round_up(-(-total // max_tokens), num_ranks)
+    while (bins := _fill(records, lengths, max_tokens, num_bins)) is None:
+        num_bins += num_ranks
+    shortest = min(records, key=lambda record: lengths[record])
+    return [
+        MicroBatchPlan(tuple(content)) if content else MicroBatchPlan((shortest,), filler=True)
+        for content in bins
+    ]
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _fill(
+    records: Sequence[int], lengths: Sequence[int], max_tokens: int, num_bins: int
+) -> list[list[int]] | None:
+    """Put the longest record left into the emptiest bin; `None` if a bin overflows."""
+    bins: list[list[int]] = [[] for _ in range(num_bins)]
+    heap = [(0, index) for index in range(num_bins)]
+    for record in sorted(records, key=lambda record: (-lengths[record], record)):
+        load, index = heapq.heappop(heap)
+        if load + lengths[record] > max_tokens:
+            return None
+        bins[index].append(record)
+        heapq.heappush(heap, (load + lengths[record], index))
+    return bins
+
+
+class TrainingPlan:
+    """The optimizer batches of every epoch.
+
+    Args:
+        lengths: Tokens of every record.
+        batch_size: Records in an optimizer batch, over all ranks.
+        max_tokens: Token budget of a micro-batch.
+        num_ranks: Ranks that share a batch.
+        seed: Seed of the order; epoch e is shuffled by (seed, e).
+        drop_last: Leave out a last batch that is not full.
+
+    Raises:
+        ConfigError: There is no full batch to train on.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        max_tokens: int,
+        num_ranks: int = 1,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.max_tokens = max_tokens
+        self.num_ranks = num_ranks
+        self.seed = seed
+        full, rest = divmod(len(lengths), batch_size)
+        self.num_steps = full + (1 if rest and not drop_last else 0)
+        if self.num_steps == 0:
+            raise ConfigError(
+                "too few training records for one optimizer batch",
+                expected=f"{batch_size} (batch_size)",
+                got=len(lengths),
+            )
+
+    def records(self, epoch: int, step: int) -> list[int]:
+        """Return the records of one optimizer batch."""
+        order = self._order(epoch)
+        return order[step * self.batch_size : (step + 1) * self.batch_size]
+
+    def step(self, epoch: int, step: int) -> list[MicroBatchPlan]:
+        """Return the micro-batches of one optimizer batch, of all ranks."""
+        return plan_micro_batches(
+            self.records(epoch, step), self.lengths, self.max_tokens, self.num_ranks
+        )
+
+    def _order(self, epoch: int) -> list[int]:
+        if getattr(self, "_shuffled", (None, None))[0] != epoch:
+            generator = np.random.default_rng((self.seed, epoch))
+            order: list[int] = generator.permutation(len(self.lengths)).tolist()
+            self._shuffled = (epoch, order)
+        return self._shuffled[1]
+
+
+def plan_evaluation(
+    lengths: Sequence[int], max_tokens: int, num_ranks: int = 1
+) -> list[MicroBatchPlan]:
+    """Plan one pass over all records, each counted once; micro-batch i belongs to rank i % ranks.
+
+    Records of similar length go together, so that a pass can be reported on evenly.
+    """
+    order = sorted(range(len(lengths)), key=lambda record: (-lengths[record], record))
+    plans: list[MicroBatchPlan] = []
+    current: list[int] = []
+    used = 0
+    for record in order:
+        if current and used + lengths[record] > max_tokens:
+            plans.append(MicroBatchPlan(tuple(current)))
+            current, used = [], 0
+        current.append(record)
+        used += lengths[record]
+    plans.append(MicroBatchPlan(tuple(current)))
+    missing = -len(plans) % num_ranks
+    return plans + [MicroBatchPlan((order[-1],), filler=True)] * missing

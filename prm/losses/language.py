@@ -1,0 +1,75 @@
+"""Next-token loss on the same forward pass, a regularizer of reward models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from prm.errors import ConfigError
+
+CHUNK = 2048
+"""Tokens whose logits over the vocabulary exist at the same time."""
+
+
+class LanguageModelLoss:
+    """Next-token cross-entropy on step tokens, added to the step losses.
+
+    Keeping the backbone a language model regularizes the reward it shares its states with.
+
+    Args:
+        loss_weight: Factor of the mean loss per token, above 0.
+        tokens: `correct_steps`: tokens of steps whose reward objective is labelled at least 0.5.
+            `all_steps`: tokens of every step, right or wrong.
+
+    Source: Yang et al. 2024, "Regularizing Hidden States Enables Learning Generalizable Reward
+    Model for LLMs" (GRM), arXiv 2406.10216.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 0.1,
+        tokens: Literal["correct_steps", "all_steps"] = "correct_steps",
+    ) -> None:
+        if not loss_weight > 0:
+            raise ConfigError("loss_weight is wrong", expected="above 0", got=loss_weight)
+        self.loss_weight = loss_weight
+        self.tokens = tokens
+
+    def selected_reads(self, labels: Tensor) -> Tensor:
+        """Return which steps count, shape `[read]`, bool, from their labels (NaN: unlabelled)."""
+        return labels >= 0.5 if self.tokens == "correct_steps" else torch.ones_like(labels).bool()
+
+
+def next_token_loss(
+    states: Tensor, output_embeddings: Tensor, targets: Tensor, sources: Tensor
+) -> Tensor:
+    """Return the summed cross-entropy of some tokens, each predicted from an earlier state.
+
+    `sum_i -log softmax(E h_{s_i})[x_i]`, in float32, over chunks whose logits are recomputed in the
+    backward pass.
+
+    Args:
+        states: Hidden states, shape `[token, hidden]`.
+        output_embeddings: `E`, shape `[vocabulary, hidden]`.
+        targets: Token ids x_i, shape `[target]`.
+        sources: Index s_i of the state that predicts each target, shape `[target]`.
+
+    Returns:
+        A scalar; 0, still connected to both inputs, if there is no target.
+    """
+    if targets.numel() == 0:
+        return states.sum() * 0.0 + output_embeddings.sum() * 0.0
+    losses = [
+        checkpoint(_chunk_loss, states[source], output_embeddings, target, use_reentrant=False)
+        for source, target in zip(sources.split(CHUNK), targets.split(CHUNK), strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def _chunk_loss(states: Tensor, output_embeddings: Tensor, targets: Tensor) -> Tensor:
+    logits = functional.linear(states.to(output_embeddings.dtype), output_embeddings)
+    return functional.cross_entropy(logits.float(), targets, reduction="sum")

@@ -1,0 +1,285 @@
+r"""Losses of process reward models: step labels against what a head says at the read positions.
+
+A loss is two pure pieces over the reads of any number of chains, so that the sum over micro-batches
+and ranks equals the whole optimizer batch:
+
+- `weights(targets)`: how much each read counts, from labels alone (0 where unlabelled);
+- `per_step(columns, targets)`: the loss of each read, from the head's output columns.
+
+The loss of an optimizer batch is `sum(weights * per_step) / sum(weights)`, both sums over the whole
+batch; it is 0 when nothing is labelled. All losses are finite for any finite input (|x| = 1e4) and
+are computed in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from prm.errors import ConfigError
+
+Readout = Literal["sigmoid", "softmax"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTargets:
+    """Labels of one objective at the reads of a batch; all fields have shape `[read]`.
+
+    Args:
+        labels: Probability in [0, 1] that the step is correct; NaN where unlabelled. float32.
+        chain: Which chain of the batch a read belongs to; reads of a chain are adjacent. int64.
+        step: 0-based index of the step in its chain. int64.
+    """
+
+    labels: Tensor
+    chain: Tensor
+    step: Tensor
+
+    @property
+    def labeled(self) -> Tensor:
+        """Which reads have a label, shape `[read]`, bool."""
+        return ~self.labels.isnan()
+
+
+class ProcessLoss:
+    """Base of the process losses.
+
+    Args:
+        step_weighting: `step`: every labelled step counts the same. `chain`: every chain counts the
+            same, shared evenly by its labelled steps.
+        error_weight: How much a wrong step (label 0) counts relative to a correct one; a soft label
+            is weighted in between. `balanced` makes both classes count the same over the training
+            set: the ratio of correct to wrong labels is filled in before training.
+
+    Attributes:
+        readout: How columns become a probability: one column through a sigmoid, or two through a
+            softmax.
+    """
+
+    readout: ClassVar[Readout] = "sigmoid"
+
+    def __init__(
+        self,
+        step_weighting: Literal["step", "chain"] = "step",
+        error_weight: float | Literal["balanced"] = 1.0,
+    ) -> None:
+        if error_weight != "balanced" and not 0 < float(error_weight) < float("inf"):
+            raise ConfigError(
+                "error_weight is wrong", expected="a number above 0 or 'balanced'", got=error_weight
+            )
+        self.step_weighting = step_weighting
+        self.error_weight = error_weight
+
+    def fit_balance(self, labels: Tensor) -> None:
+        """Replace `error_weight="balanced"` by the ratio of correct to wrong in `labels` `[step]`.
+
+        Raises:
+            ConfigError: One of the classes does not occur.
+        """
+        if self.error_weight != "balanced":
+            return
+        known = labels[~labels.isnan()].double()
+        correct, wrong = known.sum().item(), (1 - known).sum().item()
+        if correct == 0 or wrong == 0:
+            raise ConfigError(
+                "error_weight 'balanced' needs both classes in the training labels",
+                got=f"{correct:g} correct, {wrong:g} wrong",
+            )
+        self.error_weight = correct / wrong
+
+    def weights(self, targets: StepTargets) -> Tensor:
+        """Return how much each read counts, shape `[read]`, 0 where unlabelled."""
+        if self.error_weight == "balanced":
+            raise ConfigError(
+                "error_weight 'balanced' was not fitted", fix="Call fit_balance before training"
+            )
+        labels = targets.labels.nan_to_num(0.0)
+        weights = labels + (1 - labels) * float(self.error_weight)
+        weights = torch.where(targets.labeled, weights, 0.0)
+        if self.step_weighting == "chain":
+            return _share(weights, targets.labeled, targets.chain)
+        return weights
+
+    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        """Return the loss of each read, shape `[read]`; unlabelled reads may hold any number.
+
+        Args:
+            columns: Head output, shape `[read, column]`, float32.
+            targets: Labels of the same reads.
+        """
+        raise NotImplementedError
+
+    def sum(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        """Return `sum(weights * per_step)`, a scalar; exactly 0 (with gradient 0) if unlabelled."""
+        losses = self.per_step(columns.float(), targets)
+        weights = self.weights(targets)
+        return torch.where(weights > 0, losses, 0.0).mul(weights).sum()
+
+
+class BCE(ProcessLoss):
+    r"""Binary cross-entropy against hard or soft labels.
+
+    `-y log sigmoid(l) - (1 - y) log(1 - sigmoid(l))`, on one logit per step.
+
+    Args:
+        label_smoothing: Moves labels towards 1/2: `y (1 - s) + s / 2`, with s in [0, 1).
+        step_weighting: See `ProcessLoss`.
+        error_weight: See `ProcessLoss`.
+
+    Example:
+        >>> targets = StepTargets(torch.tensor([1.0, 0.0]), torch.tensor([0, 0]), torch.arange(2))
+        >>> BCE().per_step(torch.zeros(2, 1), targets)
+        tensor([0.6931, 0.6931])
+
+    Source: Lightman et al. 2023 (hard labels); Wang et al. 2023, equation 4 (soft labels).
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        step_weighting: Literal["step", "chain"] = "step",
+        error_weight: float | Literal["balanced"] = 1.0,
+    ) -> None:
+        super().__init__(step_weighting, error_weight)
+        self.label_smoothing = _check_smoothing(label_smoothing)
+
+    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        labels = _smooth(targets.labels.nan_to_num(0.0), self.label_smoothing)
+        return functional.binary_cross_entropy_with_logits(
+            _single(columns, self), labels, reduction="none"
+        )
+
+
+class CrossEntropy(ProcessLoss):
+    """Two-class cross-entropy on the columns (wrong, correct), with hard or soft labels.
+
+    The probability of a correct step is `softmax(columns)[1]`. This is the layout of most public
+    process models (two-label token classification).
+
+    Args:
+        label_smoothing: Moves labels towards 1/2: `y (1 - s) + s / 2`, with s in [0, 1).
+        step_weighting: See `ProcessLoss`.
+        error_weight: See `ProcessLoss`.
+    """
+
+    readout = "softmax"
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        step_weighting: Literal["step", "chain"] = "step",
+        error_weight: float | Literal["balanced"] = 1.0,
+    ) -> None:
+        super().__init__(step_weighting, error_weight)
+        self.label_smoothing = _check_smoothing(label_smoothing)
+
+    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        if columns.ndim != 2 or columns.shape[1] != 2:
+            raise ConfigError("CrossEntropy reads 2 columns", got=tuple(columns.shape))
+        labels = _smooth(targets.labels.nan_to_num(0.0), self.label_smoothing)
+        return functional.cross_entropy(
+            columns, torch.stack([1 - labels, labels], dim=-1), reduction="none"
+        )
+
+
+class MSE(ProcessLoss):
+    """Squared error of the probability, the Brier score: `(sigmoid(l) - y)^2`.
+
+    Its gradient vanishes for confidently wrong steps; it is meant for soft labels (Monte Carlo
+    estimates), where cross-entropy over-weights the extremes.
+    """
+
+    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        return (_single(columns, self).sigmoid() - targets.labels.nan_to_num(0.0)).square()
+
+
+class QValueRanking(ProcessLoss):
+    r"""Q-value ranking within a chain (process Q-value model, PQM).
+
+    For the correct steps c_1 .. c_m of a chain, in order, and its wrong steps W:
+
+    `-(1/m) sum_t [ Q_{c_t} - log( sum_{q <= t} exp Q_{c_q} + sum_{w in W} exp(Q_w + zeta) ) ]`
+
+    computed with logsumexp throughout. Labels of at least 0.5 are correct. A chain without a
+    correct step has no loss. `step_weighting` and `error_weight` do not apply: each chain counts 1.
+
+    Args:
+        zeta: Margin by which wrong steps must lie below correct ones, at least 0.
+
+    Source: Li and Li 2024, arXiv 2410.11287, equation 10 (zeta = 4 in the authors' code).
+    """
+
+    def __init__(self, zeta: float = 4.0) -> None:
+        super().__init__()
+        if zeta < 0:
+            raise ConfigError("zeta is wrong", expected="a number of at least 0", got=zeta)
+        self.zeta = zeta
+
+    def weights(self, targets: StepTargets) -> Tensor:
+        correct = targets.labels >= 0.5
+        return _share(correct.float(), correct, targets.chain)
+
+    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        values = _single(columns, self)
+        losses = [
+            self._chain(values[targets.chain == chain], targets.labels[targets.chain == chain])
+            for chain in targets.chain.unique_consecutive().tolist()
+        ]
+        return torch.cat(losses) if losses else values
+
+    def _chain(self, values: Tensor, labels: Tensor) -> Tensor:
+        correct, wrong = labels >= 0.5, labels < 0.5
+        losses = torch.zeros_like(values)
+        if not correct.any():
+            return losses
+        rivals = values[correct].logcumsumexp(dim=0)
+        if wrong.any():
+            rivals = torch.logaddexp(rivals, (values[wrong] + self.zeta).logsumexp(dim=0))
+        return losses.masked_scatter(correct, rivals - values[correct])
+
+
+def log_odds(columns: Tensor, readout: Readout) -> Tensor:
+    """Return the log-odds of "correct", shape `[...]`, from head columns `[..., column]`.
+
+    Example:
+        >>> log_odds(torch.tensor([[0.5, 2.0]]), "softmax")
+        tensor([1.5000])
+    """
+    columns = columns.float()
+    return columns[..., 0] if readout == "sigmoid" else columns[..., 1] - columns[..., 0]
+
+
+def num_columns(readout: Readout) -> int:
+    """Return how many head columns a readout uses."""
+    return 1 if readout == "sigmoid" else 2
+
+
+def _single(columns: Tensor, loss: ProcessLoss) -> Tensor:
+    if columns.ndim != 2 or columns.shape[1] != 1:
+        raise ConfigError(f"{type(loss).__name__} reads 1 column", got=tuple(columns.shape))
+    return columns[:, 0]
+
+
+def _share(weights: Tensor, counted: Tensor, chain: Tensor) -> Tensor:
+    """Divide each weight by the number of counted reads of its chain."""
+    if chain.numel() == 0:
+        return weights
+    counts = torch.zeros(int(chain.max()) + 1, dtype=weights.dtype, device=weights.device)
+    counts = counts.index_add(0, chain, counted.to(weights.dtype))
+    return weights / counts[chain].clamp(min=1.0)
+
+
+def _check_smoothing(smoothing: float) -> float:
+    if not 0 <= smoothing < 1:
+        raise ConfigError(
+            "label_smoothing is wrong", expected="a number in [0, 1)", got=smoothing
+        )
+    return smoothing
+
+
+def _smooth(labels: Tensor, smoothing: float) -> Tensor:
+    return labels * (1 - smoothing) + smoothing / 2

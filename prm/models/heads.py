@@ -1,0 +1,56 @@
+"""Heads: from the hidden state at a read position to the columns of all objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+HeadKind = Literal["linear", "mlp"]
+
+
+class Heads(nn.Module):
+    """One linear map, or a two-layer perceptron, to the head columns of all objectives.
+
+    Weights and outputs are float32 whatever the precision of the backbone: in bfloat16, rewards 0.02
+    apart would tie nearly half of the time.
+
+    Args:
+        hidden_size: Width of the hidden states.
+        num_columns: Columns of all objectives together.
+        kind: `linear`, which stock transformers and serving engines can load, or `mlp`
+            (`linear -> ReLU -> linear`), which only prm reads back.
+    """
+
+    def __init__(self, hidden_size: int, num_columns: int, kind: HeadKind = "linear") -> None:
+        super().__init__()
+        self.kind = kind
+        output = nn.Linear(hidden_size, num_columns)
+        nn.init.normal_(output.weight, std=hidden_size**-0.5 / 10)
+        nn.init.zeros_(output.bias)
+        self.layers: nn.Module = (
+            output
+            if kind == "linear"
+            else nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.ReLU(), output)
+        )
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map hidden states `[read, hidden]` to columns `[read, column]`, float32."""
+        with torch.autocast(states.device.type, enabled=False):
+            columns: Tensor = self.layers(states.float())
+        return columns
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move with the model, and stay float32 when the model is cast."""
+        super()._apply(fn, recurse)
+        for parameter in self.parameters():
+            if parameter.dtype in (torch.bfloat16, torch.float16):
+                parameter.data = parameter.data.float()
+        return self
+
+    def extra_repr(self) -> str:
+        return f"kind={self.kind!r}"
+
+

@@ -1,0 +1,281 @@
+"""Attention over token trees, registered with transformers as the implementation `prm_tree`.
+
+A packed batch holds segments in depth-first order, so the tokens of a segment's descendants follow
+it without a gap. Writing `end[k]` for the end of the subtree that the segment of token k roots,
+token q sees token k exactly when
+
+    k <= q < end[k]
+
+That one line is the dense mask, the flex-attention mask, and the reason that the CPU needs no mask
+at all: every segment is one causal call on itself, and one unmasked call of all its descendants
+against it. The partial results are merged by their log-sum-exp, forward and backward, as ring
+attention does (Liu et al. 2023, arXiv 2310.01889).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from prm.errors import ModelError
+
+TREE_ATTENTION = "prm_tree"
+
+Kernel = Literal["auto", "segments", "dense", "flex"]
+
+
+@dataclass(slots=True)
+class TreeLayout:
+    """Where segments lie in a packed batch of `num_tokens` tokens.
+
+    Args:
+        starts: First token of each segment, in depth-first order.
+        stops: One past the last token of each segment.
+        subtree_ends: One past the last token of each segment's descendants.
+        longest_path: Tokens on the longest path from a root to a leaf.
+        kernel: Which implementation attends; `auto` picks by device.
+        windows: Sliding windows that the model asked for; filled in during a forward pass.
+    """
+
+    starts: Sequence[int]
+    stops: Sequence[int]
+    subtree_ends: Sequence[int]
+    longest_path: int
+    kernel: Kernel = "auto"
+    windows: set[int] = field(default_factory=set)
+    _visible_until: Tensor | None = None
+    _block_mask: Any = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in the batch."""
+        return self.stops[-1] if self.stops else 0
+
+    def visible_until(self, device: torch.device) -> Tensor:
+        """Return `end[k]` for each token k, shape `[token]`, int64."""
+        if self._visible_until is None or self._visible_until.device != device:
+            lengths = torch.tensor([b - a for a, b in zip(self.starts, self.stops, strict=True)])
+            ends = torch.tensor(list(self.subtree_ends))
+            self._visible_until = ends.repeat_interleave(lengths).to(device)
+        return self._visible_until
+
+    def block_mask(self, device: torch.device) -> Any:
+        """Return the flex-attention block mask, built once per batch."""
+        if self._block_mask is None:
+            from torch.nn.attention.flex_attention import create_block_mask
+
+            end = self.visible_until(device)
+
+            def visible(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+                return (key <= query) & (query < end[key])
+
+            size = self.num_tokens
+            self._block_mask = create_block_mask(visible, None, None, size, size, device=str(device))
+        return self._block_mask
+
+
+def dense_mask(layout: TreeLayout, device: torch.device) -> Tensor:
+    """Return the tree's attention mask, shape `[token, token]`, bool, True where q sees k."""
+    token = torch.arange(layout.num_tokens, device=device)
+    query, key = token[:, None], token[None, :]
+    return (key <= query) & (query < layout.visible_until(device)[None, :])
+
+
+def dense_attention(
+    query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float
+) -> Tensor:
+    """Reference: scaled dot-product attention under the dense mask; all shapes `[1, h, token, d]`."""
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=dense_mask(layout, query.device), scale=scale
+    )
+
+
+def flex_attention(
+    query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float
+) -> Tensor:
+    """Flex attention with the tree's block mask; compiled on CUDA, where it is meant to run."""
+    attend = _flex(compiled=query.is_cuda)
+    output: Tensor = attend(
+        query, key, value, block_mask=layout.block_mask(query.device), scale=scale
+    )
+    return output
+
+
+@functools.cache
+def _flex(compiled: bool) -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention as attend
+
+    return torch.compile(attend, dynamic=True) if compiled else attend
+
+
+def segment_attention(
+    query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float
+) -> Tensor:
+    """Maskless CPU attention, segment by segment; all shapes `[1, h, token, d]`."""
+    output: Tensor = _SegmentAttention.apply(query, key, value, layout, scale)
+    return output
+
+
+class _SegmentAttention(torch.autograd.Function):
+    """Flash calls per segment; keeps one output and one log-sum-exp per token."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float
+    ) -> Tensor:
+        output = _empty_token_major(query)
+        lse = query.new_empty(query.shape[:-1], dtype=torch.promote_types(query.dtype, torch.float32))
+        for own, below in reversed(_pieces(layout)):
+            keys, values = key[:, :, own], value[:, :, own]
+            output[:, :, own], lse[:, :, own] = _flash(query[:, :, own], keys, values, True, scale)
+            if below.start < below.stop:
+                part = _flash(query[:, :, below], keys, values, False, scale)
+                _merge(output[:, :, below], lse[:, :, below], *part)
+        ctx.save_for_backward(query, key, value, output, lse)
+        ctx.layout, ctx.scale = layout, scale
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, output, lse = ctx.saved_tensors
+        grads = tuple(torch.zeros_like(tensor) for tensor in (query, key, value))
+        for own, below in _pieces(ctx.layout):
+            for rows, causal in ((own, True), (below, False)):
+                if rows.start == rows.stop:
+                    continue
+                parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                    grad_outputs[0][:, :, rows],
+                    query[:, :, rows],
+                    key[:, :, own],
+                    value[:, :, own],
+                    output[:, :, rows],
+                    lse[:, :, rows],
+                    0.0,
+                    causal,
+                    scale=ctx.scale,
+                )
+                for grad, part, span in zip(grads, parts, (rows, own, own), strict=True):
+                    grad[:, :, span] += part
+        return *grads, None, None
+
+
+def _pieces(layout: TreeLayout) -> list[tuple[slice, slice]]:
+    """Return for each segment its own tokens and those of its descendants."""
+    bounds = zip(layout.starts, layout.stops, layout.subtree_ends, strict=True)
+    return [(slice(start, stop), slice(stop, end)) for start, stop, end in bounds]
+
+
+def _empty_token_major(query: Tensor) -> Tensor:
+    """Return an empty `[1, h, token, d]` whose memory is `[1, token, h, d]`, as the model reads it."""
+    batch, heads, tokens, dim = query.shape
+    return query.new_empty(batch, tokens, heads, dim).transpose(1, 2)
+
+
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, causal, scale=scale
+    )
+    return output, lse
+
+
+def _merge(output: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
+    """Fold attention over further keys into `output` and `lse`, in place."""
+    total = torch.logaddexp(lse, part_lse)
+    kept = (lse - total).exp().unsqueeze(-1)
+    added = (part_lse - total).exp().unsqueeze(-1)
+    output.copy_(output * kept + part * added)
+    lse.copy_(total)
+
+
+_KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, TreeLayout, float], Tensor]] = {
+    "segments": segment_attention,
+    "dense": dense_attention,
+    "flex": flex_attention,
+}
+
+
+def choose_kernel(layout: TreeLayout, device: torch.device) -> str:
+    """Return the kernel for a device: segments on CPU, flex on CUDA, the dense mask elsewhere."""
+    if layout.kernel != "auto":
+        return layout.kernel
+    return {"cpu": "segments", "cuda": "flex"}.get(device.type, "dense")
+
+
+def tree_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    tree_layout: TreeLayout | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """The function that transformers calls in place of its own attention.
+
+    Args:
+        module: The attention layer.
+        query: Shape `[1, head, token, dim]`.
+        key: Shape `[1, kv_head, token, dim]`.
+        value: Shape `[1, kv_head, token, dim]`.
+        attention_mask: Must be `None`; the tree is the mask.
+        scaling: Factor of the scores; `dim ** -0.5` if not given.
+        dropout: Must be 0: a shared prompt would share its dropout mask.
+        tree_layout: The batch's layout, passed to the model as a keyword argument.
+        sliding_window: Window of this layer; fine while no path is longer.
+        options: Whatever else a model passes; what would change the scores is refused.
+
+    Returns:
+        Output of shape `[1, token, head, dim]`, and no weights.
+
+    Raises:
+        ModelError: The model needs something that attention over trees does not compute.
+    """
+    _refuse_unsupported(module, attention_mask, dropout, tree_layout, options)
+    assert tree_layout is not None
+    if sliding_window is not None:
+        tree_layout.windows.add(sliding_window)
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (item.repeat_interleave(groups, dim=1) for item in (key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    kernel = _KERNELS[choose_kernel(tree_layout, query.device)]
+    return kernel(query, key, value, tree_layout, scale).transpose(1, 2), None
+
+
+_CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "head_mask", "alibi", "cache")
+
+
+def _refuse_unsupported(
+    module: nn.Module,
+    attention_mask: Tensor | None,
+    dropout: float,
+    layout: TreeLayout | None,
+    options: dict[str, Any],
+) -> None:
+    problems = [name for name in _CHANGES_SCORES if options.get(name) is not None]
+    if layout is None:
+        problems.append("no tree layout reached the attention layer")
+    if attention_mask is not None:
+        problems.append("an attention mask")
+    if dropout:
+        problems.append("attention dropout (set attention_dropout to 0)")
+    if options.get("is_causal") is False or getattr(module, "is_causal", True) is False:
+        problems.append("attention that is not causal")
+    if problems:
+        raise ModelError(f"{type(module).__name__} cannot attend over trees: {', '.join(problems)}")
+
+
+AttentionInterface.register(TREE_ATTENTION, tree_attention)

@@ -1,0 +1,83 @@
+"""Parameter groups and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from prm.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Learning rate over a run: linear warmup, then a decay to `final` of the peak.
+
+    Args:
+        decay: Shape after the warmup.
+        warmup: Optimizer steps of warmup; a number below 1 is a share of the run.
+        final: Learning rate at the end, as a share of the peak.
+
+    Example:
+        >>> schedule = Schedule("linear", warmup=2, final=0.0)
+        >>> [round(schedule.factor(step, 6), 2) for step in range(7)]
+        [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+
+    decay: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup: float = 0.05
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0 or not 0 <= self.final <= 1:
+            raise ConfigError(
+                "schedule is wrong", expected="warmup >= 0 and final in [0, 1]", got=self
+            )
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """Return the factor of the peak learning rate at a 0-based optimizer step."""
+        warmup = self.warmup if self.warmup >= 1 else self.warmup * num_steps
+        if step < warmup:
+            return (step + 1) / (math.floor(warmup) + 1 if warmup % 1 else warmup)
+        if self.decay == "constant":
+            return 1.0
+        done = min(1.0, (step - warmup) / max(1.0, num_steps - warmup))
+        left = 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return self.final + (1 - self.final) * left
+
+    def scheduler(self, optimizer: Optimizer, num_steps: int) -> LambdaLR:
+        """Return the torch scheduler for a run of `num_steps` optimizer steps."""
+        return LambdaLR(optimizer, lambda step: self.factor(step, num_steps))
+
+
+def parameter_groups(
+    backbone: nn.Module, heads: nn.Module, lr: float, head_lr_factor: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Return trainable parameters in groups: heads apart, and no decay on vectors.
+
+    Args:
+        backbone: Its matrices decay; biases, norms and other vectors do not.
+        heads: They get `lr * head_lr_factor`.
+        lr: Peak learning rate of the backbone.
+        head_lr_factor: Factor for the heads.
+        weight_decay: Decay of matrices.
+
+    Raises:
+        ConfigError: Nothing is trainable.
+    """
+    groups = []
+    for module, rate in ((backbone, lr), (heads, lr * head_lr_factor)):
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        for decays in (True, False):
+            chosen = [p for p in trainable if (p.ndim > 1) == decays]
+            if chosen:
+                groups.append(
+                    {"params": chosen, "lr": rate, "weight_decay": weight_decay if decays else 0.0}
+                )
+    if not groups:
+        raise ConfigError("nothing is trainable", fix="Do not freeze the backbone and the heads")
+    return groups

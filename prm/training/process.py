@@ -1,0 +1,494 @@
+"""`ProcessRewardTask`: the Lightning module that trains process reward models."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import AdamW
+
+from prm.aggregation.steps import STEP_AGGREGATIONS, StepAggregation, step_aggregation
+from prm.data.batches import MicroBatch, OptimizerBatch, StepLabels
+from prm.data.tokenize import TreeBuilder
+from prm.errors import ConfigError
+from prm.losses.language import LanguageModelLoss, next_token_loss
+from prm.losses.process import BCE, ProcessLoss, StepTargets
+from prm.metrics.process import ProcessMetrics
+from prm.models.backbone import BackboneSource
+from prm.models.heads import HeadKind
+from prm.models.lora import LoRA
+from prm.models.reward_model import ModelOutput, ProcessRewardModel
+from prm.records import CORRECTNESS
+from prm.spec import Objective, RewardSpec, StepFormat, Template
+from prm.training import snapshot
+from prm.training.optim import Schedule, parameter_groups
+
+if TYPE_CHECKING:
+    from prm.data.datamodules import ChainDataModule
+
+
+class StepObjective:
+    """One step objective to train.
+
+    Args:
+        name: Name of the objective; `labels` of chains are looked up by it.
+        loss: Its loss.
+        loss_weight: Factor of its loss.
+    """
+
+    def __init__(
+        self, name: str = CORRECTNESS, loss: ProcessLoss | None = None, loss_weight: float = 1.0
+    ) -> None:
+        self.name = name
+        self.loss = loss or BCE()
+        self.loss_weight = loss_weight
+
+
+@dataclass(slots=True)
+class ReadLogits:
+    """Step log-odds of some chains, as evaluation and prediction steps return them.
+
+    Args:
+        records: Index of each chain in its data set.
+        chain: Which of these chains a read belongs to, shape `[read]`.
+        step: Index of the step in its chain, shape `[read]`.
+        logits: Log-odds, shape `[read, objective]`, float32, on the CPU.
+    """
+
+    records: tuple[int, ...]
+    chain: Tensor
+    step: Tensor
+    logits: Tensor
+
+
+class ProcessRewardTask(L.LightningModule):
+    """Trains a `ProcessRewardModel` on labelled chains.
+
+    One call of `training_step` is one optimizer step: the micro-batches of the batch are run one
+    after the other, their losses divided by the labels of the whole batch over all ranks. The same
+    batch gives the same update whatever the token budget and the number of ranks.
+
+    Args:
+        backbone: Where model and tokenizer come from.
+        objectives: Step objectives; one, correctness with binary cross-entropy, if not given.
+        reward_objective: The objective whose aggregated score is the reward; needed with several.
+        template: How the prompt becomes tokens.
+        step_format: How steps become tokens.
+        aggregation: Step aggregation stored with the model, by short name.
+        max_length: Most tokens of a chain; the model's position limit is checked against it.
+        on_too_long: See `RewardSpec`.
+        on_long_prompt: See `RewardSpec`.
+        head: Kind of the heads.
+        language_model: Next-token regularizer on the same forward pass.
+        lora: Train low-rank adapters instead of the backbone's weights.
+        freeze_backbone: Train the heads only.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        optimizer: Optimizer, called with parameter groups.
+        lr: Peak learning rate of the backbone.
+        head_lr_factor: Factor of the heads' learning rate.
+        weight_decay: Weight decay of matrices.
+        schedule: Learning-rate schedule.
+        gradient_clip: Largest norm of the gradient; `None` for no limit.
+        seed: Seed of anything random in a step.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneSource,
+        objectives: list[StepObjective] | None = None,
+        reward_objective: str = "",
+        template: Template = Template(),  # noqa: B008
+        step_format: StepFormat = StepFormat(),  # noqa: B008
+        aggregation: str | dict[str, Any] = "min",
+        max_length: int = 4096,
+        on_too_long: str = "truncate",
+        on_long_prompt: str = "drop",
+        head: HeadKind = "linear",
+        language_model: LanguageModelLoss | None = None,
+        lora: LoRA | None = None,
+        freeze_backbone: bool = False,
+        gradient_checkpointing: bool = False,
+        optimizer: OptimizerCallable = AdamW,
+        lr: float = 1e-5,
+        head_lr_factor: float = 1.0,
+        weight_decay: float = 0.0,
+        schedule: Schedule = Schedule(),  # noqa: B008
+        gradient_clip: float | None = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.source = backbone
+        self.objectives = objectives or [StepObjective()]
+        self.spec = RewardSpec(
+            template=template,
+            step_format=step_format,
+            objectives=tuple(Objective(o.name, o.loss.readout) for o in self.objectives),
+            reward_objective=reward_objective,
+            step_aggregation=_aggregation(aggregation),
+            max_length=max_length,
+            on_too_long=on_too_long,  # type: ignore[arg-type]
+            on_long_prompt=on_long_prompt,  # type: ignore[arg-type]
+        )
+        self.head = head
+        self.language_model = language_model
+        self.lora = lora
+        self.freeze_backbone = freeze_backbone
+        self.gradient_checkpointing = gradient_checkpointing
+        self.optimizer = optimizer
+        self.lr = lr
+        self.head_lr_factor = head_lr_factor
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.gradient_clip = gradient_clip
+        self.seed = seed
+        self.model: ProcessRewardModel | None = None
+        self.language_head: torch.nn.Parameter | None = None
+        self.metrics = torch.nn.ModuleDict()
+        self._check_options()
+
+    @property
+    def builder(self) -> TreeBuilder:
+        """The tree builder of the model."""
+        return self.reward_model.builder
+
+    @property
+    def objective_names(self) -> tuple[str, ...]:
+        """Names of the objectives, in column order."""
+        return tuple(objective.name for objective in self.spec.objectives)
+
+    @property
+    def reward_model(self) -> ProcessRewardModel:
+        """The model.
+
+        Raises:
+            ConfigError: It is not built yet.
+        """
+        if self.model is None:
+            raise ConfigError(
+                "the model is not built yet",
+                fix="A backbone from scratch needs training data or a checkpoint (--ckpt_path)",
+            )
+        return self.model
+
+    def configure_model(self) -> None:
+        """Build the model, once; a from-scratch tokenizer is trained on the training data."""
+        if self.model is not None or not self._can_build():
+            return
+        texts: Iterator[str] = iter(())
+        if self.source.needs_texts:
+            texts = self._data.texts()
+        tokenizer = self.source.tokenizer(texts)
+        self.build(snapshot.same_on_all_ranks(tokenizer, self.trainer.strategy))
+
+    def build(self, tokenizer: Any) -> None:
+        """Build the model around a tokenizer."""
+        stock = self.source.model(tokenizer)
+        limit = getattr(stock.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and self.spec.max_length > limit:
+            raise ConfigError(
+                "max_length is over the backbone's position limit",
+                expected=f"at most {limit}",
+                got=self.spec.max_length,
+                fix="Lower model.max_length",
+            )
+        if self.gradient_checkpointing:
+            stock.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model = ProcessRewardModel(stock, tokenizer, self.spec, self.head)
+        self.spec = self.model.spec
+        if self.freeze_backbone:
+            self.model.backbone.requires_grad_(False)
+        if self.lora is not None:
+            self.lora.apply(self.model)
+        if self.language_model is not None:
+            self.language_head = self.source.language_head(tokenizer)
+
+    def setup(self, stage: str) -> None:
+        """Fit what losses need to know about the training labels."""
+        if stage != "fit":
+            return
+        for objective in self.objectives:
+            labels = [
+                float("nan") if value is None else value
+                for chain in self._data.training_chains()
+                for value in chain.labels.get(objective.name, ())
+            ]
+            if not any(value == value for value in labels):
+                raise ConfigError(
+                    f"no training chain has a label of objective {objective.name!r}",
+                    fix="Name the objectives as the chains' labels are named",
+                )
+            objective.loss.fit_balance(torch.tensor(labels))
+
+    def forward(self, batch: MicroBatch) -> ModelOutput:
+        """Run the model on a micro-batch."""
+        output: ModelOutput = self.reward_model(batch.trees)
+        return output
+
+    def training_step(self, batch: OptimizerBatch, batch_idx: int) -> None:
+        """Take one optimizer step."""
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) % 2**63)
+        optimizer: Any = self.optimizers()
+        totals = self._totals(batch.targets)
+        optimizer.zero_grad()
+        sums = dict.fromkeys(totals, torch.zeros((), device=self.device))
+        last = len(batch.micro_batches) - 1
+        for index, micro_batch in enumerate(batch.micro_batches):
+            with self._gradient_sync(index == last):
+                losses = self._losses(micro_batch)
+                self.manual_backward(
+                    _weighted(losses, totals, self._loss_weights()) * self.trainer.world_size
+                )
+            sums = {name: sums[name] + loss.detach() for name, loss in losses.items()}
+        norm = self._clip()
+        optimizer.step()
+        scheduler: Any = self.lr_schedulers()
+        scheduler.step()
+        self._log_step(batch, sums, totals, norm)
+
+    def validation_step(self, batch: MicroBatch, batch_idx: int) -> ReadLogits:
+        """Score a micro-batch and count it in the validation metrics."""
+        return self._evaluate(batch, "validation")
+
+    def test_step(self, batch: MicroBatch, batch_idx: int) -> ReadLogits:
+        """Score a micro-batch and count it in the test metrics."""
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: MicroBatch, batch_idx: int) -> ReadLogits:
+        """Score a micro-batch."""
+        return self._reads(batch, self.reward_model.step_logits(self(batch).columns))
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the validation metrics anew."""
+        self._reset_metrics("validation")
+
+    def on_test_epoch_start(self) -> None:
+        """Start the test metrics anew."""
+        self._reset_metrics("test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics, per source and over all."""
+        self._log_metrics("validation", "val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics, per source and over all."""
+        self._log_metrics("test", "test")
+
+    def configure_optimizers(self) -> Any:
+        """Return optimizer and schedule."""
+        model = self.reward_model
+        groups = parameter_groups(
+            model.backbone, model.heads, self.lr, self.head_lr_factor, self.weight_decay
+        )
+        optimizer = self.optimizer(groups)  # type: ignore[arg-type]
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": self.schedule.scheduler(optimizer, num_steps),
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the spec and the tokenizer, as text, beside the weights."""
+        checkpoint["prm"] = snapshot.take(self.reward_model)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the model around the checkpoint's tokenizer if it is not built that way."""
+        tokenizer, spec = snapshot.restore(checkpoint)
+        if self.model is None or self.model.spec.tokenizer != spec.tokenizer:
+            self.model = None
+            self.build(tokenizer)
+        snapshot.check_same_contract(self.spec, spec)
+
+    def _check_options(self) -> None:
+        if self.lora is not None and self.freeze_backbone:
+            raise ConfigError("lora and freeze_backbone exclude each other")
+        if self.language_model is not None and self.freeze_backbone:
+            raise ConfigError("language_model has no effect on a frozen backbone")
+
+    def _can_build(self) -> bool:
+        return not self.source.needs_texts or self.trainer.state.fn == "fit"
+
+    @property
+    def _data(self) -> ChainDataModule:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            raise ConfigError("ProcessRewardTask needs a ChainDataModule")
+        return data  # type: ignore[no-any-return]
+
+    def _loss_weights(self) -> dict[str, float]:
+        weights = {objective.name: objective.loss_weight for objective in self.objectives}
+        if self.language_model is not None:
+            weights["language_model"] = self.language_model.loss_weight
+        return weights
+
+    def _totals(self, targets: StepLabels) -> dict[str, Tensor]:
+        """Return what each summed loss is divided by: weights of the whole optimizer batch."""
+        totals = {
+            objective.name: objective.loss.weights(_column(targets, index)).sum()
+            for index, objective in enumerate(self.objectives)
+        }
+        if all(total == 0 for total in totals.values()):
+            warnings.warn("an optimizer batch without any label; its loss is 0", stacklevel=2)
+        if self.language_model is not None:
+            selected = self.language_model.selected_reads(targets.labels[:, self._reward_column])
+            totals["language_model"] = targets.num_tokens[selected].sum().float()
+        return totals
+
+    @property
+    def _reward_column(self) -> int:
+        return self.objective_names.index(self.spec.reward_objective)
+
+    def _losses(self, batch: MicroBatch) -> dict[str, Tensor]:
+        """Return the summed losses of a micro-batch by name."""
+        output = self(batch)
+        columns = self.spec.columns
+        losses = {
+            objective.name: objective.loss.sum(
+                output.columns[:, columns[objective.name]], _column(batch.targets, index)
+            )
+            for index, objective in enumerate(self.objectives)
+        }
+        if self.language_model is not None:
+            losses["language_model"] = self._language_loss(batch, output, self.language_model)
+        return losses
+
+    def _language_loss(
+        self, batch: MicroBatch, output: ModelOutput, loss: LanguageModelLoss
+    ) -> Tensor:
+        trees = batch.trees
+        selected = loss.selected_reads(batch.targets.labels[:, self._reward_column])
+        if not batch.records:
+            selected = torch.zeros_like(selected)
+        in_step = trees.token_read >= 0
+        tokens = torch.zeros_like(in_step)
+        tokens[in_step] = selected[trees.token_read[in_step]]
+        targets = tokens.nonzero().squeeze(-1)
+        embeddings = self.language_head
+        if embeddings is None:
+            embeddings = self.reward_model.backbone.model.get_input_embeddings().weight
+        return next_token_loss(
+            output.states, embeddings, trees.input_ids[targets], trees.previous[targets]
+        )
+
+    def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Skip the gradient exchange between ranks for all but the last micro-batch."""
+        wrapped: Any = self.trainer.strategy.model
+        if hasattr(wrapped, "no_sync") and not last:
+            return wrapped.no_sync()  # type: ignore[no-any-return]
+        if hasattr(self.model, "set_requires_gradient_sync"):
+            self.model.set_requires_gradient_sync(last)  # type: ignore[operator, union-attr]
+        return contextlib.nullcontext()
+
+    def _clip(self) -> Tensor:
+        limit = float("inf") if self.gradient_clip is None else self.gradient_clip
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        full: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        return full
+
+    def _log_step(
+        self,
+        batch: OptimizerBatch,
+        sums: dict[str, Tensor],
+        totals: dict[str, Tensor],
+        norm: Tensor,
+    ) -> None:
+        means = {
+            f"train/loss_{name}" if len(sums) > 1 else "train/loss": total / totals[name].clamp(1e-8)
+            for name, total in sums.items()
+        }
+        if len(sums) > 1:
+            means["train/loss"] = _weighted(sums, totals, self._loss_weights())
+        for name, value in means.items():
+            self.log(
+                name, value, prog_bar=name == "train/loss", sync_dist=True, reduce_fx="sum"
+            )
+        tokens = sum(micro_batch.trees.num_tokens for micro_batch in batch.micro_batches)
+        self.log("train/grad_norm", norm)
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        self.log("train/tokens", float(tokens), sync_dist=True, reduce_fx="sum")
+
+    def _reads(self, batch: MicroBatch, logits: Tensor) -> ReadLogits:
+        return ReadLogits(
+            batch.records,
+            batch.targets.chain.cpu(),
+            batch.targets.step.cpu(),
+            logits.detach().float().cpu(),
+        )
+
+    def _evaluate(self, batch: MicroBatch, part: str) -> ReadLogits:
+        reads = self._reads(batch, self.reward_model.step_logits(self(batch).columns))
+        if batch.records:
+            self._count(reads, batch, part)
+        return reads
+
+    def _count(self, reads: ReadLogits, batch: MicroBatch, part: str) -> None:
+        chains = [self._data.labeled(part)[record].chain for record in reads.records]
+        probabilities = reads.logits[:, self._reward_column].sigmoid()
+        labels = batch.targets.labels[:, self._reward_column].cpu()
+        first_errors = [chain.first_error(self.spec.reward_objective) for chain in chains]
+        coded = torch.tensor([-2 if value is None else value for value in first_errors])
+        sources = [chain.source for chain in chains]
+        for source in dict.fromkeys(sources):
+            members = torch.tensor([name == source for name in sources])
+            index = members.cumsum(0) - 1
+            chosen = members[reads.chain]
+            for key in self._metric_keys(source):
+                metric: Any = self.metrics[key]
+                metric.update(
+                    probabilities[chosen],
+                    labels[chosen],
+                    index[reads.chain][chosen],
+                    coded[members],
+                )
+
+    def _metric_keys(self, source: str) -> list[str]:
+        keys = ["all", f"source:{source}"]
+        return [key.replace(".", "_") for key in keys if key.replace(".", "_") in self.metrics]
+
+    def _reset_metrics(self, part: str) -> None:
+        """Make one metric for all and, with several sources, one per source, alike on all ranks."""
+        sources = sorted({item.chain.source for item in self._data.labeled(part)})
+        names = ["all"]
+        if len(sources) > 1:
+            names += [f"source:{source}".replace(".", "_") for source in sources]
+        self.metrics = torch.nn.ModuleDict({name: ProcessMetrics() for name in names})
+
+    def _log_metrics(self, part: str, prefix: str) -> None:
+        for name, metric in self.metrics.items():
+            values = metric.compute()  # type: ignore[operator]
+            where = prefix if name == "all" else f"{prefix}/{name.removeprefix('source:')}"
+            for key, value in values.items():
+                shown = key in ("step_auroc", "processbench_f1") and name == "all"
+                self.log(f"{where}/{key}", value, prog_bar=shown, rank_zero_only=True)
+        self.metrics = torch.nn.ModuleDict()
+
+
+def _column(targets: StepLabels, index: int) -> StepTargets:
+    return StepTargets(targets.labels[:, index], targets.chain, targets.step)
+
+
+def _weighted(
+    sums: dict[str, Tensor], totals: dict[str, Tensor], weights: dict[str, float]
+) -> Tensor:
+    parts = [
+        weights[name] * total / totals[name].clamp(min=1e-8) for name, total in sums.items()
+    ]
+    return torch.stack(parts).sum()
+
+
+def _aggregation(value: str | dict[str, Any]) -> StepAggregation:
+    if isinstance(value, str):
+        return step_aggregation(value)
+    parameters = dict(value)
+    name = parameters.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError("aggregation has no name", expected=" | ".join(STEP_AGGREGATIONS))
+    return step_aggregation(name, **parameters)

@@ -1,0 +1,80 @@
+"""What a checkpoint needs besides weights: the spec and the tokenizer, as plain text.
+
+Checkpoints are read with `weights_only`, so nothing but tensors, text and numbers goes in.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from prm.errors import ModelError, SpecError
+from prm.models.backbone import load_tokenizer
+from prm.models.reward_model import ProcessRewardModel
+from prm.spec import RewardSpec
+
+
+def take(model: ProcessRewardModel) -> dict[str, Any]:
+    """Return the spec and the tokenizer's files of a model."""
+    return {"spec": model.spec.to_json(), "tokenizer": _files(model.tokenizer)}
+
+
+def restore(checkpoint: dict[str, Any]) -> tuple[PreTrainedTokenizerBase, RewardSpec]:
+    """Return the tokenizer and the spec of a checkpoint.
+
+    Raises:
+        ModelError: The checkpoint was not written by a prm task.
+    """
+    if "prm" not in checkpoint:
+        raise ModelError(
+            "not a checkpoint of prm", expected="an entry 'prm'", got=sorted(checkpoint)
+        )
+    entry = checkpoint["prm"]
+    return _tokenizer(entry["tokenizer"]), RewardSpec.from_json(entry["spec"], "checkpoint")
+
+
+def check_same_contract(configured: RewardSpec, stored: RewardSpec) -> None:
+    """Refuse to load weights under another contract than they were trained with.
+
+    Raises:
+        SpecError: Template, step format, objectives or tokenizer differ.
+    """
+    for name in ("template", "step_format", "objectives", "tokenizer"):
+        if getattr(configured, name) != getattr(stored, name):
+            raise SpecError(
+                f"{name} differs from the checkpoint's",
+                expected=str(getattr(stored, name)),
+                got=str(getattr(configured, name)),
+                fix="Use the configuration that the checkpoint was trained with",
+            )
+
+
+def same_on_all_ranks(tokenizer: PreTrainedTokenizerBase, strategy: Any) -> PreTrainedTokenizerBase:
+    """Return rank 0's tokenizer on every rank."""
+    if strategy.world_size == 1:
+        return tokenizer
+    files = strategy.broadcast(_files(tokenizer))
+    return tokenizer if strategy.global_rank == 0 else _tokenizer(files)
+
+
+def _files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return file name to content, one character per byte."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return {
+            str(path.relative_to(folder)): path.read_bytes().decode("latin-1")
+            for path in sorted(Path(folder).rglob("*"))
+            if path.is_file()
+        }
+
+
+def _tokenizer(files: dict[str, str]) -> PreTrainedTokenizerBase:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode("latin-1"))
+        return load_tokenizer(folder)
