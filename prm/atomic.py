@@ -61,14 +61,14 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
         OutputError: The folder cannot be written, or holds something else.
     """
     path = Path(path)
-    if path.exists() and not (path / marker).is_file() and any(path.iterdir()):
-        raise OutputError(
-            "the output folder holds something else",
-            expected=f"a new folder, or one with {marker}",
-            where=str(path),
-            fix="Name another folder",
-        )
     with _named_failure(path):
+        if path.exists() and not (path / marker).is_file() and any(path.iterdir()):
+            raise OutputError(
+                "the output folder holds something else",
+                expected=f"a new folder, or one with {marker}",
+                where=str(path),
+                fix="Name another folder",
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
         try:

@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from prm.aggregation.steps import Min, StepAggregation
 from prm.aggregation.steps import from_dict as aggregation_from_dict
@@ -25,7 +26,21 @@ SPEC_FILE = "prm_config.json"
 STEP_MARKER = "<|step|>"
 
 
-@dataclass(frozen=True, slots=True)
+def _check_fields(part: Any) -> None:
+    """Refuse unknown options, and values of another type, in the plain fields of a dataclass."""
+    for name, hint in get_type_hints(type(part)).items():
+        value = getattr(part, name)
+        if get_origin(hint) is Literal:
+            expected, fits = " | ".join(get_args(hint)), value in get_args(hint)
+        elif isinstance(hint, type | UnionType):
+            expected, fits = getattr(hint, "__name__", str(hint)), isinstance(value, hint)
+        else:
+            continue
+        if not fits:
+            raise SpecError(f"{name} is wrong", expected=expected, got=value)
+
+
+@dataclass(frozen=True)
 class Template:
     """How a prompt becomes token ids. Steps follow it directly; see `StepFormat`.
 
@@ -45,8 +60,11 @@ class Template:
     system: str | None = None
     bos: Literal["one", "none"] = "none"
 
+    def __post_init__(self) -> None:
+        _check_fields(self)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class StepFormat:
     """How steps become token ids, and where heads are read.
 
@@ -61,6 +79,9 @@ class StepFormat:
     marker: str | None = STEP_MARKER
     suffix: str = ""
 
+    def __post_init__(self) -> None:
+        _check_fields(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:
@@ -73,6 +94,9 @@ class Objective:
 
     name: str = CORRECTNESS
     readout: Readout = "sigmoid"
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
 
     @property
     def num_columns(self) -> int:
@@ -149,6 +173,7 @@ class RewardSpec:
     golden: tuple[GoldenScore, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_fields(self)
         names = [objective.name for objective in self.objectives]
         if not names or len(set(names)) != len(names):
             raise SpecError("objectives are wrong", expected="one or more unique names", got=names)
@@ -211,7 +236,9 @@ class RewardSpec:
         _check_version(values.pop("version", None), where)
         kind = values.pop("kind", None)
         if kind != "process":
-            raise SpecError("kind of spec is not supported", expected="process", got=kind, where=where)
+            raise SpecError(
+                "kind of spec is not supported", expected="process", got=kind, where=where
+            )
         try:
             return cls(
                 template=_build(Template, values.pop("template"), where),
@@ -226,7 +253,9 @@ class RewardSpec:
             )
         except KeyError as error:
             raise SpecError(f"field {error.args[0]!r} is missing", where=where) from None
-        except (TypeError, AttributeError) as error:
+        except SpecError:
+            raise
+        except (TypeError, AttributeError, ValueError) as error:
             raise SpecError(f"spec is malformed: {error}", where=where) from None
 
     @classmethod
@@ -250,7 +279,7 @@ class RewardSpec:
                 where=str(folder),
                 fix="Name a folder that prm wrote (its `model` folder after `prm fit`)",
             )
-        return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+        return cls.from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
 
 
 T = TypeVar("T")

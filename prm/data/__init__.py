@@ -1,0 +1,1 @@
+"""From a file to packed token trees: formats, readers, checks, tokenization, packing."""

@@ -84,7 +84,7 @@ class ChainDataModule(L.LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.chains: dict[str, list[Chain]] = {}
-        self.dropped: dict[str, list[str]] = {}
+        self.dropped: dict[str, list[tuple[Chain, str]]] = {}
         self._labeled: dict[str, list[LabeledChain]] = {}
 
     def setup(self, stage: str) -> None:
@@ -184,7 +184,7 @@ class ChainDataModule(L.LightningDataModule):
         self.dropped[part] = []
         for chain, tokens in zip(chains, self._task.builder.build_all(chains), strict=True):
             if isinstance(tokens, DroppedChain):
-                self.dropped[part].append(str(tokens))
+                self.dropped[part].append((chain, str(tokens)))
                 continue
             truncated += tokens.num_truncated > 0
             kept.append(LabeledChain(chain, tokens))
@@ -197,7 +197,7 @@ class ChainDataModule(L.LightningDataModule):
             self._say(
                 f"{part}: {len(self.dropped[part])} of {len(chains)} chains dropped, {truncated} "
                 f"truncated to max_length"
-                + (f"; first: {self.dropped[part][0]}" if self.dropped[part] else "")
+                + (f"; first: {self.dropped[part][0][1]}" if self.dropped[part] else "")
             )
         if not kept and part != "validation":
             raise DataError(f"no chain is left for {part}", got=f"{len(chains)} chains read")

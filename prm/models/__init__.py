@@ -1,0 +1,1 @@
+"""Backbones over token trees, heads, and the models made of them."""

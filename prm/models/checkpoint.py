@@ -8,10 +8,11 @@ Nothing in the folder runs code when it is loaded.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel
+from transformers import AutoModel, AutoModelForTokenClassification, PreTrainedModel
+from transformers.utils import logging
 
 from prm.atomic import atomic_folder
 from prm.data.packing import pack
@@ -57,7 +59,7 @@ def save(model: ProcessRewardModel, folder: str | Path, card: str | None = None)
     folder = Path(folder)
     plain = merged(model)
     spec = model.spec.with_(golden=golden_scores(plain))
-    with atomic_folder(folder, SPEC_FILE) as temporary:
+    with atomic_folder(folder, SPEC_FILE) as temporary, _quiet():
         classifier = _token_classifier(plain)
         if classifier is None:
             _stock(plain).save_pretrained(temporary)
@@ -156,6 +158,20 @@ def check_golden(model: ProcessRewardModel, expected: Sequence[GoldenScore], whe
                     )
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars, and from reporting the head as unexpected."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _stock(model: ProcessRewardModel) -> PreTrainedModel:
     return model.backbone.model
 
@@ -217,10 +233,10 @@ def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _load_backbone(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
     try:
-        config = AutoConfig.from_pretrained(folder)
-        stock, info = AutoModel.from_pretrained(
-            folder, config=config, dtype=dtype or "auto", output_loading_info=True
-        )
+        with _quiet():
+            stock, info = AutoModel.from_pretrained(
+                folder, dtype=dtype or "auto", output_loading_info=True
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             "cannot load the weights", got=str(error).strip().splitlines()[0], where=str(folder)

@@ -74,8 +74,8 @@ class ChainScore:
                 return index
         return None if self.reason or self.num_truncated else -1
 
-    def to_row(self) -> dict[str, Any]:
-        """Return the score as one JSON row."""
+    def to_row(self, threshold: float = 0.5) -> dict[str, Any]:
+        """Return the score as one JSON row; `first_error` as in the method of that name."""
         return {
             "id": self.id,
             "reward": self.reward,
@@ -83,7 +83,7 @@ class ChainScore:
             "scores": dict(self.scores),
             "step_probabilities": {k: list(v) for k, v in self.step_probabilities.items()},
             "step_logits": {k: list(v) for k, v in self.step_logits.items()},
-            "first_error": self.first_error(),
+            "first_error": self.first_error(threshold),
             "num_truncated": self.num_truncated,
             "reason": self.reason,
         }

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from prm.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Schedule:
     """Learning rate over a run: linear warmup, then a decay to `final` of the peak.
 

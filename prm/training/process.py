@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -20,14 +22,16 @@ from prm.data.tokenize import TreeBuilder
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss, next_token_loss
 from prm.losses.process import BCE, ProcessLoss, StepTargets
+from prm.metrics.first_error import UNDECIDED
 from prm.metrics.process import ProcessMetrics
 from prm.models.backbone import BackboneSource
 from prm.models.heads import HeadKind
 from prm.models.lora import LoRA
 from prm.models.reward_model import ModelOutput, ProcessRewardModel
-from prm.records import CORRECTNESS
+from prm.records import CORRECTNESS, Chain
 from prm.spec import Objective, RewardSpec, StepFormat, Template
 from prm.training import snapshot
+from prm.training.distributed import shard, whole
 from prm.training.optim import Schedule, parameter_groups
 
 if TYPE_CHECKING:
@@ -187,6 +191,8 @@ class ProcessRewardTask(L.LightningModule):
             texts = self._data.texts()
         tokenizer = self.source.tokenizer(texts)
         self.build(snapshot.same_on_all_ranks(tokenizer, self.trainer.strategy))
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            shard(self.reward_model, self.trainer.strategy.device_mesh["data_parallel"])
 
     def build(self, tokenizer: Any) -> None:
         """Build the model around a tokenizer."""
@@ -209,6 +215,22 @@ class ProcessRewardTask(L.LightningModule):
             self.lora.apply(self.model)
         if self.language_model is not None:
             self.language_head = self.source.language_head(tokenizer)
+
+    def rebuilt(self, state: dict[str, Tensor]) -> ProcessRewardModel:
+        """Return a plain copy of the model on the CPU with the weights of a task's state."""
+        twin = copy.copy(self)
+        twin._modules = dict(self._modules)  # noqa: SLF001
+        twin.model = None
+        twin.build(self.reward_model.tokenizer)
+        model = twin.reward_model
+        model.load_state_dict(
+            {
+                name.removeprefix("model."): value
+                for name, value in state.items()
+                if name.startswith("model.")
+            }
+        )
+        return model
 
     def setup(self, stage: str) -> None:
         """Fit what losses need to know about the training labels."""
@@ -374,7 +396,7 @@ class ProcessRewardTask(L.LightningModule):
         if embeddings is None:
             embeddings = self.reward_model.backbone.model.get_input_embeddings().weight
         return next_token_loss(
-            output.states, embeddings, trees.input_ids[targets], trees.previous[targets]
+            output.states, whole(embeddings), trees.input_ids[targets], trees.previous[targets]
         )
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
@@ -430,36 +452,37 @@ class ProcessRewardTask(L.LightningModule):
         return reads
 
     def _count(self, reads: ReadLogits, batch: MicroBatch, part: str) -> None:
-        chains = [self._data.labeled(part)[record].chain for record in reads.records]
+        """Add the steps of whole chains, in place, to the metrics: NaN where there is no read."""
         probabilities = reads.logits[:, self._reward_column].sigmoid()
-        labels = batch.targets.labels[:, self._reward_column].cpu()
-        first_errors = [chain.first_error(self.spec.reward_objective) for chain in chains]
-        coded = torch.tensor([-2 if value is None else value for value in first_errors])
-        sources = [chain.source for chain in chains]
-        for source in dict.fromkeys(sources):
-            members = torch.tensor([name == source for name in sources])
-            index = members.cumsum(0) - 1
-            chosen = members[reads.chain]
-            for key in self._metric_keys(source):
-                metric: Any = self.metrics[key]
-                metric.update(
-                    probabilities[chosen],
-                    labels[chosen],
-                    index[reads.chain][chosen],
-                    coded[members],
-                )
+        for position, record in enumerate(reads.records):
+            chain = self._data.labeled(part)[record].chain
+            chosen = reads.chain == position
+            scored = torch.full((len(chain.completions),), torch.nan)
+            scored[reads.step[chosen]] = probabilities[chosen]
+            self._count_chain(chain, scored)
+
+    def _count_chain(self, chain: Chain, probabilities: Tensor) -> None:
+        objective = self.spec.reward_objective
+        known = chain.labels.get(objective, (None,) * len(chain.completions))
+        labels = torch.tensor([torch.nan if label is None else label for label in known])
+        first_error = chain.first_error(objective)
+        coded = torch.tensor([UNDECIDED if first_error is None else first_error])
+        for key in self._metric_keys(chain.source):
+            metric: Any = self.metrics[key]
+            metric.update(probabilities, labels, torch.zeros_like(labels).long(), coded)
 
     def _metric_keys(self, source: str) -> list[str]:
-        keys = ["all", f"source:{source}"]
-        return [key.replace(".", "_") for key in keys if key.replace(".", "_") in self.metrics]
+        keys = ("all", _metric_name(source))
+        return [key for key in keys if key in self.metrics]
 
     def _reset_metrics(self, part: str) -> None:
         """Make one metric for all and, with several sources, one per source, alike on all ranks."""
         sources = sorted({item.chain.source for item in self._data.labeled(part)})
         names = ["all"]
         if len(sources) > 1:
-            names += [f"source:{source}".replace(".", "_") for source in sources]
-        self.metrics = torch.nn.ModuleDict({name: ProcessMetrics() for name in names})
+            names += [_metric_name(source) for source in sources]
+        metrics = {name: ProcessMetrics() for name in names}
+        self.metrics = torch.nn.ModuleDict(metrics).to(self.device)
 
     def _log_metrics(self, part: str, prefix: str) -> None:
         for name, metric in self.metrics.items():
@@ -469,6 +492,11 @@ class ProcessRewardTask(L.LightningModule):
                 shown = key in ("step_auroc", "processbench_f1") and name == "all"
                 self.log(f"{where}/{key}", value, prog_bar=shown, rank_zero_only=True)
         self.metrics = torch.nn.ModuleDict()
+
+
+def _metric_name(source: str) -> str:
+    """Return a module name for a source; module names cannot hold dots."""
+    return f"source:{source}".replace(".", "_")
 
 
 def _column(targets: StepLabels, index: int) -> StepTargets:

@@ -1,0 +1,192 @@
+"""`prm fit | validate | test | predict`: LightningCLI with a run folder and a few defaults."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+from rich.console import Console
+
+from prm.atomic import write_text
+from prm.cli.parsing import CommandParser
+from prm.data.datamodules import ChainDataModule
+from prm.data.formats import all_formats
+from prm.errors import ConfigError
+from prm.evaluation.callback import EvaluationReport
+from prm.evaluation.process import ProcessReport
+from prm.evaluation.slices import StepPrediction
+from prm.report import process as report_files
+from prm.training.callbacks import (
+    BestCheckpoint,
+    ExportModel,
+    LastCheckpoint,
+    SampleTable,
+    Throughput,
+)
+from prm.training.process import ProcessRewardTask
+
+CONFIG_FILE = "config.yaml"
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes the composed configuration of `fit` into the run folder and to the logger."""
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write `config.yaml`; evaluation runs leave the training's configuration alone."""
+        if stage != "fit":
+            return
+        text = self.parser.dump(self.config, skip_none=False)
+        write_text(Path(trainer.default_root_dir) / CONFIG_FILE, text)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Save on rank 0 only, after every rank agreed that the run may start."""
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.save_config(trainer, pl_module, stage)
+
+
+class RunParser(CommandParser, LightningArgumentParser):
+    """LightningCLI's parser with one-line errors."""
+
+
+class RunCLI(LightningCLI):
+    """LightningCLI that knows about run folders.
+
+    Everything a run writes lies in `--run_dir`: `config.yaml`, `metrics.csv`, `checkpoints/`,
+    `samples/`, `model/` (the exported model) and the results of `prm test`.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options of a run."""
+        parser.add_argument(
+            "--run_dir", type=str, default="runs/process", help="Folder that the run writes to."
+        )
+        parser.add_argument(
+            "--overwrite",
+            type=bool,
+            default=False,
+            help="Let fit write into a run folder that already holds a run.",
+        )
+        parser.add_argument(
+            "--results",
+            type=str,
+            default="test",
+            help="Name of the folder in run_dir that test and predict write to.",
+        )
+        parser.add_argument(
+            "--monitor",
+            type=str,
+            default="val/step_auroc",
+            help="Metric of the best checkpoint (higher is better); it is what is exported.",
+        )
+        parser.add_argument(
+            "--checkpoint_every",
+            type=int,
+            default=500,
+            help="Optimizer steps between resumable checkpoints (checkpoints/last.ckpt).",
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Build the trainer around the run folder."""
+        config = self.config_init[self.subcommand]
+        run_dir = Path(config["run_dir"])
+        if self.subcommand == "fit":
+            self._refuse_used_folder(run_dir)
+        kwargs["default_root_dir"] = str(run_dir)
+        if config["trainer"]["logger"] in (None, True):
+            fitting = self.subcommand == "fit"
+            kwargs["logger"] = CSVLogger(str(run_dir), name="", version="") if fitting else False
+        kwargs["callbacks"] = [*_as_list(config["trainer"]["callbacks"]), *self._callbacks(run_dir)]
+        trainer: L.Trainer = super().instantiate_trainer(**kwargs)
+        return trainer
+
+    def _refuse_used_folder(self, run_dir: Path) -> None:
+        config = self.config[self.subcommand]
+        used = (run_dir / CONFIG_FILE).exists()
+        if used and not config["overwrite"] and not config.get("ckpt_path"):
+            raise ConfigError(
+                "the run folder already holds a run",
+                where=str(run_dir),
+                fix="Name another --run_dir, continue with --ckpt_path "
+                f"{run_dir / 'checkpoints' / 'last.ckpt'}, or give --overwrite true",
+            )
+
+    def _callbacks(self, run_dir: Path) -> list[Callback]:
+        config = self.config_init[self.subcommand]
+        if self.subcommand != "fit":
+            return [EvaluationReport(run_dir / config["results"], _report, _predictions)]
+        return [
+            Throughput(),
+            SampleTable(run_dir / "samples"),
+            BestCheckpoint(run_dir / "checkpoints", config["monitor"]),
+            LastCheckpoint(run_dir / "checkpoints", config["checkpoint_every"]),
+            ExportModel(run_dir / "model"),
+        ]
+
+
+def _as_list(callbacks: Any) -> list[Callback]:
+    if callbacks is None:
+        return []
+    return list(callbacks) if isinstance(callbacks, list) else [callbacks]
+
+
+def _report(report: ProcessReport, folder: Path) -> None:
+    report_files.write(report, folder)
+    report_files.draw(Console(), report)
+
+
+def _predictions(predictions: Sequence[StepPrediction], folder: Path) -> None:
+    report_files.write_predictions(predictions, folder)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the four subcommands.
+
+    Args:
+        argv: Words after `prm`, the subcommand first.
+    """
+    _quiet()
+    all_formats()
+    RunCLI(
+        model_class=ProcessRewardTask,
+        datamodule_class=ChainDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=SaveRunConfig,
+        save_config_kwargs={"overwrite": True},
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        parser_class=RunParser,
+        parser_kwargs={"allow_abbrev": False, "prog": "prm"},
+        args=list(sys.argv[1:] if argv is None else argv),
+    )
+    return 0
+
+
+def _quiet() -> None:
+    """Silence what Lightning tells everybody: tips, and advice that does not fit here."""
+    for message in (
+        "LightningCLI's args parameter",
+        ".*does not have many workers",
+        ".*exists and is not empty",
+        ".*isinstance.treespec, LeafSpec",
+        "Be aware that when using `ckpt_path`",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    ):
+        logging.getLogger(name).addFilter(_says_something)
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "Tip:" not in message and "`weights_only` was not set" not in message

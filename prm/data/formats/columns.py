@@ -1,0 +1,165 @@
+"""Anybody's own file: which column holds what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from prm.data.formats.base import Format, first_error_labels, wrong_field
+from prm.errors import ConfigError, DataError
+from prm.records import CORRECTNESS, Chain
+
+_NO_ERROR = (None, "", "N/A", -1, "-1")
+
+
+class Columns(Format):
+    """Rows of any file, by column names.
+
+    A text cell that holds a JSON list is read as that list, so CSV files work too.
+
+    Args:
+        prompt: Column of the problem: text, or a list of messages.
+        completions: Column of the steps: a list, or text that `separator` splits.
+        labels: Column of the step labels: a list with true, false, a probability or null.
+        first_error: Column of the first wrong step, instead of `labels`. Null, empty, "N/A" or -1
+            say that there is none. Steps after it are unlabelled.
+        index_base: Number of the first step in the `first_error` column: 0 or 1.
+        separator: What stands between two steps where `completions` is text.
+        objectives: Name of a further objective to the column of its step labels.
+        id: Column of the row's name, unique within the file.
+        group: Column that says which rows are about the same problem.
+
+    Example:
+        >>> format = Columns(
+        ...     prompt="q", completions="a", separator="|", first_error="bad", index_base=1
+        ... )
+        >>> row = {"q": "1 + 1 + 1", "a": "1 + 1 = 2|2 + 1 = 4", "bad": 2}
+        >>> format.chains(row, "a.csv:2")[0].labels
+        {'correctness': (1.0, 0.0)}
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt: str = "prompt",
+        completions: str = "completions",
+        labels: str | None = None,
+        first_error: str | None = None,
+        index_base: Literal[0, 1] | None = None,
+        separator: str | None = None,
+        objectives: dict[str, str] | None = None,
+        id: str | None = None,
+        group: str | None = None,
+    ) -> None:
+        if labels and first_error:
+            raise ConfigError("give `labels` or `first_error`, not both")
+        if (first_error is None) != (index_base is None) or index_base not in (None, 0, 1):
+            raise ConfigError(
+                "`first_error` and `index_base` go together",
+                expected="0 or 1 as the number of the first step",
+                got=index_base,
+            )
+        self.prompt = prompt
+        self.completions = completions
+        self.labels = labels
+        self.first_error = first_error
+        self.separator = separator
+        self.objectives = dict(objectives or {})
+        self.id = id
+        self.group = group
+        self._base = index_base or 0
+
+    def chains(self, row: Mapping[str, Any], origin: str) -> list[Chain]:
+        """Return the row's one chain."""
+        steps = self._steps(row, origin)
+        chain = Chain(
+            _prompt(_cell(row, self.prompt, origin)),
+            steps,
+            self._labels(row, steps, origin),
+            id=_name(row, self.id, origin),
+            group=_name(row, self.group, origin),
+            origin=origin,
+        )
+        return [chain]
+
+    def _steps(self, row: Mapping[str, Any], origin: str) -> Any:
+        cell = _cell(row, self.completions, origin)
+        if not isinstance(cell, str):
+            return cell
+        if self.separator is not None:
+            return cell.split(self.separator)
+        if isinstance(listed := _json_list(cell), list):
+            return listed
+        raise wrong_field(
+            self.completions, "a list of steps (or text, with option `separator`)", cell, origin
+        )
+
+    def _labels(self, row: Mapping[str, Any], steps: Any, origin: str) -> dict[str, Any]:
+        columns = dict(self.objectives)
+        if self.labels:
+            columns[CORRECTNESS] = self.labels
+        cells = {name: _json_list(_cell(row, column, origin)) for name, column in columns.items()}
+        labels = {name: cell for name, cell in cells.items() if cell is not None}
+        if self.first_error:
+            index = self._error_index(row, self.first_error, len(steps), origin)
+            labels[CORRECTNESS] = first_error_labels(len(steps), index)
+        return labels
+
+    def _error_index(
+        self, row: Mapping[str, Any], column: str, num_steps: int, origin: str
+    ) -> int | None:
+        cell = _cell(row, column, origin)
+        if not isinstance(cell, list | dict | bool) and cell in _NO_ERROR:
+            return None
+        number = _integer(cell)
+        if number is None or not 0 <= number - self._base < num_steps:
+            last = num_steps - 1 + self._base
+            raise wrong_field(column, f"a step from {self._base} to {last}, or null", cell, origin)
+        return number - self._base
+
+
+def _cell(row: Mapping[str, Any], column: str, origin: str) -> Any:
+    if column in row:
+        return row[column]
+    raise DataError(
+        f"there is no column {column!r}",
+        expected=f"one of {', '.join(map(str, row))}",
+        where=origin,
+        fix="Name the file's columns in the format's options",
+    )
+
+
+def _name(row: Mapping[str, Any], column: str | None, origin: str) -> str:
+    value = _cell(row, column, origin) if column else None
+    return "" if value is None else str(value)
+
+
+def _prompt(cell: Any) -> Any:
+    """Return a prompt; a conversation may come as JSON text."""
+    listed = _json_list(cell)
+    is_conversation = isinstance(listed, list) and listed and isinstance(listed[0], dict)
+    return listed if is_conversation else cell
+
+
+def _json_list(cell: Any) -> Any:
+    """Return the list that a text cell holds as JSON, `None` for an empty cell, else the cell."""
+    if not isinstance(cell, str):
+        return cell
+    if not cell.strip():
+        return None
+    if not cell.lstrip().startswith("["):
+        return cell
+    try:
+        return json.loads(cell)
+    except json.JSONDecodeError:
+        return cell
+
+
+def _integer(cell: object) -> int | None:
+    if isinstance(cell, bool) or not isinstance(cell, int | float | str):
+        return None
+    try:
+        return int(cell) if float(cell) == int(float(cell)) else None
+    except (ValueError, OverflowError):
+        return None

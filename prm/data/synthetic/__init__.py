@@ -1,0 +1,1 @@
+"""Data that are generated, with labels known exactly."""

@@ -1,0 +1,1 @@
+"""Evaluation of scored records: benchmark protocols, intervals and the baselines beside them."""

@@ -1,0 +1,1 @@
+"""Metrics of step probabilities, exact over ranks, and intervals clustered by problem."""

@@ -1,0 +1,202 @@
+"""How well probabilities tell correct steps from wrong ones.
+
+One unit is one step: `probabilities` says how likely it is correct, `labels` whether it is. A soft
+label counts as correct from 0.5 up where a hard one is needed (`step_auroc`, `error_ap`) and enters
+as it is elsewhere. Every function takes `weights`, how often each unit counts, so that a bootstrap
+resample is a weight vector. A quantity that the data do not decide is NaN, never 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+class Ranking:
+    """Steps sorted by probability once, to be measured under many weightings.
+
+    Args:
+        probabilities: Probability of being correct, one per step.
+        labels: Step labels in [0, 1]; 0.5 and above is correct.
+        groups: Number of the group of each step; with it, weights are per group, not per step.
+
+    Example:
+        >>> ranking = Ranking([0.9, 0.8, 0.3], [1, 0, 0])
+        >>> ranking.auroc(np.ones(3)), ranking.auroc(np.array([1, 1, 0]))
+        (1.0, 1.0)
+    """
+
+    def __init__(
+        self, probabilities: ArrayLike, labels: ArrayLike, groups: NDArray[np.int64] | None = None
+    ) -> None:
+        probability = np.asarray(probabilities, dtype=np.float64)
+        order = np.argsort(probability, kind="stable")
+        self.correct = np.asarray(labels, dtype=np.float64)[order] >= 0.5
+        self.starts = np.flatnonzero(np.diff(probability[order], prepend=-np.inf) != 0)
+        self.units = order if groups is None else groups[order]
+
+    def _counts(self, weights: Array) -> tuple[Array, Array]:
+        """Return the weight of correct and of wrong steps at each distinct probability."""
+        total = weights[self.units]
+        correct = total * self.correct
+        if len(self.starts) < len(self.units):
+            correct = np.add.reduceat(correct, self.starts)
+            total = np.add.reduceat(total, self.starts)
+        return correct, total - correct
+
+    def auroc(self, weights: Array) -> float:
+        """Return the probability that a correct step outranks a wrong one; a tie counts half."""
+        if len(self.units) == 0:
+            return np.nan
+        correct, wrong = self._counts(weights)
+        pairs = correct.sum() * wrong.sum()
+        if pairs == 0:
+            return np.nan
+        outranked = np.cumsum(wrong) - wrong / 2
+        return float((correct * outranked).sum() / pairs)
+
+    def error_ap(self, weights: Array) -> float:
+        """Return the average precision of finding wrong steps by low probability."""
+        if len(self.units) == 0:
+            return np.nan
+        correct, wrong = self._counts(weights)
+        if wrong.sum() == 0 or correct.sum() == 0:
+            return np.nan
+        found = np.cumsum(wrong)
+        flagged = found + np.cumsum(correct)
+        precision = np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
+        return float((wrong * precision).sum() / wrong.sum())
+
+
+def step_auroc(
+    probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
+) -> float:
+    r"""Area under the ROC curve of step correctness.
+
+    $$P(p_i > p_j) + P(p_i = p_j) / 2$$ for a correct step i and a wrong step j.
+
+    Args:
+        probabilities: Probability of being correct, one per step.
+        labels: Step labels in [0, 1]; 0.5 and above is correct.
+        weights: How often each step counts; default once.
+
+    Returns:
+        A value in [0, 1]; NaN if all steps are of one class.
+
+    Example:
+        >>> step_auroc([0.9, 0.4, 0.6, 0.1], [1, 1, 0, 0])
+        0.75
+    """
+    ranking = Ranking(probabilities, labels)
+    return ranking.auroc(_weights(weights, len(ranking.units)))
+
+
+def error_ap(
+    probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
+) -> float:
+    """Average precision with the wrong step, the rare class, as the positive one.
+
+    Steps are flagged from the lowest probability up; equal probabilities are flagged together. A
+    scorer without skill gets the share of wrong steps.
+
+    Args:
+        probabilities: Probability of being correct, one per step.
+        labels: Step labels in [0, 1]; below 0.5 is wrong.
+        weights: How often each step counts; default once.
+
+    Returns:
+        A value in [0, 1]; NaN if all steps are of one class.
+
+    Example:
+        >>> error_ap([0.9, 0.4, 0.6, 0.1], [1, 1, 0, 0])
+        0.8333333333333333
+    """
+    ranking = Ranking(probabilities, labels)
+    return ranking.error_ap(_weights(weights, len(ranking.units)))
+
+
+def expected_calibration_error(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    num_bins: int = 15,
+) -> float:
+    r"""Mean distance between the probability of correctness and its observed frequency.
+
+    $$\sum_b \frac{n_b}{n} \left|\bar p_b - \bar y_b\right|$$ over bins of equal width in [0, 1].
+    This is the binary form: probabilities are neither folded nor reduced to the top label.
+
+    Args:
+        probabilities: Probability of being correct, one per step.
+        labels: Step labels in [0, 1]; soft labels enter as they are.
+        weights: How often each step counts; default once.
+        num_bins: Number of bins; the last one includes 1.
+
+    Returns:
+        A value in [0, 1]; NaN if no step is wrong or none is correct, as confidence then looks like
+        calibration.
+
+    Example:
+        >>> round(expected_calibration_error([0.8, 0.8, 0.2, 0.2], [1, 0, 0, 0]), 6)
+        0.25
+    """
+    probability, label, weight = _units(probabilities, labels, weights)
+    if not _has_both(label, weight):
+        return np.nan
+    bins = np.minimum((probability * num_bins).astype(np.int64), num_bins - 1)
+    gaps = np.bincount(bins, weights=weight * (probability - label), minlength=num_bins)
+    return float(np.abs(gaps).sum() / weight.sum())
+
+
+def brier_score(
+    probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
+) -> float:
+    r"""Mean squared distance between probability and label.
+
+    $$\frac{1}{n} \sum_i (p_i - y_i)^2$$
+
+    Args:
+        probabilities: Probability of being correct, one per step.
+        labels: Step labels in [0, 1]; soft labels enter as they are.
+        weights: How often each step counts; default once.
+
+    Returns:
+        A value in [0, 1]; NaN without steps.
+
+    Example:
+        >>> brier_score([1.0, 0.5], [1, 0])
+        0.125
+    """
+    probability, label, weight = _units(probabilities, labels, weights)
+    return weighted_mean((probability - label) ** 2, weight)
+
+
+def weighted_mean(values: ArrayLike, weights: ArrayLike) -> float:
+    """Return the weighted mean, NaN if the weights sum to 0.
+
+    Example:
+        >>> weighted_mean([1.0, 4.0], [2, 1])
+        2.0
+    """
+    weight = np.asarray(weights, dtype=np.float64)
+    total = weight.sum()
+    return float((np.asarray(values) * weight).sum() / total) if total > 0 else np.nan
+
+
+def _units(
+    probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
+) -> tuple[Array, Array, Array]:
+    probability = np.asarray(probabilities, dtype=np.float64)
+    label = np.asarray(labels, dtype=np.float64)
+    return probability, label, _weights(weights, len(probability))
+
+
+def _weights(weights: ArrayLike | None, num_units: int) -> Array:
+    return np.ones(num_units) if weights is None else np.asarray(weights, dtype=np.float64)
+
+
+def _has_both(labels: Array, weights: Array) -> bool:
+    return bool(0 < (weights * (labels >= 0.5)).sum() < weights.sum())

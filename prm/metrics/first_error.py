@@ -1,0 +1,185 @@
+"""Finding the first wrong step of a chain, as ProcessBench counts it.
+
+A first error is a 0-based step index, or one of three negative codes: `CLEAN` (no step is wrong),
+`UNDECIDED` (the labels do not say; such chains do not count) and, for predictions, `UNSCORED`
+(there is none; it is wrong whatever the truth).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+CLEAN = -1
+UNDECIDED = -2
+UNSCORED = -3
+
+DEFAULT_THRESHOLD = 0.5
+
+
+def predict_first_error(
+    probabilities: ArrayLike, threshold: float = DEFAULT_THRESHOLD, *, complete: bool = True
+) -> int:
+    """Return the index of the first step with a probability below the threshold.
+
+    Args:
+        probabilities: Probability of being correct, one per step in order; NaN is a step that was
+            not scored and is passed over.
+        threshold: A step is judged wrong strictly below it.
+        complete: Whether all that matters was scored. If not, a chain without a flagged step has
+            no prediction, since the error may lie where the model did not look.
+
+    Returns:
+        The 0-based index; `CLEAN` if no step is flagged; `UNSCORED` if no step was scored or the
+        chain is not complete.
+
+    Example:
+        >>> predict_first_error([0.9, 0.4, 0.2]), predict_first_error([0.9, 0.5])
+        (1, -1)
+    """
+    probability = np.asarray(probabilities, dtype=np.float64)
+    flagged = np.flatnonzero(probability < threshold)
+    if len(flagged):
+        return int(flagged[0])
+    return UNSCORED if np.isnan(probability).all() or not complete else CLEAN
+
+
+def processbench_f1(error_acc: float, correct_acc: float) -> float:
+    r"""Harmonic mean of the accuracies on erroneous and on clean chains.
+
+    $$F_1 = \frac{2 a_e a_c}{a_e + a_c}$$ This is not the F1 of precision and recall.
+
+    Args:
+        error_acc: Share of erroneous chains whose first error is found exactly.
+        correct_acc: Share of clean chains in which no step is flagged.
+
+    Returns:
+        A value in the unit of its arguments; 0 if both are 0, NaN if either is NaN.
+
+    Example:
+        >>> round(processbench_f1(52.2, 96.9), 2)
+        67.85
+
+    Source:
+        ProcessBench (arXiv 2412.06559), section 2; the official code divides by zero where this
+        returns 0.
+    """
+    total = error_acc + correct_acc
+    return 0.0 if total == 0 else 2 * error_acc * correct_acc / total
+
+
+@dataclass(frozen=True, slots=True)
+class FirstErrorRates:
+    """What exact matches of the first error amount to; NaN where there is no such chain.
+
+    Args:
+        first_error_accuracy: Share of exact matches among all decided chains.
+        error_acc: The same among chains with an error.
+        correct_acc: The same among clean chains.
+        error_recall: Share of chains with an error in which any step is flagged.
+    """
+
+    first_error_accuracy: float
+    error_acc: float
+    correct_acc: float
+    error_recall: float
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of `error_acc` and `correct_acc`."""
+        return processbench_f1(self.error_acc, self.correct_acc)
+
+
+def first_error_rates(
+    predicted: ArrayLike, true: ArrayLike, weights: ArrayLike | None = None
+) -> FirstErrorRates:
+    """Compare predicted and true first errors; undecided chains do not count.
+
+    Args:
+        predicted: Step index, `CLEAN` or `UNSCORED`, one per chain.
+        true: Step index, `CLEAN` or `UNDECIDED`, one per chain.
+        weights: How often each chain counts; default once.
+
+    Example:
+        >>> rates = first_error_rates([1, 0, -1, -1], [1, 2, -1, -2])
+        >>> rates.error_acc, rates.correct_acc, round(rates.f1, 4)
+        (0.5, 1.0, 0.6667)
+    """
+    guess, truth = np.asarray(predicted), np.asarray(true)
+    weight = np.ones(len(truth)) if weights is None else np.asarray(weights, dtype=np.float64)
+    hit = (guess == truth).astype(np.float64)
+    wrong, clean = truth >= 0, truth == CLEAN
+    return FirstErrorRates(
+        first_error_accuracy=_mean_over(hit, weight, wrong | clean),
+        error_acc=_mean_over(hit, weight, wrong),
+        correct_acc=_mean_over(hit, weight, clean),
+        error_recall=_mean_over((guess >= 0).astype(np.float64), weight, wrong),
+    )
+
+
+def _mean_over(
+    values: NDArray[np.float64], weights: NDArray[np.float64], where: NDArray[np.bool_]
+) -> float:
+    total = (weights * where).sum()
+    return float((values * weights * where).sum() / total) if total > 0 else np.nan
+
+
+def best_threshold(
+    probabilities: Sequence[NDArray[np.float64]],
+    true: ArrayLike,
+    complete: ArrayLike | None = None,
+) -> tuple[float, float]:
+    """Return the threshold in [0, 1] with the highest ProcessBench F1, and that F1.
+
+    Chosen on the labels it is judged by, so an upper bound: report it under a key that ends in
+    `_oracle`. Exact: the F1 only changes where the threshold passes a running minimum.
+
+    Args:
+        probabilities: One array per chain; NaN is a step that was not scored.
+        true: Step index, `CLEAN` or `UNDECIDED`, one per chain.
+        complete: Whether all that matters of a chain was scored, as in `predict_first_error`;
+            default yes.
+
+    Returns:
+        The smallest best threshold and its F1; both NaN without an erroneous and a clean chain.
+
+    Example:
+        >>> chains = [np.array([0.9, 0.7]), np.array([0.95, 0.8])]
+        >>> best_threshold(chains, [1, -1])
+        (0.8, 1.0)
+    """
+    truth = np.asarray(true)
+    whole = np.ones(len(truth), dtype=bool) if complete is None else np.asarray(complete)
+    rows = list(zip(probabilities, truth.tolist(), whole.tolist(), strict=True))
+    wrong = np.array([_hit_range(p, first) for p, first, _ in rows if first >= 0])
+    clean = np.array([_lowest(p) if ok else -np.inf for p, first, ok in rows if first == CLEAN])
+    if not len(wrong) or not len(clean):
+        return np.nan, np.nan
+    low, high = np.sort(wrong[:, 0]), np.sort(wrong[:, 1])
+    thresholds = np.unique(np.concatenate([low, high, clean, [1.0]]))
+    thresholds = thresholds[(thresholds >= 0) & (thresholds <= 1)]
+    hits = np.searchsorted(low, thresholds) - np.searchsorted(high, thresholds)
+    kept = len(clean) - np.searchsorted(np.sort(clean), thresholds)
+    scores = [
+        processbench_f1(hit / len(wrong), keep / len(clean))
+        for hit, keep in zip(hits.tolist(), kept.tolist(), strict=True)
+    ]
+    best = int(np.argmax(scores))
+    return float(thresholds[best]), float(scores[best])
+
+
+def _hit_range(probabilities: NDArray[np.float64], first: int) -> tuple[float, float]:
+    """Return (low, high): thresholds with low < threshold <= high find exactly step `first`."""
+    if first >= len(probabilities) or np.isnan(probabilities[first]):
+        return np.inf, np.inf
+    low, high = float(probabilities[first]), _lowest(probabilities[:first], default=np.inf)
+    return (low, high) if low < high else (np.inf, np.inf)
+
+
+def _lowest(probabilities: NDArray[np.float64], default: float = -np.inf) -> float:
+    """Return the smallest scored probability; `default` if there is none."""
+    scored = probabilities[~np.isnan(probabilities)]
+    return float(scored.min()) if len(scored) else default

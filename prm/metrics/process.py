@@ -1,0 +1,138 @@
+"""The process metrics as a torchmetrics state: exact over batches of any size and over ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from prm.errors import DataError
+from prm.metrics.binary import Ranking, brier_score, expected_calibration_error
+from prm.metrics.first_error import (
+    DEFAULT_THRESHOLD,
+    UNDECIDED,
+    first_error_rates,
+    predict_first_error,
+)
+
+
+class ProcessMetrics(Metric):
+    """Step and first-error metrics of process rewards, over everything seen since the last reset.
+
+    Nothing is averaged over batches: all labeled steps and decided chains are kept (in float32) and
+    measured together, so the result does not depend on batch sizes, order or number of ranks.
+
+    Args:
+        threshold: A step is judged wrong strictly below it.
+        num_bins: Bins of the calibration error.
+
+    Example:
+        >>> metrics = ProcessMetrics()
+        >>> metrics.update(
+        ...     torch.tensor([0.9, 0.2, 0.8, 0.7]),
+        ...     labels=torch.tensor([1.0, 0.0, 1.0, 1.0]),
+        ...     chain_index=torch.tensor([0, 0, 1, 1]),
+        ...     first_error=torch.tensor([1, -1]),
+        ... )
+        >>> result = metrics.compute()
+        >>> result["step_auroc"].item(), result["processbench_f1"].item()
+        (1.0, 1.0)
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    probability: list[Tensor]
+    label: list[Tensor]
+    predicted: list[Tensor]
+    true: list[Tensor]
+
+    def __init__(self, threshold: float = DEFAULT_THRESHOLD, num_bins: int = 15) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.num_bins = num_bins
+        # All states are float32, indices too (exact below 2**24): a rank without records joins
+        # the gathering with an empty tensor of this type.
+        for name in ("probability", "label", "predicted", "true"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(
+        self, probabilities: Tensor, labels: Tensor, chain_index: Tensor, first_error: Tensor
+    ) -> None:
+        """Add the steps and chains of one batch.
+
+        Args:
+            probabilities: Shape [step]: probability of being correct, every step of a chain in
+                order; NaN is a step that was not scored (left out, it would shift the indices).
+            labels: Shape [step]: labels in [0, 1]; NaN is an unlabeled step.
+            chain_index: Shape [step]: the chain of this batch that each step belongs to.
+            first_error: Shape [chain]: 0-based first wrong step, -1 for a clean chain, -2 if the
+                labels do not decide it.
+
+        Raises:
+            DataError: The shapes differ, or a chain index has no chain.
+        """
+        _check(probabilities, labels, chain_index, first_error)
+        probability = probabilities.detach().to(self.device, torch.float32)
+        label = labels.detach().to(self.device, torch.float32)
+        known = ~(label.isnan() | probability.isnan())
+        self.probability.append(probability[known])
+        self.label.append(label[known])
+        predicted = self._predict(probability.cpu(), chain_index.cpu(), len(first_error))
+        true = first_error.to(self.device, torch.float32)
+        decided = true != UNDECIDED
+        self.predicted.append(predicted.to(self.device)[decided])
+        self.true.append(true[decided])
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return each metric as a float32 scalar; NaN where the data do not decide it."""
+        probability, label = _joined(self.probability), _joined(self.label)
+        ranking, ones = Ranking(probability, label), np.ones(len(label))
+        rates = first_error_rates(_joined(self.predicted), _joined(self.true))
+        values = {
+            "step_auroc": ranking.auroc(ones),
+            "error_ap": ranking.error_ap(ones),
+            "ece": expected_calibration_error(probability, label, num_bins=self.num_bins),
+            "brier": brier_score(probability, label),
+            "first_error_accuracy": rates.first_error_accuracy,
+            "error_acc": rates.error_acc,
+            "correct_acc": rates.correct_acc,
+            "processbench_f1": rates.f1,
+        }
+        return {
+            name: torch.tensor(value, dtype=torch.float32, device=self.device)
+            for name, value in values.items()
+        }
+
+    def _predict(self, probabilities: Tensor, chain_index: Tensor, num_chains: int) -> Tensor:
+        order = torch.argsort(chain_index, stable=True)
+        sizes = torch.bincount(chain_index, minlength=num_chains).tolist()
+        chains = torch.split(probabilities[order], sizes)
+        first = [predict_first_error(chain.numpy(), self.threshold) for chain in chains]
+        return torch.tensor(first, dtype=torch.float32)
+
+
+def _check(probabilities: Tensor, labels: Tensor, chain_index: Tensor, first_error: Tensor) -> None:
+    if not probabilities.shape == labels.shape == chain_index.shape or probabilities.ndim != 1:
+        raise DataError(
+            "step tensors do not match",
+            expected="probabilities, labels and chain_index of one shape [step]",
+            got=[tuple(t.shape) for t in (probabilities, labels, chain_index)],
+        )
+    num_chains = len(first_error)
+    if chain_index.numel() and not 0 <= chain_index.min() <= chain_index.max() < num_chains:
+        raise DataError(
+            "chain_index points past first_error",
+            expected=f"indices in [0, {num_chains})",
+            got=[int(chain_index.min()), int(chain_index.max())],
+        )
+
+
+def _joined(state: list[Tensor] | Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    if isinstance(state, list) and not state:
+        return np.zeros(0)
+    joined: Tensor = dim_zero_cat(state)
+    return joined.cpu().double().numpy()

@@ -1,0 +1,1 @@
+"""What people read: reports as JSON, Markdown, plots and terminal drawings."""

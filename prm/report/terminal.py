@@ -1,0 +1,182 @@
+"""Drawings for the terminal: a scored chain, and tables of results.
+
+Everything reads without color too: a step shows its number and a bar beside the color. `NO_COLOR`,
+narrow terminals and terminals without Unicode are respected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from prm.metrics.first_error import DEFAULT_THRESHOLD, predict_first_error
+from prm.records import CORRECTNESS, Chain, prompt_text
+
+BAR_WIDTH = 10
+NARROW = 60
+"""Below this many columns, the step's text stands under its score instead of beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Symbols:
+    full: str
+    empty: str
+    correct: str
+    wrong: str
+    arrow: str
+    missing: str
+
+
+_UNICODE = _Symbols("█", "·", "✓", "✗", "◀", "–")
+_ASCII = _Symbols("#", ".", "ok", "x", "<-", "-")
+
+
+def draw_chain(
+    console: Console,
+    chain: Chain,
+    probabilities: Sequence[float | None],
+    *,
+    reward: float | None,
+    aggregation: str,
+    threshold: float = DEFAULT_THRESHOLD,
+) -> None:
+    """Draw one scored chain: its problem, its steps colored by probability, and its reward.
+
+    Args:
+        console: Where to draw.
+        chain: The chain; its labels are shown where they are known.
+        probabilities: Probability of being correct, one per step; `None` is not scored.
+        reward: The aggregated score of the chain; `None` or NaN if there is none.
+        aggregation: Name of the step aggregation that made it.
+        threshold: The first step strictly below it is marked as the predicted first error.
+
+    Example:
+        >>> chain = Chain("1 + 1 + 1?", ["1 + 1 = 2", "2 + 1 = 4"], [1, 0])
+        >>> console = Console(width=80, no_color=True)
+        >>> draw_chain(console, chain, [0.97, 0.12], reward=0.12, aggregation="min")
+        1 + 1 + 1?
+        <BLANKLINE>
+          1  ██████████  0.97  ✓  1 + 1 = 2
+          2  █·········  0.12  ✗  2 + 1 = 4  ◀ first error
+        <BLANKLINE>
+        Reward 0.120 (min)
+    """
+    symbols = _ASCII if console.options.ascii_only else _UNICODE
+    flagged = _first_flagged(probabilities, threshold)
+    labels = chain.labels.get(CORRECTNESS, (None,) * len(chain.completions))
+    console.print(_plain(prompt_text(chain.prompt)), style="bold", highlight=False)
+    console.print()
+    rows = zip(chain.completions, probabilities, labels, strict=True)
+    for index, (step, probability, label) in enumerate(rows):
+        head = _head(index, probability, label, symbols)
+        body = _body(step, probability, f"{symbols.arrow} first error" * (index == flagged))
+        _draw_step(console, head, body)
+    console.print()
+    console.print(_reward_line(reward, aggregation, symbols))
+
+
+def _first_flagged(probabilities: Sequence[float | None], threshold: float) -> int:
+    return predict_first_error([math.nan if p is None else p for p in probabilities], threshold)
+
+
+def _draw_step(console: Console, head: Text, body: Text) -> None:
+    if console.width < NARROW:
+        console.print(head)
+        console.print(Padding(body, (0, 0, 0, 5)))
+        return
+    row = Table.grid(padding=(0, 2, 0, 0))
+    row.add_column(no_wrap=True)
+    row.add_column(ratio=1)
+    row.add_row(head, body)
+    console.print(row)
+
+
+def _head(index: int, probability: float | None, label: float | None, symbols: _Symbols) -> Text:
+    width = len(symbols.correct)
+    return Text.assemble(
+        (f"{index + 1:>3}  ", "dim"),
+        (f"{_bar(probability, symbols)}  {_number(probability, symbols)}", _style(probability)),
+        f"  {_label(label, symbols):<{width}}",
+    )
+
+
+def _body(step: str, probability: float | None, mark: str) -> Text:
+    text = Text(_plain(step), style="dim" if probability is None else _style(probability))
+    if mark:
+        text.append(f"  {mark}", style="bold red")
+    return text
+
+
+def _bar(probability: float | None, symbols: _Symbols) -> str:
+    filled = 0 if probability is None else round(probability * BAR_WIDTH)
+    return symbols.full * filled + symbols.empty * (BAR_WIDTH - filled)
+
+
+def _number(probability: float | None, symbols: _Symbols) -> str:
+    return f"{symbols.missing:>4}" if probability is None else f"{probability:.2f}"
+
+
+def _label(label: float | None, symbols: _Symbols) -> str:
+    if label is None:
+        return " "
+    return symbols.correct if label >= 0.5 else symbols.wrong
+
+
+def _style(probability: float | None) -> str:
+    """Return red at 0, yellow at 0.5, green at 1, readable on dark and on light ground."""
+    if probability is None:
+        return "dim"
+    red = round(200 * min(1.0, 2 * (1 - probability)))
+    green = round(160 * min(1.0, 2 * probability))
+    return f"rgb({red},{green},40)"
+
+
+def _reward_line(reward: float | None, aggregation: str, symbols: _Symbols) -> Text:
+    known = reward is not None and not math.isnan(reward)
+    value = f"{reward:.3f}" if known else symbols.missing
+    return Text.assemble("Reward ", (value, "bold"), f" ({aggregation})")
+
+
+def _plain(text: str) -> str:
+    """Return the text with control characters replaced, so that no step can steer the terminal."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def results_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table of results of fixed width: names to the left, numbers to the right.
+
+    Args:
+        title: What the numbers are about.
+        columns: Headings; the first is the name's.
+        rows: One cell per column.
+
+    Example:
+        >>> table = results_table("toy", ["scorer", "AUROC"], [["model", "0.921"]])
+        >>> Console(width=40, no_color=True).print(table)
+        toy
+        scorer  AUROC
+        ─────────────
+        model   0.921
+    """
+    table = Table(
+        title=Text(title, style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(_plain(cell)) for cell in row))
+    return table

@@ -1,0 +1,55 @@
+"""Sharding over ranks (FSDP2), and putting a sharded model together again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from prm.errors import ModelError
+
+if TYPE_CHECKING:
+    from prm.models.reward_model import ProcessRewardModel
+    from prm.training.process import ProcessRewardTask
+
+
+def shard(model: ProcessRewardModel, mesh: Any) -> None:
+    """Shard every decoder layer, the rest of the backbone and the heads over a device mesh.
+
+    Raises:
+        ModelError: Parameters are left unsharded, which would train ranks apart in silence.
+    """
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
+    for layer in _decoder_layers(model.backbone.model):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model.backbone, mesh=mesh)
+    fully_shard(model.heads, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    left = [name for name, value in model.named_parameters() if not isinstance(value, DTensor)]
+    if left:
+        raise ModelError("parameters were not sharded", got=left[:5])
+
+
+def gathered(task: ProcessRewardTask) -> dict[str, Tensor]:
+    """Return the whole state of a task on the CPU; every rank must call it."""
+    state = {}
+    for name, value in task.state_dict().items():
+        full = value.full_tensor() if hasattr(value, "full_tensor") else value
+        state[name] = full.detach().cpu()
+    return state
+
+
+def whole(weight: Tensor) -> Tensor:
+    """Return a weight that may be sharded as one tensor; gradients flow back to the shards."""
+    full: Tensor = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    return full
+
+
+def _decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the modules of the longest module list, which in a decoder are its layers."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return list(max(lists, key=len)) if lists else []
+
+

@@ -1,0 +1,80 @@
+"""What the README and the documentation show is run: Python blocks and shell commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.myst import PythonCodeBlockParser
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = [
+    REPOSITORY / "README.md",
+    *(page for page in sorted(REPOSITORY.glob("docs/**/*.md")) if "_build" not in page.parts),
+]
+
+NOT_RUN = {
+    "make ": "sets up an environment; continuous integration runs `make test`",
+    "pip install ": "changes the environment that the tests run in",
+    "prm fit ": "trains; tests of the configurations run them",
+}
+"""Starts of commands that are shown and not run, each with the reason."""
+
+
+def shell_commands(page: Path) -> list[str]:
+    r"""Return the commands of a page's `bash` blocks: continued lines joined, comments cut."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    commands = (re.sub(r"(^|\s)#\s.*$", "", line).strip() for line in lines)
+    return [command for command in commands if command]
+
+
+COMMANDS = {page: shell_commands(page) for page in PAGES}
+
+
+def name(page: Path) -> str:
+    return page.relative_to(REPOSITORY).as_posix()
+
+
+@pytest.fixture
+def working_copy(run_dir: Path) -> Path:
+    """A working directory with the repository's read-only inputs, where pages may write."""
+    for folder in ("configs", "data"):
+        (run_dir / folder).symlink_to(REPOSITORY / folder)
+    return run_dir
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_blocks_run(page: Path, working_copy: Path) -> None:
+    document = Sybil(parsers=[PythonCodeBlockParser()]).parse(page)
+    for example in document.examples():
+        example.evaluate()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if COMMANDS[page]], ids=name)
+def test_shell_commands_run(page: Path, working_copy: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for command in COMMANDS[page]:
+        if command.startswith(tuple(NOT_RUN)):
+            continue
+        run = subprocess.run(
+            command, shell=True, env=os.environ | {"PATH": path}, capture_output=True, text=True
+        )
+        assert run.returncode == 0, f"{command}\n{run.stdout}{run.stderr}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if COMMANDS[page]], ids=name)
+def test_named_files_exist(page: Path) -> None:
+    for path in re.findall(r"\b(?:configs|data)/[\w./-]+", "\n".join(COMMANDS[page])):
+        assert (REPOSITORY / path).exists(), path
+
+
+def test_every_exception_is_shown_somewhere() -> None:
+    shown = [command for commands in COMMANDS.values() for command in commands]
+    for start in NOT_RUN:
+        assert any(command.startswith(start) for command in shown), start
