@@ -73,10 +73,17 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
         try:
             yield temporary
-            temporary.chmod(0o777 & ~_umask())
+            _open_to_readers(temporary)
             _swap(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Give a folder and its files the modes that the user's umask gives new ones."""
+    folder.chmod(0o777 & ~_umask())
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
 
 
 def _swap(new: Path, path: Path) -> None:

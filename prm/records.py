@@ -76,6 +76,7 @@ class Chain:
         where = ", ".join(part for part in (origin, f"row {id!r}" if id else "") if part) or None
         steps = _check_steps(completions, where)
         checked_prompt = _check_prompt(prompt, where)
+        _check_encodable((id, prompt_text(checked_prompt), *steps), where)
         for name, value in {
             "prompt": checked_prompt,
             "completions": steps,
@@ -136,10 +137,24 @@ class Chain:
 
 
 def prompt_text(prompt: str | Sequence[Message]) -> str:
-    """Return a prompt as one text: a conversation becomes its turns' contents, one per paragraph."""
+    """Return a prompt as one text; a conversation becomes the contents of its turns."""
     if isinstance(prompt, str):
         return prompt
     return "\n\n".join(message["content"] for message in prompt)
+
+
+def _check_encodable(texts: Sequence[str], where: str | None) -> None:
+    """Refuse lone surrogates, which JSON can escape and no tokenizer or file can hold."""
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(
+                "text holds half of a surrogate pair",
+                expected="valid Unicode",
+                got=ascii(text[error.start : error.end]),
+                where=where,
+            ) from None
 
 
 def _check_prompt(prompt: object, where: str | None) -> str | tuple[Message, ...]:

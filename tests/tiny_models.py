@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from prm.data.packing import pack
 from prm.models.backbone import FromScratch, train_tokenizer
@@ -24,7 +25,26 @@ TREE_FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt_neox", "gemma")
 UNROLLED_FAMILIES = {
     "gemma2": {"head_dim": 8},
     "mistral": {"sliding_window": 8},
-    "gpt_oss": {"head_dim": 8, "num_local_experts": 2},
+    "gpt_oss": {
+        "head_dim": 8,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    },
+    "deepseek_v3": {
+        "num_key_value_heads": 4,
+        "kv_lora_rank": 8,
+        "q_lora_rank": 8,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 8,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+        "moe_intermediate_size": 16,
+        "n_shared_experts": 1,
+    },
 }
 """Decoders, with fields of their configuration, that a tree would not serve exactly."""
 
@@ -64,6 +84,23 @@ def _texts() -> tuple[str, ...]:
 def tiny_tokenizer(vocab_size: int = 300) -> PreTrainedTokenizerBase:
     """Return a byte-level tokenizer of its own, so that a test may change it."""
     return train_tokenizer(_texts(), vocab_size)
+
+
+CHARACTERS = "\n abcdefghijklmnopqrstuvwxyz[]<|>_0123456789"
+"""Tokens 4, 5, 6, ... of the character tokenizer; 0 to 3 are pad, BOS, EOS and unknown."""
+
+
+def character_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """Return a tokenizer with one token per character, which adds a BOS of its own by default."""
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    vocabulary = {token: index for index, token in enumerate([*special, *CHARACTERS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    names = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=chat_template, **names)
 
 
 def tiny_backbone(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from prm.atomic import atomic_file
 from prm.data.checks import CheckReport, check_chains
 from prm.data.findings import Finding
 from prm.data.formats import Format, all_formats
@@ -16,7 +17,7 @@ from prm.data.formats.process_bench import ProcessBench
 from prm.data.overlap import Decontamination, ProblemIndex, without_overlap
 from prm.data.readers import ChainSource
 from prm.data.text_checks import CountTokens, TextRules
-from prm.data.writers import atomic_file, check_output, write_chains
+from prm.data.writers import check_output, write_chains
 from prm.errors import ConfigError, DataError, ModelError
 from prm.records import Chain
 

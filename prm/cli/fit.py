@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 
 from prm.atomic import write_text
@@ -24,6 +24,7 @@ from prm.evaluation.callback import EvaluationReport
 from prm.evaluation.process import ProcessReport
 from prm.evaluation.slices import StepPrediction
 from prm.report import process as report_files
+from prm.training import snapshot
 from prm.training.callbacks import (
     BestCheckpoint,
     ExportModel,
@@ -32,6 +33,7 @@ from prm.training.callbacks import (
     Throughput,
 )
 from prm.training.process import ProcessRewardTask
+from prm.training.run_files import AtomicCheckpointIO, MetricsFile
 
 CONFIG_FILE = "config.yaml"
 
@@ -54,6 +56,12 @@ class SaveRunConfig(SaveConfigCallback):
 
 class RunParser(CommandParser, LightningArgumentParser):
     """LightningCLI's parser with one-line errors."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Report an error; one in a nested argument goes up, to be reported with its place."""
+        if not self.exit_on_error:
+            raise ArgumentError(None, message) from ex
+        super().error(message, ex)
 
 
 class RunCLI(LightningCLI):
@@ -93,6 +101,16 @@ class RunCLI(LightningCLI):
             help="Optimizer steps between resumable checkpoints (checkpoints/last.ckpt).",
         )
 
+    def before_instantiate_classes(self) -> None:
+        """Look at the checkpoint before anything is built."""
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path is None and self.subcommand != "fit":
+            raise ConfigError(
+                f"{self.subcommand} needs a trained model",
+                fix="Give --ckpt_path RUN/checkpoints/best.ckpt",
+            )
+        self._num_steps = 0 if path is None else int(snapshot.read(path)["global_step"])
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer around the run folder."""
         config = self.config_init[self.subcommand]
@@ -102,7 +120,8 @@ class RunCLI(LightningCLI):
         kwargs["default_root_dir"] = str(run_dir)
         if config["trainer"]["logger"] in (None, True):
             fitting = self.subcommand == "fit"
-            kwargs["logger"] = CSVLogger(str(run_dir), name="", version="") if fitting else False
+            kwargs["logger"] = MetricsFile(run_dir, self._num_steps) if fitting else False
+        kwargs["plugins"] = [*_as_list(config["trainer"]["plugins"]), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*_as_list(config["trainer"]["callbacks"]), *self._callbacks(run_dir)]
         trainer: L.Trainer = super().instantiate_trainer(**kwargs)
         return trainer
@@ -131,10 +150,10 @@ class RunCLI(LightningCLI):
         ]
 
 
-def _as_list(callbacks: Any) -> list[Callback]:
-    if callbacks is None:
+def _as_list(values: Any) -> list[Any]:
+    if values is None:
         return []
-    return list(callbacks) if isinstance(callbacks, list) else [callbacks]
+    return list(values) if isinstance(values, list) else [values]
 
 
 def _report(report: ProcessReport, folder: Path) -> None:
@@ -177,7 +196,8 @@ def _quiet() -> None:
         ".*does not have many workers",
         ".*exists and is not empty",
         ".*isinstance.treespec, LeafSpec",
-        "Be aware that when using `ckpt_path`",
+        "It is recommended to use `self.log",
+        "FSDP2-wrapped module .* returned a view tensor",
     ):
         warnings.filterwarnings("ignore", message=message)
     for name in (

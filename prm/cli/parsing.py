@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, auto_cli
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, auto_cli
 
 
 def run_function(function: Callable[..., Any], args: Sequence[str], *, prog: str) -> Any:
@@ -16,7 +18,8 @@ def run_function(function: Callable[..., Any], args: Sequence[str], *, prog: str
 
     Args:
         function: A typed function; each parameter becomes an option, its docstring the help.
-        args: Words of the command line; abbreviated options are refused.
+        args: Words of the command line. Options cannot be abbreviated; dashes in their names may
+            stand for underscores, and a boolean option without a value means true.
         prog: Name of the command in messages.
 
     Raises:
@@ -24,12 +27,44 @@ def run_function(function: Callable[..., Any], args: Sequence[str], *, prog: str
     """
     return auto_cli(
         function,
-        args=list(args),
+        args=spell_out(args, function),
         as_positional=False,
         parser_class=CommandParser,
         prog=prog,
         allow_abbrev=False,
+        description=_description(function),
+        formatter_class=CommandHelp,
     )
+
+
+def spell_out(args: Sequence[str], function: Callable[..., Any]) -> list[str]:
+    """Write options as jsonargparse wants them: `--keep-text` becomes `--keep_text true`.
+
+    Example:
+        >>> def command(keep_text: bool = False, name: str = ""): ...
+        >>> spell_out(["--keep-text", "--name", "a-b"], command)
+        ['--keep_text', 'true', '--name', 'a-b']
+    """
+    parameters = inspect.signature(function).parameters.items()
+    flags = {f"--{name}" for name, item in parameters if item.annotation in (bool, "bool")}
+    words: list[str] = []
+    for index, word in enumerate(args):
+        option, equals, value = word.partition("=")
+        if option.startswith("--"):
+            option = "--" + option[2:].replace("-", "_")
+        words.append(option + equals + value)
+        alone = index + 1 == len(args) or args[index + 1].startswith("--")
+        if option in flags and not equals and alone:
+            words.append("true")
+    return words
+
+
+def _description(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").partition("\nArgs:\n")[0].strip()
+
+
+class CommandHelp(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Shows descriptions as they are written, so that examples keep their lines."""
 
 
 class CommandParser(ArgumentParser):

@@ -95,7 +95,10 @@ class OptimizerBatch:
 
 def step_labels(chains: Sequence[LabeledChain], objectives: Sequence[str]) -> StepLabels:
     """Return the labels of the reads of `chains`, one column per objective name."""
-    rows, owners, steps, sizes = [], [], [], []
+    rows: list[list[float]] = []
+    owners: list[int] = []
+    steps: list[int] = []
+    sizes: list[int] = []
     for index, item in enumerate(chains):
         columns = [item.chain.labels.get(name) for name in objectives]
         for step in item.tokens.steps:
@@ -134,9 +137,7 @@ def optimizer_batch(
     """Pack one rank's micro-batches and collect the labels of all ranks'."""
     records = [record for plan in plans if not plan.filler for record in plan.records]
     return OptimizerBatch(
-        micro_batches=[
-            micro_batch(plan, chains, objectives) for plan in plans[rank::num_ranks]
-        ],
+        micro_batches=[micro_batch(plan, chains, objectives) for plan in plans[rank::num_ranks]],
         targets=step_labels([chains[record] for record in records], objectives),
         num_records=len(records),
     )

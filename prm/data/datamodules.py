@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import lightning as L
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from prm.data.batches import LabeledChain, MicroBatch, OptimizerBatch, micro_batch, optimizer_batch
 from prm.data.overlap import ProblemIndex
@@ -44,8 +45,8 @@ class ChainDataModule(L.LightningDataModule):
         test_share: Share of the training problems that is held out for test when `test` is not
             given.
         decontaminate_against: Sources whose problems are taken out of the training chains.
-        shuffle_labels: Control experiment: give every training chain the labels of another chain
-            of the same length. A sound pipeline then scores at chance.
+        shuffle_labels: Control experiment: permute the labels over all labelled training steps. A
+            sound pipeline then scores at chance.
         seed: Seed of the split and of the order.
         num_workers: Processes that pack batches ahead; 0 packs in the training process.
     """
@@ -86,6 +87,8 @@ class ChainDataModule(L.LightningDataModule):
         self.chains: dict[str, list[Chain]] = {}
         self.dropped: dict[str, list[tuple[Chain, str]]] = {}
         self._labeled: dict[str, list[LabeledChain]] = {}
+        self._training_data = ""
+        self._resumed_data = ""
 
     def setup(self, stage: str) -> None:
         """Read, decontaminate and split the sources that a stage needs."""
@@ -122,19 +125,21 @@ class ChainDataModule(L.LightningDataModule):
             num_ranks,
             self.seed,
         )
+        self._training_data = _fingerprint(chains, self.batch_size, self.seed)
+        self._refuse_changed_data()
         return TrainingLoader(
-            plan, chains, self._task.objective_names, rank, self._epoch, self.num_workers
+            plan, chains, self._task.objective_names, rank, self._position, self.num_workers
         )
 
-    def val_dataloader(self) -> DataLoader[MicroBatch] | list[MicroBatch]:
+    def val_dataloader(self) -> EvaluationLoader | list[MicroBatch]:
         """Return the loader of this rank's validation micro-batches."""
         return self._evaluation_loader("validation")
 
-    def test_dataloader(self) -> DataLoader[MicroBatch] | list[MicroBatch]:
+    def test_dataloader(self) -> EvaluationLoader | list[MicroBatch]:
         """Return the loader of this rank's test micro-batches."""
         return self._evaluation_loader("test")
 
-    def predict_dataloader(self) -> DataLoader[MicroBatch] | list[MicroBatch]:
+    def predict_dataloader(self) -> EvaluationLoader | list[MicroBatch]:
         """Return the loader of this rank's prediction micro-batches."""
         return self._evaluation_loader("predict")
 
@@ -142,8 +147,29 @@ class ChainDataModule(L.LightningDataModule):
         """Return the tokenized chains of a part, in the order that `MicroBatch.records` counts."""
         return self._labeled[part]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run must find again; Lightning stores it in checkpoints."""
+        return {"training_data": self._training_data}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember what the checkpoint was trained on.
+
+        Raises:
+            ConfigError: The training data changed since the checkpoint.
+        """
+        self._resumed_data = state_dict["training_data"]
+        self._refuse_changed_data()
+
+    def _refuse_changed_data(self) -> None:
+        known = self._training_data and self._resumed_data
+        if known and self._training_data != self._resumed_data:
+            raise ConfigError(
+                "the training data changed since the checkpoint",
+                fix="Resume with the same chains, batch_size and seed, or start a new run",
+            )
+
     def _read(self, part: str) -> None:
-        if part in self.shares and self.shares[part] > 0 or part == "train":
+        if (part in self.shares and self.shares[part] > 0) or part == "train":
             self._read_and_split()
             return
         if not self.sources[part]:
@@ -203,7 +229,7 @@ class ChainDataModule(L.LightningDataModule):
             raise DataError(f"no chain is left for {part}", got=f"{len(chains)} chains read")
         return kept
 
-    def _evaluation_loader(self, part: str) -> DataLoader[MicroBatch] | list[MicroBatch]:
+    def _evaluation_loader(self, part: str) -> EvaluationLoader | list[MicroBatch]:
         chains = self._tokenized(part)
         if not chains:
             return []
@@ -211,9 +237,7 @@ class ChainDataModule(L.LightningDataModule):
         lengths = [item.tokens.tree.num_tokens for item in chains]
         plans = plan_evaluation(lengths, self.max_tokens, num_ranks)[rank::num_ranks]
         dataset = _EvaluationBatches(plans, chains, self._task.objective_names)
-        return DataLoader(
-            dataset, batch_size=None, num_workers=self.num_workers, sampler=_InOrder(len(plans))
-        )
+        return EvaluationLoader(dataset, self.num_workers)
 
     @property
     def _task(self) -> _Task:
@@ -225,22 +249,26 @@ class ChainDataModule(L.LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _epoch(self) -> int:
-        return self.trainer.current_epoch if self.trainer else 0
+    def _position(self) -> tuple[int, int]:
+        """Return the epoch and the optimizer batch in it that come next."""
+        if self.trainer is None:
+            return 0, 0
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return self.trainer.current_epoch, done
 
     def _say(self, message: str) -> None:
         L.pytorch.utilities.rank_zero_info(message)
 
 
 class TrainingLoader:
-    """Yields one rank's optimizer batches; resumes where a checkpoint was written.
+    """Yields one rank's optimizer batches, from the trainer's position to the end of the epoch.
 
     Args:
         plan: The plan of all epochs.
         chains: The tokenized training chains.
         objectives: Names of the objectives, in column order.
         rank: This rank.
-        epoch: Returns the current epoch.
+        position: Returns the epoch and the optimizer batch in it to start from.
         num_workers: Processes that pack ahead.
     """
 
@@ -250,64 +278,52 @@ class TrainingLoader:
         chains: Sequence[LabeledChain],
         objectives: Sequence[str],
         rank: int,
-        epoch: Callable[[], int],
+        position: Callable[[], tuple[int, int]],
         num_workers: int,
     ) -> None:
         self.plan = plan
         self.chains = chains
         self.objectives = objectives
         self.rank = rank
-        self.epoch = epoch
+        self.position = position
         self.num_workers = num_workers
-        self._next_step = 0
 
     def __len__(self) -> int:
         return self.plan.num_steps
 
     def __iter__(self) -> Iterator[OptimizerBatch]:
-        start, self._next_step = self._next_step % len(self), 0
-        dataset = _TrainingBatches(
-            self.plan, self.chains, self.objectives, self.rank, self.epoch(), start
-        )
-        loader = DataLoader(
-            dataset, batch_size=None, num_workers=self.num_workers, sampler=_InOrder(len(dataset))
-        )
-        for step, batch in enumerate(loader, start=start):
-            self._next_step = step + 1
-            yield batch
-        self._next_step = 0
+        epoch, start = self.position()
+        batches = _TrainingBatches(self.plan, self.chains, self.objectives, self.rank, epoch, start)
+        yield from DataLoader(batches, batch_size=None, num_workers=self.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position in the epoch; Lightning stores it in checkpoints."""
-        return {"next_step": self._next_step, "num_steps": len(self)}
+        """Return nothing: the position is the trainer's; Lightning asks what can be resumed."""
+        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a stored position.
-
-        Raises:
-            ConfigError: The data or the batch size changed since the checkpoint.
-        """
-        if state["num_steps"] != len(self):
-            raise ConfigError(
-                "the training data changed since the checkpoint",
-                expected=f"{state['num_steps']} optimizer batches an epoch",
-                got=len(self),
-                fix="Resume with the same data, batch_size and seed",
-            )
-        self._next_step = state["next_step"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Do nothing: the position is the trainer's."""
 
 
-class _InOrder(Sampler[int]):
-    """Indices in order; a name of our own, so that Lightning leaves the loader alone."""
+class EvaluationLoader:
+    """Yields one rank's micro-batches in order.
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    It is no `DataLoader`: Lightning would give that a distributed sampler, and each rank would then
+    see a part of its part.
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.size))
+    Args:
+        batches: The micro-batches.
+        num_workers: Processes that pack ahead.
+    """
+
+    def __init__(self, batches: Dataset[MicroBatch], num_workers: int) -> None:
+        self.batches = batches
+        self.num_workers = num_workers
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return iter(DataLoader(self.batches, batch_size=None, num_workers=self.num_workers))
 
 
 class _TrainingBatches(Dataset[OptimizerBatch]):
@@ -328,9 +344,7 @@ class _TrainingBatches(Dataset[OptimizerBatch]):
 
     def __getitem__(self, index: int) -> OptimizerBatch:
         plans = self.plan.step(self.epoch, self.start + index)
-        return optimizer_batch(
-            plans, self.chains, self.objectives, self.rank, self.plan.num_ranks
-        )
+        return optimizer_batch(plans, self.chains, self.objectives, self.rank, self.plan.num_ranks)
 
 
 class _EvaluationBatches(Dataset[MicroBatch]):
@@ -377,17 +391,31 @@ def split_by_group(
 
 
 def shuffled_labels(chains: Sequence[Chain], seed: int) -> list[Chain]:
-    """Give every chain the labels of a random chain with as many steps."""
-    by_size: dict[int, list[int]] = {}
-    for index, chain in enumerate(chains):
-        by_size.setdefault(len(chain.completions), []).append(index)
+    """Permute the labels of each objective over all labelled steps of all chains."""
     generator = random.Random(seed)
-    result = list(chains)
-    for indices in by_size.values():
-        donors = generator.sample(indices, len(indices))
-        for index, donor in zip(indices, donors, strict=True):
-            result[index] = chains[index].with_labels(chains[donor].labels)
-    return result
+    pools: dict[str, list[float]] = {}
+    for chain in chains:
+        for name, values in chain.labels.items():
+            pools.setdefault(name, []).extend(value for value in values if value is not None)
+    for pool in pools.values():
+        generator.shuffle(pool)
+    return [
+        chain.with_labels(
+            {
+                name: [None if value is None else pools[name].pop() for value in values]
+                for name, values in chain.labels.items()
+            }
+        )
+        for chain in chains
+    ]
+
+
+def _fingerprint(chains: Sequence[LabeledChain], batch_size: int, seed: int) -> str:
+    """Return a digest of what decides the optimizer batches."""
+    digest = hashlib.sha256(repr((batch_size, seed)).encode())
+    for item in chains:
+        digest.update(repr((item.tokens.tree, item.chain.labels)).encode())
+    return digest.hexdigest()
 
 
 def _has_label(item: LabeledChain, objectives: Sequence[str]) -> bool:
@@ -400,7 +428,7 @@ def _has_label(item: LabeledChain, objectives: Sequence[str]) -> bool:
 
 
 def _check_shares(validation: float, test: float) -> None:
-    if not (0 <= validation and 0 <= test and validation + test < 1):
+    if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise ConfigError(
             "validation_share and test_share are wrong",
             expected="numbers of at least 0 that leave something to train on",

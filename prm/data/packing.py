@@ -110,7 +110,7 @@ class _Layout:
         self.input_ids: list[int] = []
         self.position_ids: list[int] = []
         self.previous: list[int] = []
-        self.reads: dict[int, list[tuple[int, int]]] = {}
+        self.reads: dict[int, list[tuple[int, int, int]]] = {}
         self.starts: list[int] = []
         self.stops: list[int] = []
         self.subtree_ends: list[int] = []
@@ -128,20 +128,23 @@ class _Layout:
         for index in order:
             parent = tree.segments[index].parent
             above = bounds[parent][1] - 1 if parent >= 0 else -1
-            bounds[index] = self._append(tree.segments[index], above, owners[index])
+            bounds[index] = self._append(tree.segments[index], above)
+            self._add_reads(tree.segments[index], index, bounds[index][0], owners[index])
         self._add_spans(tree, order, children, bounds)
 
-    def _append(self, segment: Segment, above: int, owner: int) -> tuple[int, int]:
+    def _append(self, segment: Segment, above: int) -> tuple[int, int]:
         start, size = len(self.input_ids), len(segment.input_ids)
         depth = self.position_ids[above] + 1 if above >= 0 else 0
         self.input_ids.extend(segment.input_ids)
         self.position_ids.extend(range(depth, depth + size))
         self.previous.extend([above, *range(start, start + size - 1)])
+        return start, start + size
+
+    def _add_reads(self, segment: Segment, index: int, start: int, owner: int) -> None:
         first = start
         for offset in segment.reads:
-            self.reads[owner].append((first, start + offset))
+            self.reads[owner].append((index, first, start + offset))
             first = start + offset + 1
-        return start, start + size
 
     def _add_spans(
         self,
@@ -166,17 +169,17 @@ class _Layout:
 
     def packed(self) -> PackedTrees:
         """Return what was collected as tensors."""
-        reads = [(tree, *read) for tree in sorted(self.reads) for read in self.reads[tree]]
+        reads = sorted((tree, *read) for tree in self.reads for read in self.reads[tree])
         token_read = torch.full((len(self.input_ids),), -1)
-        for index, (_, first, last) in enumerate(reads):
+        for index, (_, _, first, last) in enumerate(reads):
             token_read[first : last + 1] = index
         return PackedTrees(
             input_ids=torch.tensor(self.input_ids),
             position_ids=torch.tensor(self.position_ids),
             previous=torch.tensor(self.previous),
             token_read=token_read,
-            reads=torch.tensor([last for _, _, last in reads], dtype=torch.int64),
-            read_tree=torch.tensor([tree for tree, _, _ in reads], dtype=torch.int64),
+            reads=torch.tensor([last for *_, last in reads], dtype=torch.int64),
+            read_tree=torch.tensor([tree for tree, *_ in reads], dtype=torch.int64),
             starts=self.starts,
             stops=self.stops,
             subtree_ends=self.subtree_ends,

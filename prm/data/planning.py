@@ -163,6 +163,7 @@ def plan_evaluation(
             current, used = [], 0
         current.append(record)
         used += lengths[record]
-    plans.append(MicroBatchPlan(tuple(current)))
+    if current:
+        plans.append(MicroBatchPlan(tuple(current)))
     missing = -len(plans) % num_ranks
-    return plans + [MicroBatchPlan((order[-1],), filler=True)] * missing
+    return plans + [MicroBatchPlan(tuple(order[-1:]), filler=True)] * missing

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from prm.data.tree import Segment, TokenTree
@@ -87,9 +88,7 @@ class TreeBuilder:
         prompts = self._prompt_ids(chains)
         suffix = self.spec.step_format.suffix
         texts = [
-            step + suffix if step.strip() else ""
-            for chain in chains
-            for step in chain.completions
+            step + suffix if step.strip() else "" for chain in chains for step in chain.completions
         ]
         steps = iter(self._encode(texts))
         for chain, prompt in zip(chains, prompts, strict=True):
@@ -110,7 +109,7 @@ class TreeBuilder:
     ) -> TokenizedChain:
         if not prompt or not groups:
             part = "prompt" if not prompt else "steps"
-            raise DataError(f"{part} render to no token", where=_where(chain))
+            raise DroppedChain(f"{part} render to no token", where=_where(chain))
         prompt, num_cut = self._fit_prompt(chain, prompt, len(groups[0][1]))
         kept, total = 0, len(prompt)
         while kept < len(groups) and total + len(groups[kept][1]) <= self.spec.max_length:
@@ -136,14 +135,16 @@ class TreeBuilder:
             return prompt, 0
         if self.spec.on_too_long == "error":
             self._refuse(chain, len(prompt) + first_step)
-        if self.spec.on_long_prompt == "drop" or room < 1:
+        num_bos = 1 if self.spec.template.bos == "one" else 0
+        if self.spec.on_long_prompt == "drop" or room <= num_bos:
             raise DroppedChain(
                 "prompt leaves no room for the first step",
-                expected=f"at most {max(room, 0)} prompt tokens (max_length {self.spec.max_length})",
+                expected=f"at most {max(room, 0)} tokens (max_length {self.spec.max_length})",
                 got=f"{len(prompt)} tokens",
                 where=_where(chain),
             )
-        return prompt[len(prompt) - room :], len(prompt) - room
+        num_cut = len(prompt) - room
+        return [*prompt[:num_bos], *prompt[num_bos + num_cut :]], num_cut
 
     def _refuse(self, chain: Chain, num_tokens: int) -> None:
         error = DataError if self.spec.on_too_long == "error" else DroppedChain
@@ -176,9 +177,14 @@ class TreeBuilder:
         system = self.spec.template.system
         if system is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": system})
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise DataError(
+                f"the chat template refuses the prompt: {error}", where=_where(chain)
+            ) from error
         return str(text)
 
     def _refuse_special_tokens(self, text: str, chain: Chain) -> None:
@@ -238,7 +244,7 @@ PROBE_TEXT = "Step 1: 3/4 of $12.50 is 9.375 — naïve ∑x², \n\n then <b>π<
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the SHA-256 of what decides token ids: vocabulary, special tokens, template, a probe."""
+    """Return the SHA-256 of vocabulary, special tokens, chat template and the ids of a probe."""
     facts: dict[str, Any] = {
         "vocab": sorted(tokenizer.get_vocab().items()),
         "bos": tokenizer.bos_token_id,
@@ -294,4 +300,6 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, spec: RewardSpec) -> Non
 
 
 def _where(chain: Chain) -> str | None:
-    return ", ".join(part for part in (chain.origin, chain.id and f"row {chain.id!r}") if part) or None
+    return (
+        ", ".join(part for part in (chain.origin, chain.id and f"row {chain.id!r}") if part) or None
+    )

@@ -36,6 +36,10 @@ class LanguageModelLoss:
     ) -> None:
         if not loss_weight > 0:
             raise ConfigError("loss_weight is wrong", expected="above 0", got=loss_weight)
+        if tokens not in ("correct_steps", "all_steps"):
+            raise ConfigError(
+                "tokens is wrong", expected="'correct_steps' or 'all_steps'", got=tokens
+            )
         self.loss_weight = loss_weight
         self.tokens = tokens
 

@@ -67,7 +67,11 @@ class ProcessLoss:
         step_weighting: Literal["step", "chain"] = "step",
         error_weight: float | Literal["balanced"] = 1.0,
     ) -> None:
-        if error_weight != "balanced" and not 0 < float(error_weight) < float("inf"):
+        if step_weighting not in ("step", "chain"):
+            raise ConfigError(
+                "step_weighting is wrong", expected="'step' or 'chain'", got=step_weighting
+            )
+        if error_weight != "balanced" and not _is_positive(error_weight):
             raise ConfigError(
                 "error_weight is wrong", expected="a number above 0 or 'balanced'", got=error_weight
             )
@@ -115,7 +119,8 @@ class ProcessLoss:
 
     def sum(self, columns: Tensor, targets: StepTargets) -> Tensor:
         """Return `sum(weights * per_step)`, a scalar; exactly 0 (with gradient 0) if unlabelled."""
-        losses = self.per_step(columns.float(), targets)
+        columns = torch.where(targets.labeled[:, None], columns.float(), 0.0)
+        losses = self.per_step(columns, targets)
         weights = self.weights(targets)
         return torch.where(weights > 0, losses, 0.0).mul(weights).sum()
 
@@ -215,7 +220,7 @@ class QValueRanking(ProcessLoss):
 
     def __init__(self, zeta: float = 4.0) -> None:
         super().__init__()
-        if zeta < 0:
+        if not 0 <= zeta < float("inf"):
             raise ConfigError("zeta is wrong", expected="a number of at least 0", got=zeta)
         self.zeta = zeta
 
@@ -233,7 +238,7 @@ class QValueRanking(ProcessLoss):
 
     def _chain(self, values: Tensor, labels: Tensor) -> Tensor:
         correct, wrong = labels >= 0.5, labels < 0.5
-        losses = torch.zeros_like(values)
+        losses = torch.where(correct, values, 0.0)
         if not correct.any():
             return losses
         rivals = values[correct].logcumsumexp(dim=0)
@@ -273,11 +278,13 @@ def _share(weights: Tensor, counted: Tensor, chain: Tensor) -> Tensor:
     return weights / counts[chain].clamp(min=1.0)
 
 
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < float("inf")
+
+
 def _check_smoothing(smoothing: float) -> float:
     if not 0 <= smoothing < 1:
-        raise ConfigError(
-            "label_smoothing is wrong", expected="a number in [0, 1)", got=smoothing
-        )
+        raise ConfigError("label_smoothing is wrong", expected="a number in [0, 1)", got=smoothing)
     return smoothing
 
 

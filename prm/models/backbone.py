@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -50,7 +51,6 @@ class BackboneSource:
         """Return the model without a head, with the tokenizer's number of embeddings."""
         raise NotImplementedError
 
-
     def language_head(self, tokenizer: PreTrainedTokenizerBase) -> nn.Parameter | None:
         """Return output embeddings for a next-token loss; `None`: the input embeddings serve."""
         return None
@@ -84,7 +84,7 @@ class Pretrained(BackboneSource):
 
     def model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         try:
-            model = AutoModel.from_pretrained(
+            model: PreTrainedModel = AutoModel.from_pretrained(
                 self.path, revision=self.revision, dtype=getattr(torch, self.dtype)
             )
         except (OSError, ValueError, KeyError) as error:
@@ -92,7 +92,6 @@ class Pretrained(BackboneSource):
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer))
         return model
-
 
     def language_head(self, tokenizer: PreTrainedTokenizerBase) -> nn.Parameter | None:
         config = AutoConfig.from_pretrained(self.path, revision=self.revision)
@@ -112,6 +111,8 @@ class FromScratch(BackboneSource):
         config: Fields of the transformers configuration, `model_type` included (`qwen2`, `llama`,
             ...). Vocabulary size and pad token are filled in.
         vocab_size: Most tokens of the tokenizer, at least 260 (256 bytes and special tokens).
+        digits_per_token: Most digits in a token. 1 keeps place values visible; 3 is what Llama 3
+            does, and makes a number below 1000 one token once it is frequent.
         seed: Seed of the initial weights.
         dtype: Type of the weights.
     """
@@ -122,6 +123,7 @@ class FromScratch(BackboneSource):
         self,
         config: dict[str, Any],
         vocab_size: int = 8192,
+        digits_per_token: int = 1,
         seed: int = 0,
         dtype: DType = "float32",
     ) -> None:
@@ -129,11 +131,12 @@ class FromScratch(BackboneSource):
             raise ConfigError("config of a backbone from scratch lacks 'model_type'", got=config)
         self.config = config
         self.vocab_size = vocab_size
+        self.digits_per_token = digits_per_token
         self.seed = seed
         self.dtype = dtype
 
     def tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
-        return train_tokenizer(texts, self.vocab_size)
+        return train_tokenizer(texts, self.vocab_size, self.digits_per_token)
 
     def model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         fields = dict(self.config)
@@ -144,8 +147,10 @@ class FromScratch(BackboneSource):
             config = AutoConfig.for_model(model_type, **fields)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                model = AutoModel.from_config(config, dtype=getattr(torch, self.dtype))
-        except (ValueError, TypeError, KeyError) as error:
+                model: PreTrainedModel = AutoModel.from_config(
+                    config, dtype=getattr(torch, self.dtype)
+                )
+        except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
             raise ConfigError(f"cannot build a {model_type!r} backbone: {error}") from error
         return model
 
@@ -156,8 +161,8 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         ModelError: There is no tokenizer at `path`.
     """
-    loader = PreTrainedTokenizerFast if _names_generic_class(path) else AutoTokenizer
     try:
+        loader: Any = PreTrainedTokenizerFast if _names_generic_class(path) else AutoTokenizer
         tokenizer = loader.from_pretrained(path, revision=revision)
     except (OSError, ValueError, KeyError) as error:
         raise _loading_error("tokenizer", path, error) from error
@@ -181,19 +186,26 @@ def _names_generic_class(path: str) -> bool:
     return named in ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """Train a byte-level BPE in which every digit is a token of its own.
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, digits_per_token: int = 1
+) -> PreTrainedTokenizerBase:
+    """Train a byte-level BPE that never joins digits with anything else.
 
-    Single digits keep place values visible to small models (Singh and Strouse 2024,
+    How digits are cut decides how a small model learns arithmetic (Singh and Strouse 2024,
     arXiv 2402.14903).
+
+    Args:
+        texts: What to train on.
+        vocab_size: Most tokens.
+        digits_per_token: Most digits in a token, counted from the left.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     special = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|eos|>"}
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Split(Regex(rf"\p{{N}}{{1,{digits_per_token}}}"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
@@ -264,9 +276,11 @@ class Backbone(nn.Module):
             rows[row, : len(path)] = trees.input_ids[path.to(device)]
             mask[row, : len(path)] = 1
         output = self.model(input_ids=rows, attention_mask=mask, use_cache=False)
-        tokens = torch.cat(paths).to(device)
-        states = output.last_hidden_state[mask.bool()]
-        return states.new_zeros(trees.num_tokens, states.shape[-1]).index_put((tokens,), states)
+        tokens = torch.cat(paths)
+        place = torch.empty(trees.num_tokens, dtype=torch.int64)
+        place[tokens] = torch.arange(len(tokens))
+        states: Tensor = output.last_hidden_state[mask.bool()]
+        return states[place.to(device)]
 
     @torch.no_grad()
     def _choose_mode(self, device: torch.device) -> None:
@@ -274,10 +288,11 @@ class Backbone(nn.Module):
         training = self.model.training
         self.model.eval()
         try:
-            self._set_attention("sdpa")
-            alone = self._path_states(_probe_trees(device))
-            self._refuse_bidirectional(alone, device)
-            reason = self._why_not_tree(alone, device)
+            with torch.autocast(device.type, enabled=False):
+                self._set_attention("sdpa")
+                alone = self._path_states(_probe_trees(device))
+                self._refuse_bidirectional(alone, device)
+                reason = self._why_not_tree(alone, device)
         finally:
             self.model.train(training)
         if reason is None:
@@ -326,12 +341,12 @@ class Backbone(nn.Module):
 
 
 def _turn_off_dropout(model: nn.Module) -> None:
-    """Branches share their prompt, so dropout would hit them together; reward models train without."""
+    """Turn dropout off: branches share their prompt, and with it would share its dropout."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010
 
 
 def _probe_trees(device: torch.device, last: int = 3) -> PackedTrees:

@@ -25,7 +25,7 @@ from transformers.utils import logging
 
 from prm.atomic import atomic_folder
 from prm.data.packing import pack
-from prm.errors import ModelError
+from prm.errors import DataError, ModelError
 from prm.models.backbone import load_tokenizer
 from prm.models.heads import HeadKind
 from prm.models.lora import merged
@@ -58,7 +58,8 @@ def save(model: ProcessRewardModel, folder: str | Path, card: str | None = None)
     """
     folder = Path(folder)
     plain = merged(model)
-    spec = model.spec.with_(golden=golden_scores(plain))
+    exact = copy.deepcopy(plain).float() if _is_half(plain) else plain
+    spec = model.spec.with_(golden=golden_scores(exact))
     with atomic_folder(folder, SPEC_FILE) as temporary, _quiet():
         classifier = _token_classifier(plain)
         if classifier is None:
@@ -111,13 +112,18 @@ def load(
 
 
 @torch.no_grad()
-def golden_scores(model: ProcessRewardModel) -> tuple[GoldenScore, ...]:
-    """Score the golden chains that fit the model."""
+def golden_scores(
+    model: ProcessRewardModel, chains: Sequence[Chain] = GOLDEN_CHAINS
+) -> tuple[GoldenScore, ...]:
+    """Score the chains that fit the model."""
     training = model.training
     model.eval()
     scores = []
-    for chain in GOLDEN_CHAINS:
-        tokens = model.builder.build(chain)
+    for chain in chains:
+        try:
+            tokens = model.builder.build(chain)
+        except DataError:
+            continue
         device = next(model.heads.parameters()).device
         columns = model(pack([tokens.tree]).to(device)).columns
         logits = model.step_logits(columns).double().T.tolist()
@@ -143,9 +149,9 @@ def check_golden(model: ProcessRewardModel, expected: Sequence[GoldenScore], whe
     """
     if not expected:
         return
-    half = next(model.backbone.parameters()).dtype in (torch.bfloat16, torch.float16)
-    relative = 0.2 if half else 1e-3
-    for old, new in zip(expected, golden_scores(model), strict=True):
+    relative = 0.2 if _is_half(model) else 1e-3
+    chains = [Chain(old.prompt, old.completions) for old in expected]
+    for old, new in zip(expected, golden_scores(model, chains), strict=True):
         for name, values in old.step_logits.items():
             for a, b in zip(values, new.step_logits[name], strict=True):
                 if not math.isclose(a, b, rel_tol=relative, abs_tol=relative):
@@ -156,6 +162,10 @@ def check_golden(model: ProcessRewardModel, expected: Sequence[GoldenScore], whe
                         where=where,
                         fix="Weights and prm_config.json are not from the same model",
                     )
+
+
+def _is_half(model: ProcessRewardModel) -> bool:
+    return next(model.backbone.parameters()).dtype in (torch.bfloat16, torch.float16)
 
 
 @contextlib.contextmanager
@@ -214,9 +224,10 @@ def _empty_classifier(stock: PreTrainedModel, spec: RewardSpec) -> PreTrainedMod
     config._attn_implementation = "eager"
     try:
         with torch.device("meta"):
-            return AutoModelForTokenClassification.from_config(config)
+            classifier: PreTrainedModel = AutoModelForTokenClassification.from_config(config)
     except ValueError:
         return None
+    return classifier
 
 
 def _head_name(classifier: PreTrainedModel) -> str | None:
@@ -245,22 +256,36 @@ def _load_backbone(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
         raise ModelError(
             "weights are missing", got=sorted(info["missing_keys"])[:5], where=str(folder)
         )
-    return stock
+    left_over = [name for name in info["unexpected_keys"] if name.count(".") > 1]
+    if left_over:
+        raise ModelError("weights are left over", got=sorted(left_over)[:5], where=str(folder))
+    model: PreTrainedModel = stock
+    return model
 
 
-def _load_heads(
-    folder: Path, stock: PreTrainedModel
-) -> tuple[dict[str, torch.Tensor], HeadKind]:
+def _load_heads(folder: Path, stock: PreTrainedModel) -> tuple[dict[str, torch.Tensor], HeadKind]:
     if (folder / HEADS_FILE).is_file():
-        state = load_file(folder / HEADS_FILE)
+        try:
+            state = load_file(folder / HEADS_FILE)
+        except SafetensorError as error:
+            raise ModelError(
+                "cannot load the heads", got=str(error), where=str(folder / HEADS_FILE)
+            ) from error
         return state, "linear" if set(state) == {"layers.weight", "layers.bias"} else "mlp"
     prefix = f"{stock.base_model_prefix}." if stock.base_model_prefix else ""
+    outside = {
+        name: path
+        for name, path in _weight_files(folder).items()
+        if name.count(".") == 1 and not name.startswith(prefix)
+    }
+    if len({name.partition(".")[0] for name in outside}) > 1:
+        raise ModelError(
+            "weights are left over", expected="one head", got=sorted(outside), where=str(folder)
+        )
     state = {}
-    for name, path in _weight_files(folder).items():
-        end = name.rpartition(".")[2]
-        if name.count(".") == 1 and not name.startswith(prefix) and end in ("weight", "bias"):
-            with safe_open(path, framework="pt") as weights:
-                state[f"layers.{end}"] = weights.get_tensor(name)
+    for name, path in outside.items():
+        with safe_open(path, framework="pt") as weights:
+            state[f"layers.{name.partition('.')[2]}"] = weights.get_tensor(name)
     return state, "linear"
 
 
@@ -271,7 +296,7 @@ def _weight_files(folder: Path) -> dict[str, Path]:
         names: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {name: folder / file for name, file in names.items()}
     with safe_open(folder / "model.safetensors", framework="pt") as weights:
-        return {name: folder / "model.safetensors" for name in weights.keys()}  # noqa: SIM118
+        return dict.fromkeys(weights.keys(), folder / "model.safetensors")
 
 
 def _fill(heads: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:

@@ -14,8 +14,8 @@ HeadKind = Literal["linear", "mlp"]
 class Heads(nn.Module):
     """One linear map, or a two-layer perceptron, to the head columns of all objectives.
 
-    Weights and outputs are float32 whatever the precision of the backbone: in bfloat16, rewards 0.02
-    apart would tie nearly half of the time.
+    Weights and outputs are float32 whatever the precision of the backbone: in bfloat16, rewards
+    0.02 apart would tie nearly half of the time.
 
     Args:
         hidden_size: Width of the hidden states.
@@ -44,13 +44,14 @@ class Heads(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move with the model, and stay float32 when the model is cast."""
-        super()._apply(fn, recurse)
-        for parameter in self.parameters():
-            if parameter.dtype in (torch.bfloat16, torch.float16):
-                parameter.data = parameter.data.float()
+
+        def keep_float32(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            half = moved.dtype in (torch.bfloat16, torch.float16)
+            return tensor.to(moved.device) if half else moved
+
+        super()._apply(keep_float32, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def extra_repr(self) -> str:
         return f"kind={self.kind!r}"
-
-

@@ -55,15 +55,16 @@ class LoRA:
         targets: Any = self.target_modules
         config = LoraConfig(
             r=self.rank,
-            lora_alpha=self.alpha,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides, any number works
             target_modules=targets if isinstance(targets, str) else list(targets),
             use_rslora=self.use_rslora,
             trainable_token_indices=None if marker is None else [marker],
         )
         try:
-            model.backbone.model = get_peft_model(model.backbone.model, config)
+            adapted: Any = get_peft_model(model.backbone.model, config)
         except ValueError as error:
             raise ConfigError(f"LoRA cannot be applied: {error}") from error
+        model.backbone.model = adapted
 
 
 def merged(model: ProcessRewardModel) -> ProcessRewardModel:
@@ -71,5 +72,6 @@ def merged(model: ProcessRewardModel) -> ProcessRewardModel:
     if not hasattr(model.backbone.model, "merge_and_unload"):
         return model
     plain = copy.deepcopy(model)
-    plain.backbone.model = plain.backbone.model.merge_and_unload()
+    adapted: Any = plain.backbone.model
+    plain.backbone.model = adapted.merge_and_unload()
     return plain

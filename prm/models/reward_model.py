@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,9 +95,10 @@ def grow_embeddings(model: PreTrainedModel, num_tokens: int) -> None:
         return
     model.resize_token_embeddings(num_tokens, mean_resizing=False)
     with torch.no_grad():
-        weight = model.get_input_embeddings().weight
+        weight: Any = model.get_input_embeddings().weight
         weight[old:] = weight[:old].float().mean(dim=0).to(weight.dtype)
 
 
 def _num_embeddings(model: PreTrainedModel) -> int:
-    return int(model.get_input_embeddings().weight.shape[0])
+    weight: Any = model.get_input_embeddings().weight
+    return int(weight.shape[0])

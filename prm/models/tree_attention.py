@@ -77,7 +77,9 @@ class TreeLayout:
                 return (key <= query) & (query < end[key])
 
             size = self.num_tokens
-            self._block_mask = create_block_mask(visible, None, None, size, size, device=str(device))
+            self._block_mask = create_block_mask(
+                visible, None, None, size, size, device=str(device)
+            )
         return self._block_mask
 
 
@@ -91,7 +93,7 @@ def dense_mask(layout: TreeLayout, device: torch.device) -> Tensor:
 def dense_attention(
     query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float
 ) -> Tensor:
-    """Reference: scaled dot-product attention under the dense mask; all shapes `[1, h, token, d]`."""
+    """Attend under the dense mask, as the reference; all shapes `[1, h, token, d]`."""
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=dense_mask(layout, query.device), scale=scale
     )
@@ -112,14 +114,17 @@ def flex_attention(
 def _flex(compiled: bool) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention as attend
 
-    return torch.compile(attend, dynamic=True) if compiled else attend
+    chosen: Any = torch.compile(attend, dynamic=True) if compiled else attend
+    return chosen  # type: ignore[no-any-return]
 
 
 def segment_attention(
     query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float
 ) -> Tensor:
     """Maskless CPU attention, segment by segment; all shapes `[1, h, token, d]`."""
-    output: Tensor = _SegmentAttention.apply(query, key, value, layout, scale)
+    output: Tensor = _SegmentAttention.apply(  # type: ignore[no-untyped-call]
+        query, key, value, layout, scale
+    )
     return output
 
 
@@ -131,7 +136,9 @@ class _SegmentAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float
     ) -> Tensor:
         output = _empty_token_major(query)
-        lse = query.new_empty(query.shape[:-1], dtype=torch.promote_types(query.dtype, torch.float32))
+        lse = query.new_empty(
+            query.shape[:-1], dtype=torch.promote_types(query.dtype, torch.float32)
+        )
         for own, below in reversed(_pieces(layout)):
             keys, values = key[:, :, own], value[:, :, own]
             output[:, :, own], lse[:, :, own] = _flash(query[:, :, own], keys, values, True, scale)
@@ -173,7 +180,7 @@ def _pieces(layout: TreeLayout) -> list[tuple[slice, slice]]:
 
 
 def _empty_token_major(query: Tensor) -> Tensor:
-    """Return an empty `[1, h, token, d]` whose memory is `[1, token, h, d]`, as the model reads it."""
+    """Return an empty `[1, h, token, d]` that lies in memory as `[1, token, h, d]`."""
     batch, heads, tokens, dim = query.shape
     return query.new_empty(batch, tokens, heads, dim).transpose(1, 2)
 
@@ -243,10 +250,12 @@ def tree_attention(
     Raises:
         ModelError: The model needs something that attention over trees does not compute.
     """
-    _refuse_unsupported(module, attention_mask, dropout, tree_layout, options)
+    same_width = query.shape[-1] == value.shape[-1]
+    _refuse_unsupported(module, attention_mask, dropout, tree_layout, same_width, options)
     assert tree_layout is not None
     if sliding_window is not None:
         tree_layout.windows.add(sliding_window)
+    query, key = query.to(value.dtype), key.to(value.dtype)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (item.repeat_interleave(groups, dim=1) for item in (key, value))
@@ -263,6 +272,7 @@ def _refuse_unsupported(
     attention_mask: Tensor | None,
     dropout: float,
     layout: TreeLayout | None,
+    same_width: bool,
     options: dict[str, Any],
 ) -> None:
     problems = [name for name in _CHANGES_SCORES if options.get(name) is not None]
@@ -270,6 +280,8 @@ def _refuse_unsupported(
         problems.append("no tree layout reached the attention layer")
     if attention_mask is not None:
         problems.append("an attention mask")
+    if not same_width:
+        problems.append("values of another width than queries")
     if dropout:
         problems.append("attention dropout (set attention_dropout to 0)")
     if options.get("is_causal") is False or getattr(module, "is_causal", True) is False:

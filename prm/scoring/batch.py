@@ -1,8 +1,8 @@
 """Batch scoring: chains of any number in, one row per chain out, in order, whatever interrupts it.
 
 Memory is bounded by one block of chains. A run that was killed at any point continues after its
-last whole block when it is started again, and the finished file is byte for byte that of an
-uninterrupted run.
+last whole block when it is started again. On the same hardware, with the same number of threads and
+`max_tokens`, the finished file is byte for byte that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def survey(chains: Iterable[Chain]) -> Survey:
     """
     digest = hashlib.sha256()
     count = 0
-    for count, chain in enumerate(chains, start=1):
+    for chain in chains:
+        count += 1
         digest.update(json.dumps(chain.to_row(), default=str).encode())
     if count == 0:
         raise DataError("there is no chain to score")
@@ -83,7 +84,7 @@ class Summary:
         num_truncated: Chains with steps that were cut off at the model's `max_length`.
         num_resumed: Rows that an earlier, interrupted run had written.
         total_reward: Sum of the rewards.
-        reasons: Id and reason of the first chains without a reward.
+        reasons: Why the first chains without a reward have none.
     """
 
     num_chains: int = 0
@@ -91,7 +92,7 @@ class Summary:
     num_truncated: int = 0
     num_resumed: int = 0
     total_reward: float = 0.0
-    reasons: list[tuple[str, str]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
     @property
     def mean_reward(self) -> float | None:
@@ -107,7 +108,7 @@ class Summary:
                 self.num_scored += 1
                 self.total_reward += row["reward"]
             elif len(self.reasons) < NUM_REASONS:
-                self.reasons.append((row["id"], row["reason"]))
+                self.reasons.append(row["reason"])
 
 
 def score_file(
@@ -196,7 +197,11 @@ def _row(chain: Chain, score: ChainScore, threshold: float, keep_text: bool) -> 
     if keep_text:
         text = chain.to_row()
         labels = {name: list(values) for name, values in chain.labels.items()}
-        row |= {"prompt": text["prompt"], "completions": text["completions"], "labels": labels or None}
+        row |= {
+            "prompt": text["prompt"],
+            "completions": text["completions"],
+            "labels": labels or None,
+        }
     return row
 
 

@@ -158,21 +158,24 @@ def _lock(stream: IO[bytes], path: Path) -> None:
     """Refuse a file that another process is writing, where the file system can tell."""
     import fcntl
 
+    busy = OutputError(
+        "another process is writing these scores",
+        where=str(path),
+        fix="Wait for it, or name another output",
+    )
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise OutputError(
-            "another process is writing these scores",
-            where=str(path),
-            fix="Wait for it, or name another output",
-        ) from None
+        raise busy from None
     except OSError:
         logger.debug("%s: the file system has no locks", path)
+    if not path.exists() or not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+        raise busy  # which has just finished and published the opened file
 
 
 def _encoded(row: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
         raise ModelError(
             "the model gave a score that is not a finite number",
@@ -180,3 +183,4 @@ def _encoded(row: Mapping[str, Any]) -> bytes:
             where=f"row {row['id']!r}",
             fix="Half precision can overflow: try float32",
         ) from error
+    return text.encode("utf-8") + b"\n"

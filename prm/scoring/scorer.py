@@ -159,10 +159,13 @@ class RewardScorer:
         Raises:
             DataError: Something is not a chain, or the spec says to stop at chains that do not fit.
         """
-        return list(self.stream([chains] if _is_one(chains) else chains))  # type: ignore[list-item]
+        many: Any = [chains] if _is_one(chains) else chains
+        return list(self.stream(many))
 
     def stream(self, chains: Iterable[Scorable]) -> Iterator[ChainScore]:
         """Score chains block by block, in bounded memory; arguments and errors as in `score`."""
+        if not isinstance(chains, Iterable):
+            raise DataError("not chains", expected="an iterable of chains", got=chains)
         iterator = (_as_chain(item) for item in chains)
         while block := list(islice(iterator, BLOCK)):
             yield from self._score_block(block)
@@ -190,8 +193,10 @@ class RewardScorer:
         device = next(self.model.heads.parameters()).device
         trees = pack([tokens.tree for tokens in tokenized])
         columns = self.model(trees.to(device)).columns
-        values = self.model.step_logits(columns).cpu().split(
-            [tokens.tree.num_reads for tokens in tokenized]
+        values = (
+            self.model.step_logits(columns)
+            .cpu()
+            .split([tokens.tree.num_reads for tokens in tokenized])
         )
         return {index: part.tolist() for index, part in zip(members, values, strict=True)}
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 
 from prm.atomic import write_text
 from prm.data.batches import OptimizerBatch
+from prm.errors import ConfigError
 from prm.models import checkpoint as model_folder
+from prm.training import snapshot
 from prm.training.card import model_card
 from prm.training.distributed import gathered
 from prm.training.process import ProcessRewardTask, ReadLogits
@@ -37,8 +38,7 @@ class ExportModel(Callback):
         best = _best_checkpoint(trainer)
         state = gathered(task)
         if best is not None:
-            saved = torch.load(best, map_location="cpu", weights_only=True, mmap=True)
-            state = saved["state_dict"]
+            state = snapshot.read(best)["state_dict"]
             weights = best.name
         if trainer.is_global_zero:
             model = task.rebuilt(state)
@@ -70,27 +70,66 @@ class BestCheckpoint(ModelCheckpoint):
         if not trainer.val_dataloaders:
             self.save_top_k = 0
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the best checkpoint so far, if it lies here (the folder may have moved)."""
+        path = Path(str(self.dirpath)) / "best.ckpt"
+        score = state_dict["best_model_score"]
+        if score is None or not path.is_file():
+            return
+        here = {
+            "dirpath": self.dirpath,
+            "best_model_path": str(path),
+            "kth_best_model_path": str(path),
+            "best_k_models": {str(path): score},
+        }
+        super().load_state_dict(state_dict | here)
 
-class LastCheckpoint(ModelCheckpoint):
+
+class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt`, to resume from: every so many steps, and at the end.
+
+    A step that is followed by a validation is saved after it, so that a resumed run neither skips
+    nor repeats the validation.
 
     Args:
         folder: Where to.
-        every: Optimizer steps between checkpoints.
+        every: Optimizer steps between checkpoints, at least 1.
     """
 
     def __init__(self, folder: str | Path, every: int) -> None:
-        super().__init__(
-            dirpath=folder,
-            filename="last",
-            every_n_train_steps=every,
-            enable_version_counter=False,
-        )
+        if every < 1:
+            raise ConfigError("checkpoint_every is wrong", expected="at least 1", got=every)
+        self.path = Path(folder) / "last.ckpt"
+        self.every = every
+        self._waits_for_validation = False
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        task: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write the state after every so many steps."""
+        if trainer.global_step % self.every == 0:
+            self._waits_for_validation = _validates_now(trainer)
+            if not self._waits_for_validation:
+                self._save(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Write the state that waited for the validation."""
+        if self._waits_for_validation:
+            self._waits_for_validation = False
+            self._save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Write the state after the last step, so that a longer run can continue."""
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+            trainer.save_checkpoint(self.path)
 
 
 class Throughput(Callback):
@@ -124,9 +163,7 @@ class Throughput(Callback):
                 prog_bar=True,
                 rank_zero_only=True,
             )
-            task.log(
-                "train/data_wait", (self._started - self._ended) / whole, rank_zero_only=True
-            )
+            task.log("train/data_wait", (self._started - self._ended) / whole, rank_zero_only=True)
         self._ended = now
 
     def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
@@ -186,6 +223,12 @@ class SampleTable(Callback):
         if hasattr(logger, "log_table"):
             columns = ["chain", "step", "text", "probability", "label"]
             logger.log_table("samples", columns=columns, data=[list(row) for row in rows])
+
+
+def _validates_now(trainer: L.Trainer) -> bool:
+    """Whether Lightning validates after the training batch that has just ended."""
+    loop = trainer.fit_loop
+    return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))  # type: ignore[arg-type]
 
 
 def _best_checkpoint(trainer: L.Trainer) -> Path | None:

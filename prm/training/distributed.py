@@ -42,14 +42,22 @@ def gathered(task: ProcessRewardTask) -> dict[str, Tensor]:
 
 
 def whole(weight: Tensor) -> Tensor:
-    """Return a weight that may be sharded as one tensor; gradients flow back to the shards."""
-    full: Tensor = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    """Return a weight that may be sharded as one tensor.
+
+    Its gradient, which differs from rank to rank, is averaged over the ranks into the shards, as
+    FSDP averages the others.
+    """
+    from torch.distributed.tensor import DTensor, Partial
+
+    if not isinstance(weight, DTensor):
+        return weight
+    num_ranks = weight.device_mesh.size()
+    full = weight.full_tensor(grad_placements=[Partial()])
+    full.register_hook(lambda gradient: gradient / num_ranks)
     return full
 
 
 def _decoder_layers(model: nn.Module) -> list[nn.Module]:
     """Return the modules of the longest module list, which in a decoder are its layers."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
-
-
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])

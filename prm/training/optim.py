@@ -33,9 +33,12 @@ class Schedule:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.warmup < 0 or not 0 <= self.final <= 1:
+        known = self.decay in ("constant", "linear", "cosine")
+        if not known or not self.warmup >= 0 or not 0 <= self.final <= 1:
             raise ConfigError(
-                "schedule is wrong", expected="warmup >= 0 and final in [0, 1]", got=self
+                "schedule is wrong",
+                expected="a known decay, warmup >= 0 and final in [0, 1]",
+                got=self,
             )
 
     def factor(self, step: int, num_steps: int) -> float:

@@ -90,7 +90,8 @@ class ProcessRewardTask(L.LightningModule):
         on_too_long: See `RewardSpec`.
         on_long_prompt: See `RewardSpec`.
         head: Kind of the heads.
-        language_model: Next-token regularizer on the same forward pass.
+        language_model: Next-token regularizer on the same forward pass. Its output embeddings are
+            the input embeddings; those of a pretrained model that has its own stay as they are.
         lora: Train low-rank adapters instead of the backbone's weights.
         freeze_backbone: Train the heads only.
         gradient_checkpointing: Recompute activations in the backward pass.
@@ -214,12 +215,12 @@ class ProcessRewardTask(L.LightningModule):
         if self.lora is not None:
             self.lora.apply(self.model)
         if self.language_model is not None:
-            self.language_head = self.source.language_head(tokenizer)
+            self.language_head = _frozen(self.source.language_head(tokenizer))
 
     def rebuilt(self, state: dict[str, Tensor]) -> ProcessRewardModel:
         """Return a plain copy of the model on the CPU with the weights of a task's state."""
         twin = copy.copy(self)
-        twin._modules = dict(self._modules)  # noqa: SLF001
+        twin._modules = dict(self._modules)
         twin.model = None
         twin.build(self.reward_model.tokenizer)
         model = twin.reward_model
@@ -271,9 +272,9 @@ class ProcessRewardTask(L.LightningModule):
             sums = {name: sums[name] + loss.detach() for name, loss in losses.items()}
         norm = self._clip()
         optimizer.step()
+        self._log_step(batch, sums, totals, norm)
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
-        self._log_step(batch, sums, totals, norm)
 
     def validation_step(self, batch: MicroBatch, batch_idx: int) -> ReadLogits:
         """Score a micro-batch and count it in the validation metrics."""
@@ -423,15 +424,14 @@ class ProcessRewardTask(L.LightningModule):
         norm: Tensor,
     ) -> None:
         means = {
-            f"train/loss_{name}" if len(sums) > 1 else "train/loss": total / totals[name].clamp(1e-8)
+            f"train/loss_{name}" if len(sums) > 1 else "train/loss": total
+            / totals[name].clamp(1e-8)
             for name, total in sums.items()
         }
         if len(sums) > 1:
             means["train/loss"] = _weighted(sums, totals, self._loss_weights())
         for name, value in means.items():
-            self.log(
-                name, value, prog_bar=name == "train/loss", sync_dist=True, reduce_fx="sum"
-            )
+            self.log(name, value, prog_bar=name == "train/loss", sync_dist=True, reduce_fx="sum")
         tokens = sum(micro_batch.trees.num_tokens for micro_batch in batch.micro_batches)
         self.log("train/grad_norm", norm)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
@@ -499,6 +499,10 @@ def _metric_name(source: str) -> str:
     return f"source:{source}".replace(".", "_")
 
 
+def _frozen(weight: torch.nn.Parameter | None) -> torch.nn.Parameter | None:
+    return None if weight is None else weight.requires_grad_(False)
+
+
 def _column(targets: StepLabels, index: int) -> StepTargets:
     return StepTargets(targets.labels[:, index], targets.chain, targets.step)
 
@@ -506,9 +510,7 @@ def _column(targets: StepLabels, index: int) -> StepTargets:
 def _weighted(
     sums: dict[str, Tensor], totals: dict[str, Tensor], weights: dict[str, float]
 ) -> Tensor:
-    parts = [
-        weights[name] * total / totals[name].clamp(min=1e-8) for name, total in sums.items()
-    ]
+    parts = [weights[name] * total / totals[name].clamp(min=1e-8) for name, total in sums.items()]
     return torch.stack(parts).sum()
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from prm.errors import ModelError, SpecError
@@ -22,6 +24,25 @@ def take(model: ProcessRewardModel) -> dict[str, Any]:
     return {"spec": model.spec.to_json(), "tokenizer": _files(model.tokenizer)}
 
 
+def read(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file of a prm task; no code in it is run.
+
+    Raises:
+        ModelError: There is no such file, it is damaged, or something else.
+    """
+    if not Path(path).is_file():
+        raise ModelError("there is no such checkpoint", where=str(path))
+    try:
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
+        raise ModelError(
+            "cannot read the checkpoint", got=str(error).splitlines()[0], where=str(path)
+        ) from error
+    if not isinstance(checkpoint, dict) or "prm" not in checkpoint:
+        raise ModelError("this is not a checkpoint of prm", where=str(path))
+    return checkpoint
+
+
 def restore(checkpoint: dict[str, Any]) -> tuple[PreTrainedTokenizerBase, RewardSpec]:
     """Return the tokenizer and the spec of a checkpoint.
 
@@ -29,9 +50,7 @@ def restore(checkpoint: dict[str, Any]) -> tuple[PreTrainedTokenizerBase, Reward
         ModelError: The checkpoint was not written by a prm task.
     """
     if "prm" not in checkpoint:
-        raise ModelError(
-            "not a checkpoint of prm", expected="an entry 'prm'", got=sorted(checkpoint)
-        )
+        raise ModelError("this is not a checkpoint of prm", expected="an entry 'prm'")
     entry = checkpoint["prm"]
     return _tokenizer(entry["tokenizer"]), RewardSpec.from_json(entry["spec"], "checkpoint")
 

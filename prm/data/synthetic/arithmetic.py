@@ -27,6 +27,8 @@ Split = Literal["all", "train", "test"]
 
 TEST_SHARE = 10
 """One problem in this many belongs to the test split."""
+MAX_PROBLEMS = 1000
+"""Problems that are tried for one wrong chain before its kinds of mistakes are given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +84,23 @@ def generate(config: ArithmeticConfig, start: int = 0, stride: int = 1) -> Itera
 def make_chain(config: ArithmeticConfig, index: int) -> Chain:
     """Return chain `index` of a configuration.
 
+    Raises:
+        ConfigError: The difficulty has no room for any of the kinds of mistakes, as for
+            `wrong_sign` where no result is negative.
+
     Example:
         >>> chain = make_chain(ArithmeticConfig(seed=1), 6)
         >>> chain.prompt
         'Compute ((2 + 20) + 14) - 14.'
         >>> chain.completions
-        ('2 + 20 = 22', '22 + 14 = 35', '35 - 14 = 21')
+        ('2 + 20 = 22', '22 + 14 = 36', '36 - 14 = 21')
         >>> chain.labels["correctness"], chain.metadata["error_kind"]
-        ((1.0, 0.0, None), 'off_by_one')
+        ((1.0, 1.0, 0.0), 'off_by_one')
     """
     rng = Random(f"{config.difficulty}/{config.split}/{config.seed}/{index}")
     is_wrong = rng.random() < config.error_rate
     level = LEVELS[config.difficulty]
-    while True:
+    for _ in range(MAX_PROBLEMS):
         solution = _draw_solution(level, config.split, rng)
         if not is_wrong:
             return _record(config, index, solution, solution)
@@ -103,6 +109,12 @@ def make_chain(config: ArithmeticConfig, index: int) -> Chain:
             steps = _make_mistake(level, solution, error_step, kind, rng)
             if steps:
                 return _record(config, index, solution, steps, kind, error_step)
+    raise ConfigError(
+        "no step of this difficulty can make such a mistake",
+        expected=f"error_kinds that fit {config.difficulty!r}",
+        got=", ".join(config.error_kinds),
+        fix="Add other kinds or choose a harder difficulty",
+    )
 
 
 def expression(steps: Sequence[Equation]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from itertools import islice
 from typing import get_args
 
@@ -177,3 +176,13 @@ def test_surface_cues_do_not_tell_wrong_from_right() -> None:
 def test_unknown_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         ArithmeticConfig(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "kind"), [("easy", "digit_swap"), ("default", "wrong_sign")]
+)
+def test_a_kind_that_never_fits_is_an_error_and_not_a_loop(
+    difficulty: Difficulty, kind: ErrorKind
+) -> None:
+    with pytest.raises(ConfigError, match=kind):
+        take(20, difficulty=difficulty, error_kinds=(kind,))

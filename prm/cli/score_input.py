@@ -1,0 +1,94 @@
+"""Chains that are typed or piped into `prm score`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prm.data.formats.base import Format
+from prm.errors import ConfigError, DataError
+from prm.records import Chain
+
+STDIN = "standard input"
+
+
+def split_steps(text: str) -> list[str]:
+    r"""Return the steps of a JSON list of texts, or of lines.
+
+    Raises:
+        ConfigError: The text looks like a JSON list and is not one of texts.
+
+    Example:
+        >>> split_steps('["1 + 1 = 2", "so 2"]') == split_steps("1 + 1 = 2\nso 2")
+        True
+    """
+    if not re.match(r'\s*\[\s*["\]]', text):
+        return [line for line in text.splitlines() if line.strip()]
+    try:
+        steps = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError("--steps is not JSON", got=str(error), fix="Or give lines") from None
+    if not all(isinstance(step, str) for step in steps):
+        raise ConfigError("--steps is wrong", expected="a JSON list of texts", got=text)
+    return list(steps)
+
+
+def read_stdin(format: Format) -> list[Chain]:
+    """Read chains from standard input: rows of JSON in `format`, or one chain as plain text.
+
+    Raises:
+        DataError: There is nothing, it is not UTF-8, or a row is wrong; the message names its line.
+    """
+    if sys.stdin.isatty():
+        print("Problem, then one step per line; Ctrl-D ends:", file=sys.stderr)
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise DataError("this is not UTF-8 text", got=str(error), where=STDIN) from None
+    if not text.strip():
+        raise DataError("there is nothing to score", where=STDIN, fix="See `prm score --help`")
+    if re.match(r'\s*(\{\s*"|\[\s*\{)', text):
+        rows = list(_json_rows(text))
+        return [chain for row, where in rows for chain in format.chains(row, where)]
+    return [_plain_chain(text)]
+
+
+def _plain_chain(text: str) -> Chain:
+    """Return the chain whose problem is the first paragraph, or the first line if there is one."""
+    prompt, _, rest = text.strip().partition("\n")
+    paragraphs = re.split(r"\n\s*\n", text.strip(), maxsplit=1)
+    if len(paragraphs) == 2:
+        prompt, rest = paragraphs
+    steps = [line for line in rest.splitlines() if line.strip()]
+    return Chain(prompt, steps, origin=STDIN)
+
+
+def _json_rows(text: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Yield (row, origin) of one object, an array of objects, or one object per line."""
+    for value, where in _json_values(text):
+        if not isinstance(value, Mapping):
+            raise DataError("the row is not an object", got=value, where=where)
+        yield value, where
+
+
+def _json_values(text: str) -> Iterator[tuple[Any, str]]:
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        yield from _json_lines(text)
+        return
+    for index, value in enumerate(whole if isinstance(whole, list) else [whole]):
+        yield value, f"{STDIN}[{index}]"
+
+
+def _json_lines(text: str) -> Iterator[tuple[Any, str]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        where = f"{STDIN}:{number}"
+        try:
+            if line.strip():
+                yield json.loads(line), where
+        except json.JSONDecodeError as error:
+            raise DataError("this is not JSON", got=str(error), where=where) from None

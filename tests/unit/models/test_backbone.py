@@ -1,0 +1,195 @@
+"""Backbones: who shares prompts, who is unrolled, who is refused, and gradients of both."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import (
+    CHAINS,
+    TREE_FAMILIES,
+    UNROLLED_FAMILIES,
+    columns_alone,
+    columns_packed,
+    tiny_backbone,
+    tiny_model,
+    tiny_tokenizer,
+)
+
+from prm.data.packing import pack
+from prm.errors import ConfigError, ModelError
+from prm.models.backbone import (
+    Backbone,
+    FromScratch,
+    Pretrained,
+    load_tokenizer,
+    train_tokenizer,
+)
+from prm.models.reward_model import ProcessRewardModel
+from prm.models.tree_attention import TREE_ATTENTION
+
+
+@pytest.mark.parametrize("family", TREE_FAMILIES)
+def test_tree_positions_never_meet_stock_attention(family: str) -> None:
+    """Stock `sdpa` takes the jumps of tree positions for packing, silently, and scores wrongly."""
+    model = tiny_model(family)
+    columns_packed(model, CHAINS)
+    assert model.backbone.mode == "tree"
+    assert model.backbone.model.config._attn_implementation == TREE_ATTENTION
+
+
+@pytest.mark.parametrize(("family", "fields"), UNROLLED_FAMILIES.items())
+def test_what_a_tree_cannot_serve_is_unrolled_with_one_log_line(
+    family: str, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model(family, **fields)
+    with caplog.at_level(logging.WARNING, "prm.models.backbone"):
+        packed = columns_packed(model, CHAINS)
+        columns_packed(model, CHAINS[:1])
+    assert model.backbone.mode == "unrolled"
+    assert len(caplog.records) == 1
+    assert "runs on unrolled paths" in caplog.text
+    for chain, columns in zip(CHAINS, packed, strict=True):
+        torch.testing.assert_close(columns, columns_alone(model, chain), rtol=1e-5, atol=1e-5)
+
+
+def test_a_window_longer_than_any_chain_does_not_matter() -> None:
+    model = tiny_model("mistral", sliding_window=256)
+    columns_packed(model, CHAINS)
+    assert model.backbone.mode == "tree"
+
+
+@pytest.mark.slow
+def test_a_recurrent_model_is_unrolled() -> None:
+    model = tiny_model("mamba")
+    packed = columns_packed(model, CHAINS)
+    assert model.backbone.mode == "unrolled"
+    for chain, columns in zip(CHAINS, packed, strict=True):
+        torch.testing.assert_close(columns, columns_alone(model, chain), rtol=1e-5, atol=1e-5)
+
+
+def test_a_bidirectional_encoder_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"BertModel lets tokens see later tokens"):
+        columns_packed(tiny_model("bert"), CHAINS)
+
+
+def test_autocast_does_not_decide_how_a_model_runs() -> None:
+    model = tiny_model()
+    with torch.autocast("cpu", torch.bfloat16):
+        packed = columns_packed(model, CHAINS)
+    assert model.backbone.mode == "tree"
+    for chain, columns in zip(CHAINS, packed, strict=True):
+        assert columns.dtype == torch.float32
+        torch.testing.assert_close(columns, columns_alone(model, chain), rtol=0.1, atol=0.1)
+
+
+def test_autocast_trains_with_the_gradient_of_float32_within_its_precision() -> None:
+    model = tiny_model()
+    exact = torch.cat([g.flatten() for g in gradients(model, "tree")])
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = torch.cat([g.flatten() for g in gradients(model, "tree")])
+    assert torch.cosine_similarity(exact, rounded, dim=0) > 0.99
+
+
+def test_training_mode_is_kept() -> None:
+    model = tiny_model().train()
+    columns_packed(model, CHAINS)
+    assert model.backbone.model.training
+
+
+def test_dropout_is_off() -> None:
+    model = tiny_model("gpt2", attn_pdrop=0.5, resid_pdrop=0.5, embd_pdrop=0.5).train()
+    first, second = (columns_packed(model, CHAINS[:1])[0] for _ in range(2))
+    assert first.equal(second)
+    model = tiny_model("qwen2", attention_dropout=0.5).train()
+    assert columns_packed(model, CHAINS[:1])[0].equal(columns_packed(model, CHAINS[:1])[0])
+
+
+def gradients(model: ProcessRewardModel, mode: str) -> list[torch.Tensor]:
+    """Return the gradient of a loss that reads the shared prompt and every step."""
+    model.zero_grad()
+    columns_packed(model, CHAINS[:1])
+    model.backbone.mode = mode  # type: ignore[assignment]
+    model.backbone._set_attention(TREE_ATTENTION if mode == "tree" else "sdpa")
+    trees = pack([model.builder.build(chain).tree for chain in CHAINS])
+    output = model(trees)
+    (output.columns.square().sum() + output.states.square().mean()).backward()
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def test_unrolled_paths_give_the_gradient_of_the_tree() -> None:
+    """Tokens that several paths share count once."""
+    model = tiny_model("llama")
+    for tree, unrolled in zip(gradients(model, "tree"), gradients(model, "unrolled"), strict=True):
+        torch.testing.assert_close(tree, unrolled, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
+@pytest.mark.parametrize("kernel", ["segments", "dense"])
+def test_gradient_checkpointing_gives_the_same_gradient(kernel: Any) -> None:
+    plain = tiny_model("qwen2", kernel=kernel)
+    checkpointed = tiny_model("qwen2", kernel=kernel).train()
+    checkpointed.backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+    for one, other in zip(gradients(plain, "tree"), gradients(checkpointed, "tree"), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_from_scratch_is_the_same_for_the_same_seed() -> None:
+    tokenizer = tiny_tokenizer()
+    one, same = (tiny_backbone("qwen2", tokenizer) for _ in range(2))
+    config = {"model_type": "qwen2", **{k: getattr(one.config, k) for k in ("hidden_size",)}}
+    assert one.get_input_embeddings().weight.equal(same.get_input_embeddings().weight)
+    seeds = [
+        FromScratch({**config, "num_hidden_layers": 1, "num_attention_heads": 2}, seed=seed)
+        .model(tokenizer)
+        .get_input_embeddings()
+        .weight
+        for seed in (0, 1)
+    ]
+    assert not seeds[0].equal(seeds[1])
+
+
+def test_from_scratch_leaves_the_global_randomness_alone() -> None:
+    state = torch.get_rng_state()
+    tiny_backbone()
+    assert torch.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"model_type": "nonsense"}, {"model_type": "qwen2", "hidden_size": "wide"}]
+)
+def test_a_configuration_that_makes_no_model_is_an_error(config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        FromScratch(config).model(tiny_tokenizer())
+
+
+def test_digits_are_tokens_of_their_own() -> None:
+    tokenizer = train_tokenizer(["123 123 123 123"] * 20, 400)
+    assert len(tokenizer.tokenize("123")) == 3
+
+
+def test_any_text_survives_the_tokenizer() -> None:
+    tokenizer = tiny_tokenizer()
+    text = "naïve ∑x² 答案 \n\t 12"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("load", [load_tokenizer, lambda path: Pretrained(path).model(None)])
+def test_a_folder_without_a_model_is_an_error(load: Any, tmp_path: Any) -> None:
+    with pytest.raises(ModelError):
+        load(str(tmp_path))
+
+
+def test_p15_a_pad_token_that_is_eos_is_replaced(tmp_path: Any) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(str(tmp_path))
+    assert loaded.pad_token_id not in (None, loaded.eos_token_id)
+
+
+def test_the_hidden_size_is_that_of_the_text_model() -> None:
+    assert Backbone(tiny_backbone("gpt2"), 64).hidden_size == 32
