@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -28,20 +29,22 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         'whole'
     """
     path = Path(path)
-    with _named_failure(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
+    with (
+        _named_failure(path),
+        folder_for(path),
+        tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            try:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-                temporary.chmod(0o666 & ~_umask())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        ) as stream,
+    ):
+        temporary = Path(stream.name)
+        try:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -61,7 +64,7 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
         OutputError: The folder cannot be written, or holds something else.
     """
     path = Path(path)
-    with _named_failure(path):
+    with _named_failure(path), folder_for(path):
         if path.exists() and not (path / marker).is_file() and any(path.iterdir()):
             raise OutputError(
                 "the output folder holds something else",
@@ -69,7 +72,6 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
                 where=str(path),
                 fix="Name another folder",
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
         try:
             yield temporary
@@ -77,6 +79,25 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
             _swap(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def folder_for(path: Path) -> Iterator[None]:
+    """Make the folders above `path`; those that are new go again if the block leaves them empty.
+
+    Raises:
+        OSError: They cannot be made, or one of them is a file.
+    """
+    new = [folder for folder in path.parents if not folder.exists()]
+    if path.parent.exists() and not path.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for folder in new:
+                folder.rmdir()
 
 
 def _open_to_readers(folder: Path) -> None:

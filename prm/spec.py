@@ -249,6 +249,7 @@ class RewardSpec:
                 step_aggregation=aggregation_from_dict(values.pop("step_aggregation")),
                 tokenizer=_optional(TokenizerIdentity, values.pop("tokenizer", None), where),
                 golden=tuple(_golden(item, where) for item in values.pop("golden", ())),
+                **{name: values.pop(name) for name in _PLAIN_FIELDS},
                 **_known(values, cls, where),
             )
         except KeyError as error:
@@ -283,6 +284,8 @@ class RewardSpec:
 
 
 T = TypeVar("T")
+
+_PLAIN_FIELDS = ("reward_objective", "max_length", "on_too_long", "on_long_prompt")
 
 
 def _plain(value: Any) -> Any:

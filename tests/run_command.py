@@ -14,7 +14,11 @@ def run(folder: str, words: list[str], environment: dict[str, str]) -> int:
     os.chdir(folder)
     os.environ.update(environment)
     log = Path(f"rank{environment.get('LOCAL_RANK', '')}.log")
-    with log.open("w", encoding="utf-8") as output, redirect_stdout(output), redirect_stderr(output):
+    with (
+        log.open("w", encoding="utf-8") as output,
+        redirect_stdout(output),
+        redirect_stderr(output),
+    ):
         return main(words)
 
 

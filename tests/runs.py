@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from prm.cli.main import main
 from prm.data.synthetic.arithmetic import ArithmeticConfig, Split, generate
 from prm.data.writers import write_chains
+from tests.tiny_models import tiny_tokenizer
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "configs" / "overlay"
 
@@ -32,7 +34,6 @@ LLAMA = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
 }
-
 
 
 def source(path: str | Path, **options: Any) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def write_data(folder: Path, num_train: int = 24, num_validation: int = 9) -> No
 
 
 def write_config(folder: Path, name: str = "base.yaml", **changes: Mapping[str, Any]) -> Path:
-    """Write a configuration: `trainer`, `model`, `data` update (init) arguments, others top level."""
+    """Write a configuration; `trainer`, `model` and `data` update the (init) arguments of each."""
     config = copy.deepcopy(_CONFIG)
     for key, value in changes.items():
         if key in ("model", "data"):
@@ -202,3 +203,23 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def write_pretrained(folder: Path, chat_template: bool = False, tie: bool = False) -> Path:
+    """Write a tiny causal language model with its tokenizer, as one lies on the hub."""
+    tokenizer = tiny_tokenizer()
+    if chat_template:
+        tokenizer.chat_template = (
+            "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}"
+            "{% if add_generation_prompt %}<assistant>{% endif %}"
+        )
+    config = AutoConfig.for_model(
+        "qwen2",
+        **{name: value for name, value in LLAMA.items() if name != "model_type"}
+        | {"max_position_embeddings": 2048, "tie_word_embeddings": tie},
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

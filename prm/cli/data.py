@@ -18,7 +18,7 @@ from prm.data.overlap import Decontamination, ProblemIndex, without_overlap
 from prm.data.readers import ChainSource
 from prm.data.text_checks import CountTokens, TextRules
 from prm.data.writers import check_output, write_chains
-from prm.errors import ConfigError, DataError, ModelError
+from prm.errors import ConfigError, DataError
 from prm.records import Chain
 
 if TYPE_CHECKING:
@@ -168,19 +168,13 @@ def _token_checks(
 
 def _load_tokenizer(name: str) -> tuple[Any, Any]:
     """Load a tokenizer with the spec beside it, or with the spec that training starts from."""
-    from transformers import AutoTokenizer
-
     from prm.data.tokenize import add_marker
+    from prm.models.backbone import load_tokenizer
     from prm.spec import SPEC_FILE, RewardSpec
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        message = str(error).splitlines()[0]
-        raise ModelError("the tokenizer cannot be loaded", got=message, where=name) from error
-    spec_file = Path(name) / SPEC_FILE
-    if spec_file.is_file():
-        return tokenizer, RewardSpec.from_json(spec_file.read_text(encoding="utf-8"))
+    tokenizer = load_tokenizer(name)
+    if (Path(name) / SPEC_FILE).is_file():
+        return tokenizer, RewardSpec.load(name)
     spec = RewardSpec()
     add_marker(tokenizer, spec)
     return tokenizer, spec

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
 import warnings
-from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from prm.atomic import write_text
-from prm.cli.parsing import CommandParser
+from prm.cli.parsing import CommandParser, refusal
 from prm.data.datamodules import ChainDataModule
 from prm.data.formats import all_formats
-from prm.errors import ConfigError
+from prm.errors import ConfigError, OutputError
 from prm.evaluation.callback import EvaluationReport
 from prm.evaluation.process import ProcessReport
 from prm.evaluation.slices import StepPrediction
@@ -47,21 +49,22 @@ class SaveRunConfig(SaveConfigCallback):
             return
         text = self.parser.dump(self.config, skip_none=False)
         write_text(Path(trainer.default_root_dir) / CONFIG_FILE, text)
+        for logger in trainer.loggers:
+            if not isinstance(logger, MetricsFile):
+                options = self.parser.dump(self.config, skip_none=False, format="json")
+                logger.log_hyperparams(json.loads(options))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Save on rank 0 only, after every rank agreed that the run may start."""
+        """Do nothing yet: a run that cannot start leaves no configuration behind."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save on rank 0 only, once model and data are known to be right."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self.save_config(trainer, pl_module, stage)
+            self.save_config(trainer, pl_module, "fit")
 
 
 class RunParser(CommandParser, LightningArgumentParser):
     """LightningCLI's parser with one-line errors."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Report an error; one in a nested argument goes up, to be reported with its place."""
-        if not self.exit_on_error:
-            raise ArgumentError(None, message) from ex
-        super().error(message, ex)
 
 
 class RunCLI(LightningCLI):
@@ -101,6 +104,13 @@ class RunCLI(LightningCLI):
             help="Optimizer steps between resumable checkpoints (checkpoints/last.ckpt).",
         )
 
+    def instantiate_classes(self) -> None:
+        """Build everything; what a class of ours refuses is reported as it says it."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise refusal(error)  # noqa: B904
+
     def before_instantiate_classes(self) -> None:
         """Look at the checkpoint before anything is built."""
         path = self.config[self.subcommand].get("ckpt_path")
@@ -111,19 +121,28 @@ class RunCLI(LightningCLI):
             )
         self._num_steps = 0 if path is None else int(snapshot.read(path)["global_step"])
 
+    def _parse_ckpt_path(self) -> None:
+        """Leave the configuration alone: checkpoints of prm hold no hyperparameters."""
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer around the run folder."""
         config = self.config_init[self.subcommand]
         run_dir = Path(config["run_dir"])
         if self.subcommand == "fit":
             self._refuse_used_folder(run_dir)
+        _refuse_unwritable(run_dir)
         kwargs["default_root_dir"] = str(run_dir)
         if config["trainer"]["logger"] in (None, True):
             fitting = self.subcommand == "fit"
             kwargs["logger"] = MetricsFile(run_dir, self._num_steps) if fitting else False
         kwargs["plugins"] = [*_as_list(config["trainer"]["plugins"]), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*_as_list(config["trainer"]["callbacks"]), *self._callbacks(run_dir)]
-        trainer: L.Trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer: L.Trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ImportError) as error:
+            raise ConfigError(
+                "the trainer cannot be built", got=str(error), fix="Check trainer.* in the options"
+            ) from error
         return trainer
 
     def _refuse_used_folder(self, run_dir: Path) -> None:
@@ -148,6 +167,12 @@ class RunCLI(LightningCLI):
             LastCheckpoint(run_dir / "checkpoints", config["checkpoint_every"]),
             ExportModel(run_dir / "model"),
         ]
+
+
+def _refuse_unwritable(run_dir: Path) -> None:
+    folder = next(folder for folder in (run_dir, *run_dir.parents) if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OutputError("the run folder cannot be written", got=str(run_dir), where=str(folder))
 
 
 def _as_list(values: Any) -> list[Any]:
@@ -196,7 +221,9 @@ def _quiet() -> None:
         ".*does not have many workers",
         ".*exists and is not empty",
         ".*isinstance.treespec, LeafSpec",
+        "Be aware that when using `ckpt_path`",
         "It is recommended to use `self.log",
+        "Total length of .* across ranks is zero",
         "FSDP2-wrapped module .* returned a view tensor",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -6,11 +6,13 @@ import difflib
 import inspect
 import re
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, auto_cli
+
+from prm.errors import PrmError
 
 
 def run_function(function: Callable[..., Any], args: Sequence[str], *, prog: str) -> Any:
@@ -24,17 +26,29 @@ def run_function(function: Callable[..., Any], args: Sequence[str], *, prog: str
 
     Raises:
         SystemExit: Help was asked for (code 0), or an option is wrong (code 2).
+        PrmError: The function, or a class that an option names, refuses its arguments.
     """
-    return auto_cli(
-        function,
-        args=spell_out(args, function),
-        as_positional=False,
-        parser_class=CommandParser,
-        prog=prog,
-        allow_abbrev=False,
-        description=_description(function),
-        formatter_class=CommandHelp,
-    )
+    try:
+        return auto_cli(
+            function,
+            args=spell_out(args, function),
+            as_positional=False,
+            parser_class=CommandParser,
+            prog=prog,
+            allow_abbrev=False,
+            description=_description(function),
+            formatter_class=CommandHelp,
+        )
+    except ValueError as error:
+        raise refusal(error)  # noqa: B904
+
+
+def refusal(error: BaseException) -> BaseException:
+    """Return the error of ours that jsonargparse wrapped, or the error itself."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, PrmError):
+        inner = inner.__cause__ or inner.__context__
+    return inner or error
 
 
 def spell_out(args: Sequence[str], function: Callable[..., Any]) -> list[str]:
@@ -71,10 +85,16 @@ class CommandParser(ArgumentParser):
     """A parser that reports a wrong option in one line, with the option that was probably meant."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and where help is, and exit with code 2."""
+        """Print what is wrong and where help is, and exit with code 2.
+
+        An error in a nested argument goes up instead, to be reported with its place.
+        """
+        if not self.exit_on_error:
+            raise ArgumentError(None, message) from ex
         parser = getattr(ex, "subcommand_parser", None) or self
         program = parser.prog.replace(" [options]", "")
-        text = shorten_error(message) + _suggestion(message, parser._option_string_actions)
+        short = shorten_error(message)
+        text = short + _suggestion(short, parser._option_string_actions)
         print(f"error: {text} See `{program} --help`", file=sys.stderr)
         self.exit(2)
 
@@ -96,15 +116,39 @@ def shorten_error(message: str) -> str:
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message).replace("typing.", "")
     lines = [line.strip(" -") for line in text.splitlines()]
     kept = [line for line in lines if line and not line.startswith(_NOISE)]
-    short = re.sub(r'Parser key "([^"]+)":;', r"--\1:", "; ".join(kept))
-    return re.sub(r"[.;] (?:Given|Got) value: ", ", got ", short).replace("Expected", "expected")
+    short = "; ".join(kept)
+    for pattern, replacement in _CLEARER:
+        short = re.sub(pattern, replacement, short)
+    return short
 
 
 def _suggestion(message: str, options: Iterable[str]) -> str:
-    unknown = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
-    near = difflib.get_close_matches(unknown[1], options, 1) if unknown else []
+    unknown = re.search(r"unrecognized arguments: (--[^\s=]+)|there is no class (\S+)", message)
+    if unknown is None:
+        return "."
+    known = options if unknown[1] else _class_names()
+    near = difflib.get_close_matches(unknown[1] or unknown[2].rpartition(".")[2], known, 1)
     return f". Did you mean {near[0]}?" if near else "."
 
+
+def _class_names() -> set[str]:
+    """Return the names of our classes that are loaded, and so can be named in an option."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("prm.")]
+    return {name for module in modules for name, _ in inspect.getmembers(module, inspect.isclass)}
+
+
+_CLEARER = (
+    (r'Parser key "([^"]+)":;', r"--\1:"),
+    (r"Problem with given class_path '(?:\w+\.)*(\w+)':;", r"\1:"),
+    (r"[.;] (?:Given|Got) value: ", ", got "),
+    (r", got (?:Namespace\(|NestedArg\(|\{'class_path').*$", ""),
+    (r"Expected a path but (\S+) either not accessible or invalid;.*", r"there is no class \1"),
+    (r"Expected a dot import path string: ([^\s,;]+)", r"there is no class \1"),
+    (r"Expected a Literal\[([^\]]*)\]", r"expected one of \1"),
+    (r"Expected a (?=[aeiou])", "expected an "),
+    (r"\bExpected\b", "expected"),
+)
+"""What jsonargparse says, and how a person would say it."""
 
 _NOISE = (
     "Does not validate against any of the Union subtypes",

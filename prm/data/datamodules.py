@@ -68,6 +68,7 @@ class ChainDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         _check_shares(validation_share, test_share)
+        _check_sizes(batch_size=batch_size, max_tokens=max_tokens)
         self.sources = {
             "train": train or [],
             "validation": validation or [],
@@ -425,6 +426,12 @@ def _has_label(item: LabeledChain, objectives: Sequence[str]) -> bool:
         for column in columns
         for step in item.tokens.steps
     )
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{name} is wrong", expected="at least 1", got=size)
 
 
 def _check_shares(validation: float, test: float) -> None:

@@ -136,7 +136,7 @@ def _looks_like_json_lines(first: str, second: str | None) -> bool:
     """Tell JSON lines from one JSON object that spans lines (or one line of lists of rows)."""
     try:
         whole = json.loads(first)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return second is not None and second.lstrip().startswith("{")
     return second is not None or not _is_object_of_lists(whole)
 
@@ -144,11 +144,7 @@ def _looks_like_json_lines(first: str, second: str | None) -> bool:
 def _json_lines(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
     for number, text in lines:
         where = f"{path}:{number}"
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise _broken_json(error, len(text.rstrip()), where) from None
-        yield _checked(row, where), where
+        yield _checked(_parsed(text, path, number), where), where
 
 
 def _with_blank_lines(lines: Iterator[tuple[int, str]]) -> Iterator[str]:
@@ -161,10 +157,7 @@ def _with_blank_lines(lines: Iterator[tuple[int, str]]) -> Iterator[str]:
 
 
 def _json_rows(text: str, path: Path) -> Iterator[Row]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _broken_json(error, len(text.rstrip()), f"{path}:{error.lineno}") from None
+    value = _parsed(text, path)
     if isinstance(value, list):
         named = ((f"{path}[{index}]", row) for index, row in enumerate(value))
     elif _is_object_of_lists(value):
@@ -192,6 +185,17 @@ def _is_object_of_lists(value: Any) -> bool:
         and all(isinstance(rows, list) for rows in value.values())
         and all(isinstance(row, dict) for rows in value.values() for row in rows)
     )
+
+
+def _parsed(text: str, path: Path, first_line: int = 1) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"{path}:{first_line + error.lineno - 1}"
+        raise _broken_json(error, len(text.rstrip()), where) from None
+    except (ValueError, RecursionError) as error:
+        where = f"{path}:{first_line}"
+        raise DataError("the JSON cannot be read", got=str(error), where=where) from None
 
 
 def _broken_json(error: json.JSONDecodeError, length: int, where: str) -> DataError:

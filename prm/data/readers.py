@@ -259,5 +259,15 @@ def _dataset_rows(dataset: Any, name: str, split: str | None) -> Iterator[Row]:
                 where=name,
             )
         dataset = dataset[split]
-    for index, row in enumerate(dataset):
-        yield row, f"{name}[{split or ''}][{index}]" if split else f"{name}[{index}]"
+    place = f"{name}[{split}]" if split else name
+    count = 0
+    try:
+        for count, row in enumerate(dataset, start=1):
+            yield row, f"{place}[{count - 1}]"
+    except Exception as error:
+        raise DataError(
+            f"reading stopped after {count} rows",
+            got=f"{type(error).__name__}: {error}",
+            where=place,
+            fix="Was the download interrupted?",
+        ) from error

@@ -62,6 +62,7 @@ class TreeBuilder:
         self.tokenizer = tokenizer
         self.spec = spec
         self._marker = _marker_ids(tokenizer, spec)
+        self._special_tokens = special_tokens(tokenizer)
         _check_template(tokenizer, spec)
         if spec.tokenizer is not None:
             check_identity(tokenizer, spec)
@@ -70,8 +71,9 @@ class TreeBuilder:
         """Tokenize one chain.
 
         Raises:
-            DroppedChain: It does not fit and the spec says to drop it.
-            DataError: It does not fit and the spec says to stop, or its prompt renders to nothing.
+            DroppedChain: It does not fit and the spec says to drop it, its prompt holds a special
+                token of a chat template, or its prompt or steps render to nothing.
+            DataError: It does not fit and the spec says to stop.
         """
         result = next(self.build_all([chain]))
         if isinstance(result, DroppedChain):
@@ -99,6 +101,9 @@ class TreeBuilder:
                 )
                 if step.strip() and (ids or self._marker)
             ]
+            if isinstance(prompt, DroppedChain):
+                yield prompt
+                continue
             try:
                 yield self._fit(chain, prompt, groups)
             except DroppedChain as dropped:
@@ -155,25 +160,33 @@ class TreeBuilder:
             where=_where(chain),
         )
 
-    def _prompt_ids(self, chains: Sequence[Chain]) -> list[list[int]]:
-        template = self.spec.template
-        if template.style == "chat":
-            rendered = [self._render_chat(chain) for chain in chains]
-            ids = self._encode(rendered, special_tokens_in_text=True)
-        else:
-            ids = self._encode(
-                [template.prefix + prompt_text(chain.prompt) + template.suffix for chain in chains]
-            )
-        return [self._with_bos(item) for item in ids]
+    def _prompt_ids(self, chains: Sequence[Chain]) -> list[list[int] | DroppedChain]:
+        chat = self.spec.template.style == "chat"
+        rendered = [self._render_chat(chain) if chat else self._render(chain) for chain in chains]
+        texts = [item if isinstance(item, str) else "" for item in rendered]
+        encoded = self._encode(texts, special_tokens_in_text=chat)
+        return [
+            self._with_bos(ids) if isinstance(item, str) else item
+            for item, ids in zip(rendered, encoded, strict=True)
+        ]
 
-    def _render_chat(self, chain: Chain) -> str:
+    def _render(self, chain: Chain) -> str | DroppedChain:
+        template = self.spec.template
+        return template.prefix + prompt_text(chain.prompt) + template.suffix
+
+    def _render_chat(self, chain: Chain) -> str | DroppedChain:
         messages: list[dict[str, str]] = (
             [{"role": "user", "content": chain.prompt}]
             if isinstance(chain.prompt, str)
             else [dict(message) for message in chain.prompt]
         )
-        for message in messages:
-            self._refuse_special_tokens(message["content"], chain)
+        for token in self._special_tokens:
+            if any(token in message["content"] for message in messages):
+                return DroppedChain(
+                    f"prompt contains the special token {token!r}",
+                    where=_where(chain),
+                    fix="Remove it, or use the plain template, which reads it as ordinary text",
+                )
         system = self.spec.template.system
         if system is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": system})
@@ -182,19 +195,10 @@ class TreeBuilder:
                 messages, tokenize=False, add_generation_prompt=True
             )
         except TemplateError as error:
-            raise DataError(
+            return DroppedChain(
                 f"the chat template refuses the prompt: {error}", where=_where(chain)
-            ) from error
+            )
         return str(text)
-
-    def _refuse_special_tokens(self, text: str, chain: Chain) -> None:
-        for token in special_tokens(self.tokenizer):
-            if token in text:
-                raise DataError(
-                    f"prompt contains the special token {token!r}",
-                    where=_where(chain),
-                    fix="Remove it, or use the plain template, which reads it as ordinary text",
-                )
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         bos = self.tokenizer.bos_token_id

@@ -7,8 +7,8 @@ and ranks equals the whole optimizer batch:
 - `per_step(columns, targets)`: the loss of each read, from the head's output columns.
 
 The loss of an optimizer batch is `sum(weights * per_step) / sum(weights)`, both sums over the whole
-batch; it is 0 when nothing is labelled. All losses are finite for any finite input (|x| = 1e4) and
-are computed in float32.
+batch; it is 0 when nothing is labelled. All losses are finite for any finite input (tested at 1e4)
+and are computed in float32.
 """
 
 from __future__ import annotations

@@ -234,6 +234,8 @@ class Backbone(nn.Module):
 
     def __init__(self, model: PreTrainedModel, max_length: int, kernel: Kernel = "auto") -> None:
         super().__init__()
+        if model.config.is_encoder_decoder:
+            raise ModelError(f"{type(model).__name__} is not a decoder", expected="a causal decoder")
         self.model = model
         self.max_length = max_length
         self.kernel = kernel
@@ -376,10 +378,10 @@ def _config_windows(model: PreTrainedModel) -> set[int]:
 
 
 def _loading_error(what: str, path: str, error: Exception) -> ModelError:
-    message = str(error).strip().splitlines()
+    message = " ".join(str(error).split())
     return ModelError(
         f"cannot load the {what}",
         where=path,
-        got=message[0] if message else type(error).__name__,
+        got=message or type(error).__name__,
         fix="Name a folder with its files, or a hub model that is reachable or cached",
     )

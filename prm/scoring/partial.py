@@ -6,12 +6,12 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from prm.atomic import write_text
-from prm.errors import ConfigError, ModelError, OutputError, PrmError
+from prm.atomic import folder_for, write_text
+from prm.errors import ConfigError, OutputError, PrmError
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +48,11 @@ class PartialFile:
             ConfigError: The rows there were made with other settings, and `overwrite` is false.
             OutputError: The file cannot be written, or another process is writing it.
         """
-        with self._naming_failures():
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            stream = self.path.open("a+b")
-        self._stream = stream
-        with stream:
-            _lock(stream, self.path)
+        with ExitStack() as stack:
+            with self._naming_failures():
+                stack.enter_context(folder_for(self.output))
+                self._stream = stack.enter_context(self.path.open("a+b"))
+            _lock(self._stream, self.path)
             with self._naming_failures():
                 self._prepare(overwrite)
             try:
@@ -66,7 +65,6 @@ class PartialFile:
         """Write rows and wait until they are on the disk.
 
         Raises:
-            ModelError: A row holds a number that is not finite.
             OutputError: They cannot be written; the rows before them stay.
         """
         data = b"".join(_encoded(row) for row in rows)
@@ -174,13 +172,4 @@ def _lock(stream: IO[bytes], path: Path) -> None:
 
 
 def _encoded(row: Mapping[str, Any]) -> bytes:
-    try:
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    except ValueError as error:
-        raise ModelError(
-            "the model gave a score that is not a finite number",
-            got=str(error),
-            where=f"row {row['id']!r}",
-            fix="Half precision can overflow: try float32",
-        ) from error
-    return text.encode("utf-8") + b"\n"
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -37,7 +38,8 @@ class ChainScore:
         reward: The score of the spec's reward objective; `None` if no step was scored.
         aggregation: Name of the step aggregation.
         num_truncated: Steps that were cut off at `max_length`.
-        reason: Why nothing was scored; empty if something was.
+        reason: Why there is no reward: the chain was left out, or the model gave a NaN. Empty if
+            there is one.
     """
 
     id: str
@@ -206,17 +208,27 @@ class RewardScorer:
         tokens: TokenizedChain | DroppedChain,
         logits: Sequence[Sequence[float]],
     ) -> ChainScore:
-        dropped = isinstance(tokens, DroppedChain)
-        steps = () if isinstance(tokens, DroppedChain) else tokens.steps
-        by_step = dict(zip(steps, logits, strict=True))
-        step_logits, scores = {}, {}
-        for column, objective in enumerate(self.spec.objectives):
-            values = tuple(
-                by_step[index][column] if index in by_step else None
-                for index in range(len(chain.completions))
+        steps = tokens.steps if isinstance(tokens, TokenizedChain) else ()
+        finite = {
+            step: values
+            for step, values in zip(steps, logits, strict=True)
+            if all(map(math.isfinite, values))
+        }
+        reason = str(tokens) if isinstance(tokens, DroppedChain) else ""
+        if len(finite) < len(steps):
+            num_lost = len(steps) - len(finite)
+            reason = f"the model gave no finite number for {num_lost} steps; try float32"
+        step_logits = {
+            objective.name: tuple(
+                finite[step][column] if step in finite else None
+                for step in range(len(chain.completions))
             )
-            step_logits[objective.name] = values
-            scores[objective.name] = aggregate(self.aggregation, values)
+            for column, objective in enumerate(self.spec.objectives)
+        }
+        scores = {
+            name: None if reason else aggregate(self.aggregation, values)
+            for name, values in step_logits.items()
+        }
         return ChainScore(
             id=chain.id,
             step_logits=step_logits,
@@ -224,8 +236,8 @@ class RewardScorer:
             reward=scores[self.spec.reward_objective],
             reward_objective=self.spec.reward_objective,
             aggregation=self.aggregation.name,
-            num_truncated=0 if isinstance(tokens, DroppedChain) else tokens.num_truncated,
-            reason=str(tokens) if dropped else "",
+            num_truncated=tokens.num_truncated if isinstance(tokens, TokenizedChain) else 0,
+            reason=reason,
         )
 
 

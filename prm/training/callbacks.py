@@ -18,6 +18,16 @@ from prm.training.card import model_card
 from prm.training.distributed import gathered
 from prm.training.process import ProcessRewardTask, ReadLogits
 
+MONITORED = (
+    "step_auroc",
+    "error_ap",
+    "first_error_accuracy",
+    "error_acc",
+    "correct_acc",
+    "processbench_f1",
+)
+"""Validation metrics that a best checkpoint can be chosen by."""
+
 
 class ExportModel(Callback):
     """Writes the model folder when training ends: the best checkpoint if one is monitored.
@@ -52,10 +62,17 @@ class BestCheckpoint(ModelCheckpoint):
 
     Args:
         folder: Where to.
-        monitor: Name of the metric.
+        monitor: Name of the metric, `val/METRIC` or `val/SOURCE/METRIC`; one of those of which
+            more is better.
+
+    Raises:
+        ConfigError: It is none of them.
     """
 
     def __init__(self, folder: str | Path, monitor: str) -> None:
+        if not monitor.startswith("val/") or monitor.rpartition("/")[2] not in MONITORED:
+            known = ", ".join(f"val/{name}" for name in MONITORED)
+            raise ConfigError("monitor is wrong", expected=f"one of {known}", got=monitor)
         super().__init__(
             dirpath=folder,
             filename="best",
@@ -63,6 +80,7 @@ class BestCheckpoint(ModelCheckpoint):
             mode="max",
             enable_version_counter=False,
             auto_insert_metric_name=False,
+            save_on_train_epoch_end=False,
         )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -198,7 +216,8 @@ class SampleTable(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Take the chains with the lowest indices, the same ones every time."""
-        assert isinstance(task, ProcessRewardTask) and isinstance(outputs, ReadLogits)
+        assert isinstance(task, ProcessRewardTask)
+        assert isinstance(outputs, ReadLogits)
         column = task.objective_names.index(task.spec.reward_objective)
         chains = trainer.datamodule.labeled("validation")  # type: ignore[attr-defined]
         for position, record in enumerate(outputs.records):

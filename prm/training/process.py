@@ -207,8 +207,8 @@ class ProcessRewardTask(L.LightningModule):
                 fix="Lower model.max_length",
             )
         if self.gradient_checkpointing:
-            stock.gradient_checkpointing_enable({"use_reentrant": False})
-        self.model = ProcessRewardModel(stock, tokenizer, self.spec, self.head)
+            _checkpoint_activations(stock)
+        self.model = ProcessRewardModel(stock, tokenizer, self.spec, self.head).train()
         self.spec = self.model.spec
         if self.freeze_backbone:
             self.model.backbone.requires_grad_(False)
@@ -276,11 +276,13 @@ class ProcessRewardTask(L.LightningModule):
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
 
-    def validation_step(self, batch: MicroBatch, batch_idx: int) -> ReadLogits:
+    def validation_step(  # type: ignore[override]
+        self, batch: MicroBatch, batch_idx: int
+    ) -> ReadLogits:
         """Score a micro-batch and count it in the validation metrics."""
         return self._evaluate(batch, "validation")
 
-    def test_step(self, batch: MicroBatch, batch_idx: int) -> ReadLogits:
+    def test_step(self, batch: MicroBatch, batch_idx: int) -> ReadLogits:  # type: ignore[override]
         """Score a micro-batch and count it in the test metrics."""
         return self._evaluate(batch, "test")
 
@@ -310,7 +312,7 @@ class ProcessRewardTask(L.LightningModule):
         groups = parameter_groups(
             model.backbone, model.heads, self.lr, self.head_lr_factor, self.weight_decay
         )
-        optimizer = self.optimizer(groups)  # type: ignore[arg-type]
+        optimizer = self.optimizer(groups)
         num_steps = int(self.trainer.estimated_stepping_batches)
         return {
             "optimizer": optimizer,
@@ -328,6 +330,8 @@ class ProcessRewardTask(L.LightningModule):
             self.model = None
             self.build(tokenizer)
         snapshot.check_same_contract(self.spec, spec)
+        if "state_dict" in checkpoint:
+            snapshot.check_same_shapes(self.state_dict(), checkpoint["state_dict"])
 
     def _check_options(self) -> None:
         if self.lora is not None and self.freeze_backbone:
@@ -393,7 +397,7 @@ class ProcessRewardTask(L.LightningModule):
         tokens = torch.zeros_like(in_step)
         tokens[in_step] = selected[trees.token_read[in_step]]
         targets = tokens.nonzero().squeeze(-1)
-        embeddings = self.language_head
+        embeddings: Any = self.language_head
         if embeddings is None:
             embeddings = self.reward_model.backbone.model.get_input_embeddings().weight
         return next_token_loss(
@@ -432,7 +436,7 @@ class ProcessRewardTask(L.LightningModule):
             means["train/loss"] = _weighted(sums, totals, self._loss_weights())
         for name, value in means.items():
             self.log(name, value, prog_bar=name == "train/loss", sync_dist=True, reduce_fx="sum")
-        tokens = sum(micro_batch.trees.num_tokens for micro_batch in batch.micro_batches)
+        tokens = sum(part.trees.num_tokens for part in batch.micro_batches if part.records)
         self.log("train/grad_norm", norm)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log("train/tokens", float(tokens), sync_dist=True, reduce_fx="sum")
@@ -499,8 +503,17 @@ def _metric_name(source: str) -> str:
     return f"source:{source}".replace(".", "_")
 
 
+def _checkpoint_activations(stock: Any) -> None:
+    """Turn it on by its present name or by the one it had before transformers 5.20."""
+    name = "activation_checkpointing_enable"
+    enable = getattr(stock, name, None) or stock.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 def _frozen(weight: torch.nn.Parameter | None) -> torch.nn.Parameter | None:
-    return None if weight is None else weight.requires_grad_(False)
+    if weight is not None:
+        weight.requires_grad_(False)
+    return weight
 
 
 def _column(targets: StepLabels, index: int) -> StepTargets:

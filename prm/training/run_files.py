@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 
 from prm.atomic import atomic_file
+from prm.errors import OutputError
 
 
 class MetricsFile(CSVLogger):
     """Writes `metrics.csv` row by row; a resumed run continues the file that it finds.
+
+    Nothing is written or changed before the first row, so a run that cannot start leaves no trace.
 
     Args:
         folder: Where the file lies.
@@ -28,15 +33,35 @@ class MetricsFile(CSVLogger):
         self.num_steps = num_steps
 
     @property
-    @rank_zero_experiment  # type: ignore[untyped-decorator]
+    @rank_zero_experiment
     def experiment(self) -> Any:
-        """Lightning's writer, which starts with the rows of the steps before."""
+        """Lightning's writer once there is a row, and `None` before."""
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Write a row.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        try:
+            self._open()
+            super().log_metrics(dict(metrics), step)
+        except OSError as error:
+            raise OutputError("cannot write", got=error.strerror, where=self.log_dir) from error
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what is not written yet, if there was a row."""
+        if self._experiment is not None:
+            super().save()
+
+    def _open(self) -> None:
+        """Start with the rows of the steps before."""
         if self._experiment is None:
             rows = self._earlier_rows()
-            writer = super().experiment
-            writer.metrics = rows
-            writer.save()
-        return self._experiment
+            super().experiment.metrics = rows
 
     def _earlier_rows(self) -> list[dict[str, Any]]:
         path = Path(self.log_dir) / "metrics.csv"

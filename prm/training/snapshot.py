@@ -6,11 +6,13 @@ Checkpoints are read with `weights_only`, so nothing but tensors, text and numbe
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from prm.errors import ModelError, SpecError
@@ -34,9 +36,19 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ModelError("there is no such checkpoint", where=str(path))
     try:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
+    except UnpicklingError as error:
         raise ModelError(
-            "cannot read the checkpoint", got=str(error).splitlines()[0], where=str(path)
+            "cannot read the checkpoint",
+            expected="tensors, texts and numbers",
+            got="damaged bytes, or objects whose loading runs code",
+            where=str(path),
+        ) from error
+    except (RuntimeError, OSError, EOFError) as error:
+        raise ModelError(
+            "cannot read the checkpoint",
+            got=str(error).splitlines()[0].partition(". ")[0],
+            where=str(path),
+            fix="Was its writing or copying interrupted?",
         ) from error
     if not isinstance(checkpoint, dict) or "prm" not in checkpoint:
         raise ModelError("this is not a checkpoint of prm", where=str(path))
@@ -67,6 +79,26 @@ def check_same_contract(configured: RewardSpec, stored: RewardSpec) -> None:
                 f"{name} differs from the checkpoint's",
                 expected=str(getattr(stored, name)),
                 got=str(getattr(configured, name)),
+                fix="Use the configuration that the checkpoint was trained with",
+            )
+
+
+def check_same_shapes(model: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Refuse weights of a model of another size or with other parts.
+
+    Raises:
+        ModelError: Names or shapes of the tensors differ.
+    """
+    for name in sorted(model.keys() | stored.keys()):
+        ours, theirs = (
+            f"shape {tuple(state[name].shape)}" if name in state else "no such tensor"
+            for state in (model, stored)
+        )
+        if ours != theirs:
+            raise ModelError(
+                f"weight {name} of the checkpoint does not fit the model",
+                expected=ours,
+                got=theirs,
                 fix="Use the configuration that the checkpoint was trained with",
             )
 

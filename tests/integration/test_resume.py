@@ -6,6 +6,7 @@ import random
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
@@ -26,7 +27,6 @@ from tests.runs import (
     write_data,
 )
 
-THREE_EPOCHS = {"checkpoint_every": 1, "trainer": {"max_epochs": 3}}
 CONSTANT = {"schedule": {"decay": "constant", "warmup": 0}}
 
 
@@ -40,7 +40,9 @@ def assert_same_run(whole: Path, resumed: Path, step: int) -> None:
     """Compare everything; the row of the step that was being saved may not have been written."""
     assert_same_weights(whole, resumed, rtol=0, atol=0)
     first, second = checkpoint(whole), checkpoint(resumed)
-    torch.testing.assert_close(first["optimizer_states"], second["optimizer_states"], rtol=0, atol=0)
+    torch.testing.assert_close(
+        first["optimizer_states"], second["optimizer_states"], rtol=0, atol=0
+    )
     assert first["lr_schedulers"] == second["lr_schedulers"]
     torch.testing.assert_close(
         checkpoint(whole, "best")["state_dict"], checkpoint(resumed, "best")["state_dict"]
@@ -51,13 +53,20 @@ def assert_same_run(whole: Path, resumed: Path, step: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [2, 3, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 4, 5, 6, 7, 8, 9))]
+    ("step", "trainer"),
+    [
+        (2, {}),
+        (3, {}),
+        (5, {"val_check_interval": 2}),
+        *(pytest.param(step, {}, marks=pytest.mark.slow) for step in (1, 4, 5, 6, 7, 8, 9)),
+    ],
 )
 def test_resuming_at_any_step_gives_the_same_run(
-    run_dir: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, step: int, trainer: dict[str, Any]
 ) -> None:
-    """Three batches an epoch: inside an epoch, at its end before and after the validation."""
+    """Three batches an epoch: inside an epoch, at its end, at a validation inside an epoch."""
     write_data(run_dir, 21)
+    changes = {"checkpoint_every": 1, "trainer": {"max_epochs": 3, **trainer}}
     save = LastCheckpoint._save
 
     def save_and_copy(self: LastCheckpoint, trainer: L.Trainer) -> None:
@@ -67,8 +76,8 @@ def test_resuming_at_any_step_gives_the_same_run(
 
     with monkeypatch.context() as patched:
         patched.setattr(LastCheckpoint, "_save", save_and_copy)
-        whole = fit(run_dir, **THREE_EPOCHS)
-    resumed = resume(run_dir, "killed", **THREE_EPOCHS)
+        whole = fit(run_dir, **changes)
+    resumed = resume(run_dir, "killed", **changes)
     assert_same_run(whole, resumed, step - 1)
 
 
@@ -126,6 +135,12 @@ def test_a_token_budget_may_change(run_dir: Path) -> None:
     fit(run_dir, "other", model=CONSTANT)
     resumed = resume(run_dir, "other", data={"max_tokens": 64}, **changes)
     assert_same_weights(whole, resumed)
+
+
+def test_packing_ahead_keeps_the_order(run_dir: Path) -> None:
+    write_data(run_dir, 21)
+    here = fit(run_dir, "here")
+    assert_same_weights(here, fit(run_dir, "ahead", data={"num_workers": 1}))
 
 
 def test_checkpoints_hold_no_code(run_dir: Path) -> None:

@@ -27,7 +27,12 @@ class HFStepwise(Format):
     def chains(self, row: Mapping[str, Any], origin: str) -> list[Chain]:
         """Return the row's one chain."""
         if "prompt" not in row:
-            raise DataError("field 'prompt' is missing", got=f"fields {sorted(row)}", where=origin)
+            raise DataError(
+                "field 'prompt' is missing",
+                got=f"fields {sorted(row)}",
+                where=origin,
+                fix="Is this the right format for the file?",
+            )
         chain = Chain(
             row["prompt"],
             list_field(row, "completions", origin),

@@ -92,14 +92,14 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="cannot be written: got No space left"):
+    with pytest.raises(OutputError, match="cannot write: got No space left"):
         write_chains([Chain("p", ["a"])], tmp_path / "a.jsonl")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         write_chains([Chain("p", ["a"])], tmp_path / "file" / "a.jsonl")
 
 
@@ -118,7 +118,6 @@ def test_refused_outputs(tmp_path: Path, name: str, message: str) -> None:
     [
         Chain("p", ["a"], id="7", metadata={"x": float("nan")}),
         Chain("p", ["a"], id="7", metadata={"x": object()}),
-        Chain("\ud800", ["a"], id="7"),
     ],
 )
 def test_what_is_no_json_names_the_row(tmp_path: Path, chain: Chain) -> None:

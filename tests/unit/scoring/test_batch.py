@@ -343,16 +343,18 @@ def test_a_file_that_was_published_meanwhile_is_not_touched(
     assert len(rows_of(output)) == 2 * BLOCK
 
 
-def test_scores_that_are_not_finite_are_an_error(
+def test_scores_that_are_not_finite_are_rows_with_a_reason(
     scorer: RewardScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         scorer.model, "step_logits", lambda columns: torch.full((len(columns), 2), torch.nan)
     )
     monkeypatch.setattr(batch, "_settings", lambda *_: {})
-    with pytest.raises(ModelError, match="float32"):
-        score_file(scorer, survey(CHAINS), tmp_path / "a.jsonl")
-    assert list(tmp_path.iterdir()) == []
+    summary = score_file(scorer, survey(CHAINS), tmp_path / "a.jsonl")
+    assert summary.num_scored == 0
+    rows = rows_of(tmp_path / "a.jsonl")
+    assert {row["reward"] for row in rows} == {None}
+    assert all(row["reason"] for row in rows)
 
 
 class Growing:

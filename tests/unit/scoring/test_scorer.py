@@ -240,9 +240,22 @@ def test_what_is_no_chain_is_a_data_error(scorer: RewardScorer, wrong: Any) -> N
         scorer.score(wrong)
 
 
-def test_a_prompt_without_a_token_is_a_data_error() -> None:
-    with pytest.raises(DataError, match="prompt render to no token"):
-        scorer_of(template=Template(suffix="")).score(("", ["a"]))
+def test_a_prompt_without_a_token_has_a_reason() -> None:
+    score = scorer_of(template=Template(suffix="")).score(("", ["a"]))[0]
+    assert score.reward is None
+    assert "prompt render to no token" in score.reason
+
+
+def test_a_score_that_is_not_finite_is_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = scorer_of()
+    monkeypatch.setattr(
+        scorer.model, "step_logits", lambda columns: torch.full((len(columns), 1), torch.nan)
+    )
+    score = scorer.score(("p", ["a", "b"]))[0]
+    assert score.reward is None
+    assert score.probabilities == (None, None)
+    assert score.first_error() is None
+    assert "no finite number for 2 steps" in score.reason
 
 
 # Loading

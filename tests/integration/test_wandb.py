@@ -1,0 +1,26 @@
+"""The Weights & Biases overlay, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.runs import OVERLAYS, prm, write_config, write_data
+
+wandb = pytest.importorskip("wandb")
+
+
+def test_the_overlay_logs_offline(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    write_data(run_dir)
+    prm("fit", "--config", write_config(run_dir), "--config", OVERLAYS / "wandb.yaml")
+    wandb.finish()
+    records = [path for path in run_dir.rglob("*.wandb") if path.stat().st_size > 1000]
+    assert len(records) == 1
+    content = records[0].read_bytes()
+    for name in (b"train/loss", b"val/step_auroc", b"samples", b"max_length"):
+        assert name in content, name
+    assert (run_dir / "run/config.yaml").is_file()
+    assert (run_dir / "run/model/prm_config.json").is_file()
