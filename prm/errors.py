@@ -48,7 +48,7 @@ class PrmError(Exception):
         if facts:
             text += ": " + ", ".join(facts)
         if self.fix:
-            text += f". {self.fix}"
+            text = f"{text.removesuffix('.')}. {self.fix}"
         return text
 
     def at(self, where: str) -> PrmError:

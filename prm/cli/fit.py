@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from prm.atomic import write_text
@@ -57,9 +57,19 @@ class SaveRunConfig(SaveConfigCallback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Do nothing yet: a run that cannot start leaves no configuration behind."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save on rank 0 only, once model and data are known to be right."""
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save on rank 0 only, once a step has shown that model and data fit."""
+        if self.already_saved or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self.already_saved = True
+        if trainer.is_global_zero:
             self.save_config(trainer, pl_module, "fit")
 
 

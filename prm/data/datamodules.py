@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import lightning as L
-from torch.utils.data import DataLoader, Dataset
 
-from prm.data.batches import LabeledChain, MicroBatch, OptimizerBatch, micro_batch, optimizer_batch
+from prm.data.batches import LabeledChain, MicroBatch
+from prm.data.loaders import EvaluationLoader, TrainingLoader
 from prm.data.overlap import ProblemIndex
-from prm.data.planning import MicroBatchPlan, TrainingPlan, plan_evaluation
+from prm.data.planning import TrainingPlan, plan_evaluation
 from prm.data.readers import ChainSource
+from prm.data.splits import shuffled_labels, split_by_group
 from prm.data.tokenize import DroppedChain, TreeBuilder
 from prm.errors import ConfigError, DataError
-from prm.records import Chain
+from prm.records import Chain, prompt_text
 
 
 class _Task(Protocol):
@@ -112,7 +112,7 @@ class ChainDataModule(L.LightningDataModule):
     def texts(self) -> Iterator[str]:
         """Yield prompts and steps of the training chains, to train a tokenizer on."""
         for chain in self.training_chains():
-            yield chain.group if isinstance(chain.prompt, str) else str(chain.prompt)
+            yield prompt_text(chain.prompt)
             yield from chain.completions
 
     def train_dataloader(self) -> TrainingLoader:
@@ -227,7 +227,13 @@ class ChainDataModule(L.LightningDataModule):
                 + (f"; first: {self.dropped[part][0][1]}" if self.dropped[part] else "")
             )
         if not kept and part != "validation":
-            raise DataError(f"no chain is left for {part}", got=f"{len(chains)} chains read")
+            first = [reason for _, reason in self.dropped[part][:1]]
+            raise DataError(
+                f"no chain is left for {part}",
+                got=f"{len(chains)} chains read",
+                fix="The first one dropped: " + first[0] if first else None,
+            )
+        _refuse_over_budget(kept, self.max_tokens)
         return kept
 
     def _evaluation_loader(self, part: str) -> EvaluationLoader | list[MicroBatch]:
@@ -237,8 +243,7 @@ class ChainDataModule(L.LightningDataModule):
         rank, num_ranks = self._ranks()
         lengths = [item.tokens.tree.num_tokens for item in chains]
         plans = plan_evaluation(lengths, self.max_tokens, num_ranks)[rank::num_ranks]
-        dataset = _EvaluationBatches(plans, chains, self._task.objective_names)
-        return EvaluationLoader(dataset, self.num_workers)
+        return EvaluationLoader(plans, chains, self._task.objective_names, self.num_workers)
 
     @property
     def _task(self) -> _Task:
@@ -261,156 +266,6 @@ class ChainDataModule(L.LightningDataModule):
         L.pytorch.utilities.rank_zero_info(message)
 
 
-class TrainingLoader:
-    """Yields one rank's optimizer batches, from the trainer's position to the end of the epoch.
-
-    Args:
-        plan: The plan of all epochs.
-        chains: The tokenized training chains.
-        objectives: Names of the objectives, in column order.
-        rank: This rank.
-        position: Returns the epoch and the optimizer batch in it to start from.
-        num_workers: Processes that pack ahead.
-    """
-
-    def __init__(
-        self,
-        plan: TrainingPlan,
-        chains: Sequence[LabeledChain],
-        objectives: Sequence[str],
-        rank: int,
-        position: Callable[[], tuple[int, int]],
-        num_workers: int,
-    ) -> None:
-        self.plan = plan
-        self.chains = chains
-        self.objectives = objectives
-        self.rank = rank
-        self.position = position
-        self.num_workers = num_workers
-
-    def __len__(self) -> int:
-        return self.plan.num_steps
-
-    def __iter__(self) -> Iterator[OptimizerBatch]:
-        epoch, start = self.position()
-        batches = _TrainingBatches(self.plan, self.chains, self.objectives, self.rank, epoch, start)
-        yield from DataLoader(batches, batch_size=None, num_workers=self.num_workers)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the position is the trainer's; Lightning asks what can be resumed."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do nothing: the position is the trainer's."""
-
-
-class EvaluationLoader:
-    """Yields one rank's micro-batches in order.
-
-    It is no `DataLoader`: Lightning would give that a distributed sampler, and each rank would then
-    see a part of its part.
-
-    Args:
-        batches: The micro-batches.
-        num_workers: Processes that pack ahead.
-    """
-
-    def __init__(self, batches: Dataset[MicroBatch], num_workers: int) -> None:
-        self.batches = batches
-        self.num_workers = num_workers
-
-    def __len__(self) -> int:
-        return len(self.batches)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[MicroBatch]:
-        return iter(DataLoader(self.batches, batch_size=None, num_workers=self.num_workers))
-
-
-class _TrainingBatches(Dataset[OptimizerBatch]):
-    def __init__(
-        self,
-        plan: TrainingPlan,
-        chains: Sequence[LabeledChain],
-        objectives: Sequence[str],
-        rank: int,
-        epoch: int,
-        start: int,
-    ) -> None:
-        self.plan, self.chains, self.objectives = plan, chains, objectives
-        self.rank, self.epoch, self.start = rank, epoch, start
-
-    def __len__(self) -> int:
-        return self.plan.num_steps - self.start
-
-    def __getitem__(self, index: int) -> OptimizerBatch:
-        plans = self.plan.step(self.epoch, self.start + index)
-        return optimizer_batch(plans, self.chains, self.objectives, self.rank, self.plan.num_ranks)
-
-
-class _EvaluationBatches(Dataset[MicroBatch]):
-    def __init__(
-        self,
-        plans: Sequence[MicroBatchPlan],
-        chains: Sequence[LabeledChain],
-        objectives: Sequence[str],
-    ) -> None:
-        self.plans, self.chains, self.objectives = plans, chains, objectives
-
-    def __len__(self) -> int:
-        return len(self.plans)
-
-    def __getitem__(self, index: int) -> MicroBatch:
-        return micro_batch(self.plans[index], self.chains, self.objectives)
-
-
-def split_by_group(
-    chains: Sequence[Chain], shares: dict[str, float], seed: int
-) -> dict[str, list[Chain]]:
-    """Split chains into named parts and `train`, keeping every problem in one part.
-
-    Args:
-        chains: The chains.
-        shares: Part to its share of the problems.
-        seed: Seed of the assignment.
-
-    Returns:
-        Part to chains, in their order; `train` holds the rest.
-    """
-    groups = sorted({chain.group for chain in chains})
-    random.Random(seed).shuffle(groups)
-    part_of: dict[str, str] = {}
-    start = 0
-    for part, share in shares.items():
-        stop = start + (max(1, round(share * len(groups))) if share > 0 else 0)
-        part_of |= dict.fromkeys(groups[start:stop], part)
-        start = stop
-    parts: dict[str, list[Chain]] = {part: [] for part in (*shares, "train")}
-    for chain in chains:
-        parts[part_of.get(chain.group, "train")].append(chain)
-    return parts
-
-
-def shuffled_labels(chains: Sequence[Chain], seed: int) -> list[Chain]:
-    """Permute the labels of each objective over all labelled steps of all chains."""
-    generator = random.Random(seed)
-    pools: dict[str, list[float]] = {}
-    for chain in chains:
-        for name, values in chain.labels.items():
-            pools.setdefault(name, []).extend(value for value in values if value is not None)
-    for pool in pools.values():
-        generator.shuffle(pool)
-    return [
-        chain.with_labels(
-            {
-                name: [None if value is None else pools[name].pop() for value in values]
-                for name, values in chain.labels.items()
-            }
-        )
-        for chain in chains
-    ]
-
-
 def _fingerprint(chains: Sequence[LabeledChain], batch_size: int, seed: int) -> str:
     """Return a digest of what decides the optimizer batches."""
     digest = hashlib.sha256(repr((batch_size, seed)).encode())
@@ -426,6 +281,18 @@ def _has_label(item: LabeledChain, objectives: Sequence[str]) -> bool:
         for column in columns
         for step in item.tokens.steps
     )
+
+
+def _refuse_over_budget(chains: Sequence[LabeledChain], max_tokens: int) -> None:
+    for item in chains:
+        if item.tokens.tree.num_tokens > max_tokens:
+            raise DataError(
+                "the chain does not fit a micro-batch",
+                expected=f"at most {max_tokens} tokens (max_tokens)",
+                got=f"{item.tokens.tree.num_tokens} tokens",
+                where=f"{item.chain.origin}, row {item.chain.id!r}",
+                fix="Raise max_tokens to at least the model's max_length",
+            )
 
 
 def _check_sizes(**sizes: int) -> None:

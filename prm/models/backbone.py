@@ -48,7 +48,7 @@ class BackboneSource:
         raise NotImplementedError
 
     def model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        """Return the model without a head, with the tokenizer's number of embeddings."""
+        """Return the model without a head; embeddings for new tokens are added later."""
         raise NotImplementedError
 
     def language_head(self, tokenizer: PreTrainedTokenizerBase) -> nn.Parameter | None:
@@ -89,8 +89,6 @@ class Pretrained(BackboneSource):
             )
         except (OSError, ValueError, KeyError) as error:
             raise _loading_error("model", self.path, error) from error
-        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-            model.resize_token_embeddings(len(tokenizer))
         return model
 
     def language_head(self, tokenizer: PreTrainedTokenizerBase) -> nn.Parameter | None:
@@ -166,11 +164,16 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
         tokenizer = loader.from_pretrained(path, revision=revision)
     except (OSError, ValueError, KeyError) as error:
         raise _loading_error("tokenizer", path, error) from error
-    if not isinstance(tokenizer, PreTrainedTokenizerBase) or len(tokenizer) == 0:
-        raise ModelError("no tokenizer files", where=path)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase) or not _reads_text(tokenizer):
+        raise ModelError("no tokenizer files", where=path, fix="Put them beside the weights")
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
     return tokenizer
+
+
+def _reads_text(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell a tokenizer from the empty one that transformers makes of a folder without its files."""
+    return bool(tokenizer("a", add_special_tokens=False)["input_ids"])
 
 
 def _names_generic_class(path: str) -> bool:
@@ -235,7 +238,9 @@ class Backbone(nn.Module):
     def __init__(self, model: PreTrainedModel, max_length: int, kernel: Kernel = "auto") -> None:
         super().__init__()
         if model.config.is_encoder_decoder:
-            raise ModelError(f"{type(model).__name__} is not a decoder", expected="a causal decoder")
+            raise ModelError(
+                f"{type(model).__name__} is not a decoder", expected="a causal decoder"
+            )
         self.model = model
         self.max_length = max_length
         self.kernel = kernel
@@ -379,6 +384,8 @@ def _config_windows(model: PreTrainedModel) -> set[int]:
 
 def _loading_error(what: str, path: str, error: Exception) -> ModelError:
     message = " ".join(str(error).split())
+    if path.startswith(("/", "./", "../", "~")) and not Path(path).is_dir():
+        message = "there is no such folder"
     return ModelError(
         f"cannot load the {what}",
         where=path,

@@ -104,7 +104,11 @@ class PartialFile:
             if not overwrite:
                 raise change
             self._stream.truncate(0)
-        write_text(self.settings_path, json.dumps(self.settings, indent=2) + "\n")
+        try:
+            write_text(self.settings_path, json.dumps(self.settings, indent=2) + "\n")
+        except OutputError:
+            self.remove()
+            raise
 
     def _change(self) -> ConfigError | None:
         """Return the error that names the first setting that is not as it was."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,42 +16,23 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from prm.aggregation.steps import STEP_AGGREGATIONS, StepAggregation, step_aggregation
-from prm.data.batches import MicroBatch, OptimizerBatch, StepLabels
+from prm.data.batches import MicroBatch, OptimizerBatch
 from prm.data.tokenize import TreeBuilder
 from prm.errors import ConfigError
-from prm.losses.language import LanguageModelLoss, next_token_loss
-from prm.losses.process import BCE, ProcessLoss, StepTargets
-from prm.metrics.first_error import UNDECIDED
-from prm.metrics.process import ProcessMetrics
+from prm.losses.language import LanguageModelLoss
 from prm.models.backbone import BackboneSource
 from prm.models.heads import HeadKind
 from prm.models.lora import LoRA
 from prm.models.reward_model import ModelOutput, ProcessRewardModel
-from prm.records import CORRECTNESS, Chain
 from prm.spec import Objective, RewardSpec, StepFormat, Template
 from prm.training import snapshot
 from prm.training.distributed import shard, whole
+from prm.training.meters import StepMeters
+from prm.training.objectives import BatchLoss, StepObjective
 from prm.training.optim import Schedule, parameter_groups
 
 if TYPE_CHECKING:
     from prm.data.datamodules import ChainDataModule
-
-
-class StepObjective:
-    """One step objective to train.
-
-    Args:
-        name: Name of the objective; `labels` of chains are looked up by it.
-        loss: Its loss.
-        loss_weight: Factor of its loss.
-    """
-
-    def __init__(
-        self, name: str = CORRECTNESS, loss: ProcessLoss | None = None, loss_weight: float = 1.0
-    ) -> None:
-        self.name = name
-        self.loss = loss or BCE()
-        self.loss_weight = loss_weight
 
 
 @dataclass(slots=True)
@@ -156,7 +136,8 @@ class ProcessRewardTask(L.LightningModule):
         self.seed = seed
         self.model: ProcessRewardModel | None = None
         self.language_head: torch.nn.Parameter | None = None
-        self.metrics = torch.nn.ModuleDict()
+        self.loss = BatchLoss(self.objectives, language_model, self.spec)
+        self.meters: StepMeters | None = None
         self._check_options()
 
     @property
@@ -259,16 +240,14 @@ class ProcessRewardTask(L.LightningModule):
         """Take one optimizer step."""
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) % 2**63)
         optimizer: Any = self.optimizers()
-        totals = self._totals(batch.targets)
+        totals = self.loss.totals(batch.targets)
         optimizer.zero_grad()
         sums = dict.fromkeys(totals, torch.zeros((), device=self.device))
         last = len(batch.micro_batches) - 1
         for index, micro_batch in enumerate(batch.micro_batches):
             with self._gradient_sync(index == last):
-                losses = self._losses(micro_batch)
-                self.manual_backward(
-                    _weighted(losses, totals, self._loss_weights()) * self.trainer.world_size
-                )
+                losses = self.loss.sums(micro_batch, self(micro_batch), self._output_embeddings())
+                self.manual_backward(self.loss.mean(losses, totals) * self.trainer.world_size)
             sums = {name: sums[name] + loss.detach() for name, loss in losses.items()}
         norm = self._clip()
         optimizer.step()
@@ -292,19 +271,19 @@ class ProcessRewardTask(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start the validation metrics anew."""
-        self._reset_metrics("validation")
+        self._start_meters("validation")
 
     def on_test_epoch_start(self) -> None:
         """Start the test metrics anew."""
-        self._reset_metrics("test")
+        self._start_meters("test")
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics, per source and over all."""
-        self._log_metrics("validation", "val")
+        self._log_meters("val")
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics, per source and over all."""
-        self._log_metrics("test", "test")
+        self._log_meters("test")
 
     def configure_optimizers(self) -> Any:
         """Return optimizer and schedule."""
@@ -349,60 +328,17 @@ class ProcessRewardTask(L.LightningModule):
             raise ConfigError("ProcessRewardTask needs a ChainDataModule")
         return data  # type: ignore[no-any-return]
 
-    def _loss_weights(self) -> dict[str, float]:
-        weights = {objective.name: objective.loss_weight for objective in self.objectives}
-        if self.language_model is not None:
-            weights["language_model"] = self.language_model.loss_weight
-        return weights
-
-    def _totals(self, targets: StepLabels) -> dict[str, Tensor]:
-        """Return what each summed loss is divided by: weights of the whole optimizer batch."""
-        totals = {
-            objective.name: objective.loss.weights(_column(targets, index)).sum()
-            for index, objective in enumerate(self.objectives)
-        }
-        if all(total == 0 for total in totals.values()):
-            warnings.warn("an optimizer batch without any label; its loss is 0", stacklevel=2)
-        if self.language_model is not None:
-            selected = self.language_model.selected_reads(targets.labels[:, self._reward_column])
-            totals["language_model"] = targets.num_tokens[selected].sum().float()
-        return totals
-
     @property
     def _reward_column(self) -> int:
         return self.objective_names.index(self.spec.reward_objective)
 
-    def _losses(self, batch: MicroBatch) -> dict[str, Tensor]:
-        """Return the summed losses of a micro-batch by name."""
-        output = self(batch)
-        columns = self.spec.columns
-        losses = {
-            objective.name: objective.loss.sum(
-                output.columns[:, columns[objective.name]], _column(batch.targets, index)
-            )
-            for index, objective in enumerate(self.objectives)
-        }
-        if self.language_model is not None:
-            losses["language_model"] = self._language_loss(batch, output, self.language_model)
-        return losses
-
-    def _language_loss(
-        self, batch: MicroBatch, output: ModelOutput, loss: LanguageModelLoss
-    ) -> Tensor:
-        trees = batch.trees
-        selected = loss.selected_reads(batch.targets.labels[:, self._reward_column])
-        if not batch.records:
-            selected = torch.zeros_like(selected)
-        in_step = trees.token_read >= 0
-        tokens = torch.zeros_like(in_step)
-        tokens[in_step] = selected[trees.token_read[in_step]]
-        targets = tokens.nonzero().squeeze(-1)
-        embeddings: Any = self.language_head
-        if embeddings is None:
-            embeddings = self.reward_model.backbone.model.get_input_embeddings().weight
-        return next_token_loss(
-            output.states, whole(embeddings), trees.input_ids[targets], trees.previous[targets]
-        )
+    def _output_embeddings(self) -> Tensor | None:
+        if self.language_model is None:
+            return None
+        weight: Any = self.language_head
+        if weight is None:
+            weight = self.reward_model.backbone.model.get_input_embeddings().weight
+        return whole(weight)
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Skip the gradient exchange between ranks for all but the last micro-batch."""
@@ -433,7 +369,7 @@ class ProcessRewardTask(L.LightningModule):
             for name, total in sums.items()
         }
         if len(sums) > 1:
-            means["train/loss"] = _weighted(sums, totals, self._loss_weights())
+            means["train/loss"] = self.loss.mean(sums, totals)
         for name, value in means.items():
             self.log(name, value, prog_bar=name == "train/loss", sync_dist=True, reduce_fx="sum")
         tokens = sum(part.trees.num_tokens for part in batch.micro_batches if part.records)
@@ -451,56 +387,24 @@ class ProcessRewardTask(L.LightningModule):
 
     def _evaluate(self, batch: MicroBatch, part: str) -> ReadLogits:
         reads = self._reads(batch, self.reward_model.step_logits(self(batch).columns))
-        if batch.records:
-            self._count(reads, batch, part)
-        return reads
-
-    def _count(self, reads: ReadLogits, batch: MicroBatch, part: str) -> None:
-        """Add the steps of whole chains, in place, to the metrics: NaN where there is no read."""
+        assert self.meters is not None
         probabilities = reads.logits[:, self._reward_column].sigmoid()
         for position, record in enumerate(reads.records):
-            chain = self._data.labeled(part)[record].chain
             chosen = reads.chain == position
-            scored = torch.full((len(chain.completions),), torch.nan)
-            scored[reads.step[chosen]] = probabilities[chosen]
-            self._count_chain(chain, scored)
+            chain = self._data.labeled(part)[record].chain
+            self.meters.count(chain, reads.step[chosen], probabilities[chosen])
+        return reads
 
-    def _count_chain(self, chain: Chain, probabilities: Tensor) -> None:
-        objective = self.spec.reward_objective
-        known = chain.labels.get(objective, (None,) * len(chain.completions))
-        labels = torch.tensor([torch.nan if label is None else label for label in known])
-        first_error = chain.first_error(objective)
-        coded = torch.tensor([UNDECIDED if first_error is None else first_error])
-        for key in self._metric_keys(chain.source):
-            metric: Any = self.metrics[key]
-            metric.update(probabilities, labels, torch.zeros_like(labels).long(), coded)
+    def _start_meters(self, part: str) -> None:
+        sources = [item.chain.source for item in self._data.labeled(part)]
+        self.meters = StepMeters(self.spec.reward_objective, sources).to(self.device)
 
-    def _metric_keys(self, source: str) -> list[str]:
-        keys = ("all", _metric_name(source))
-        return [key for key in keys if key in self.metrics]
-
-    def _reset_metrics(self, part: str) -> None:
-        """Make one metric for all and, with several sources, one per source, alike on all ranks."""
-        sources = sorted({item.chain.source for item in self._data.labeled(part)})
-        names = ["all"]
-        if len(sources) > 1:
-            names += [_metric_name(source) for source in sources]
-        metrics = {name: ProcessMetrics() for name in names}
-        self.metrics = torch.nn.ModuleDict(metrics).to(self.device)
-
-    def _log_metrics(self, part: str, prefix: str) -> None:
-        for name, metric in self.metrics.items():
-            values = metric.compute()  # type: ignore[operator]
-            where = prefix if name == "all" else f"{prefix}/{name.removeprefix('source:')}"
-            for key, value in values.items():
-                shown = key in ("step_auroc", "processbench_f1") and name == "all"
-                self.log(f"{where}/{key}", value, prog_bar=shown, rank_zero_only=True)
-        self.metrics = torch.nn.ModuleDict()
-
-
-def _metric_name(source: str) -> str:
-    """Return a module name for a source; module names cannot hold dots."""
-    return f"source:{source}".replace(".", "_")
+    def _log_meters(self, prefix: str) -> None:
+        assert self.meters is not None
+        for name, value in self.meters.values().items():
+            shown = name in ("step_auroc", "processbench_f1")
+            self.log(f"{prefix}/{name}", value, prog_bar=shown, rank_zero_only=True)
+        self.meters = None
 
 
 def _checkpoint_activations(stock: Any) -> None:
@@ -514,17 +418,6 @@ def _frozen(weight: torch.nn.Parameter | None) -> torch.nn.Parameter | None:
     if weight is not None:
         weight.requires_grad_(False)
     return weight
-
-
-def _column(targets: StepLabels, index: int) -> StepTargets:
-    return StepTargets(targets.labels[:, index], targets.chain, targets.step)
-
-
-def _weighted(
-    sums: dict[str, Tensor], totals: dict[str, Tensor], weights: dict[str, float]
-) -> Tensor:
-    parts = [weights[name] * total / totals[name].clamp(min=1e-8) for name, total in sums.items()]
-    return torch.stack(parts).sum()
 
 
 def _aggregation(value: str | dict[str, Any]) -> StepAggregation:

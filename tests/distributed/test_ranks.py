@@ -91,7 +91,7 @@ def test_test_on_two_ranks_holds_each_record_once(run_dir: Path) -> None:
     write_data(run_dir)
     fit(run_dir)
     saved = ("--config", "run/config.yaml", "--ckpt_path", "run/checkpoints/best.ckpt")
-    small = ("--data.init_args.max_tokens", "32")
+    small = ("--data.init_args.max_tokens", "64")
     for command in ("test", "predict"):
         prm(command, *saved, "--results", "one")
         overlay = ("--config", str(OVERLAYS / "ddp.yaml"))

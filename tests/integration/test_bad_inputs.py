@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.refusals import Case, refuse
+from tests.integration import test_bad_inputs_fit as fit
+from tests.integration import test_bad_inputs_score as score
+from tests.refusals import Case, documented_errors, refuse
 
 GOOD: dict[str, Any] = {
     "prompt": "2 + 3 * 4 = ?",
@@ -457,4 +459,10 @@ def test_bad_data_is_one_clear_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    print(case.name, "=>", refuse(case, run_dir, monkeypatch, capsys))
+    refuse(case, run_dir, monkeypatch, capsys)
+
+
+def test_every_documented_error_is_tried() -> None:
+    tried = {case.name for case in (*CASES, *fit.RUNS, *score.CASES)}
+    assert documented_errors().keys() <= tried | fit.CONFIGURATIONS.keys() | fit.ARRANGED.keys()
+    assert len(documented_errors()) > 40

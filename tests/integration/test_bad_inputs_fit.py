@@ -1,16 +1,21 @@
-"""Bad input to `prm fit | test | predict`: refused with one clear line before anything is written."""
+"""Bad input to `prm fit | test | predict`: one clear line before anything is written."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
+from prm.cli.main import main
+from prm.errors import OutputError
+from prm.training import snapshot
 from tests.refusals import Case, refuse
 from tests.runs import LLAMA, fit, source, write_arithmetic, write_config, write_data
 from tests.tiny_models import tiny_backbone, tiny_tokenizer
@@ -54,9 +59,9 @@ def lora(**options: Any) -> dict[str, Any]:
     return {"lora": {"class_path": "prm.models.lora.LoRA", "init_args": options}}
 
 
-def train_on(rows: list[dict[str, Any]]) -> Callable[[Path], None]:
+def train_on(rows: list[dict[str, Any]]) -> Callable[[Path], object]:
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    return lambda folder: (folder / "train.jsonl").write_text(text, encoding="utf-8")  # type: ignore[func-returns-value]
+    return lambda folder: (folder / "train.jsonl").write_text(text, encoding="utf-8")
 
 
 def save_backbone(folder: Path, tokenizer: bool = True, family: str = "qwen2") -> None:
@@ -74,10 +79,7 @@ def without_weights(folder: Path) -> None:
 CORRECT = {"prompt": "1 + 1?", "completions": ["2", "so 2"], "labels": [1, 1]}
 
 CONFIGURATIONS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
-    "an unknown task": (
-        {"model": {}, "seed_everything": 0, "model_class": 1},
-        ("model_class",),
-    ),
+    "an option that does not exist": ({"epochs": 3}, ("'epochs'",)),
     "an unknown backbone class": (
         {"model": {"backbone": {"class_path": "FromScrach"}}},
         ("--backbone: there is no class FromScrach", "Did you mean FromScratch?"),
@@ -90,7 +92,7 @@ CONFIGURATIONS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
         {"data": {"train": [source("absent.jsonl")]}},
         ("there is no file absent.jsonl",),
     ),
-    "no test data in fit's validation": (
+    "validation data that are missing": (
         {"data": {"validation": [source("absent.jsonl")]}},
         ("there is no file absent.jsonl",),
     ),
@@ -114,11 +116,11 @@ CONFIGURATIONS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     ),
     "a budget below a chain": (
         {"data": {"max_tokens": 8}},
-        ("does not fit a micro-batch", "at most 8 tokens", "max_tokens"),
+        ("train.jsonl:1, row", "does not fit a micro-batch", "at most 8 tokens (max_tokens)"),
     ),
     "a length that drops every chain": (
         {"model": {"max_length": 4}},
-        ("no chain is left for train", "12 chains read"),
+        ("no chain is left for train", "12 chains read", "train.jsonl:1", "max_length 4"),
     ),
     "a chain that is too long, with on_too_long error": (
         {"model": {"max_length": 40, "on_too_long": "error"}},
@@ -128,7 +130,7 @@ CONFIGURATIONS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
         {"model": {"template": {"style": "chat"}}},
         ("'chat' needs a tokenizer with a chat template",),
     ),
-    "a step marker of several tokens": (
+    "a step marker that is empty": (
         {"model": {"step_format": {"marker": ""}}},
         ("step marker ''",),
     ),
@@ -139,11 +141,11 @@ CONFIGURATIONS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     "a warmup below 0": ({"model": {"schedule": {"warmup": -1}}}, ("schedule is wrong", "-1")),
     "an accelerator that is missing": (
         {"trainer": {"accelerator": "tpu"}},
-        ("accelerator", "tpu"),
+        ("the trainer cannot be built", "torch_xla"),
     ),
     "more devices than there are": (
         {"trainer": {"accelerator": "cuda", "devices": 64}},
-        ("cuda",),
+        ("the trainer cannot be built", "accelerator"),
     ),
     "a hub model without a network": (
         {"model": pretrained(path="nobody/no-such-model")},
@@ -160,7 +162,7 @@ ARRANGED: dict[str, tuple[Mapping[str, Any], Callable[[Path], Any], tuple[str, .
     "a model folder without tokenizer": (
         {"model": pretrained()},
         lambda folder: save_backbone(folder, tokenizer=False),
-        ("mine", "tokenizer"),
+        ("mine: no tokenizer files",),
     ),
     "a model folder without weights": (
         {"model": pretrained()},
@@ -172,7 +174,7 @@ ARRANGED: dict[str, tuple[Mapping[str, Any], Callable[[Path], Any], tuple[str, .
         lambda folder: save_backbone(folder, family="bert"),
         ("BertModel lets tokens see later tokens", "causal decoder"),
     ),
-    "a training row without labels for its steps": (
+    "a training row with a label too few": (
         {},
         train_on([CORRECT, CORRECT | {"labels": [1]}]),
         ("train.jsonl:2", "expected 2 labels, one per step, got 1"),
@@ -187,7 +189,7 @@ def test_a_bad_configuration_is_one_clear_line(
     changes, says = CONFIGURATIONS[name]
     write_data(run_dir, 12, 5)
     write_config(run_dir, **changes)
-    print(name, "=>", refuse(Case(name, FIT, says), run_dir, monkeypatch, capsys))
+    refuse(Case(name, FIT, says), run_dir, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("name", ARRANGED)
@@ -198,7 +200,7 @@ def test_bad_training_files_are_one_clear_line(
     write_data(run_dir, 12, 5)
     arrange(run_dir)
     write_config(run_dir, **changes)
-    print(name, "=>", refuse(Case(name, FIT, says), run_dir, monkeypatch, capsys))
+    refuse(Case(name, FIT, says), run_dir, monkeypatch, capsys)
 
 
 def cut_checkpoint(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -270,7 +272,12 @@ RUNS = [
         ("there are no sources for predict", "data.predict"),
         arrange=other_config(data={"predict": []}),
     ),
-    Case("a run folder below a file", FIT, ("file: the run folder cannot be written", "file/run"), arrange=unwritable),
+    Case(
+        "a run folder below a file",
+        FIT,
+        ("file: the run folder cannot be written", "file/run"),
+        arrange=unwritable,
+    ),
 ]
 
 
@@ -284,4 +291,26 @@ def test_a_bad_run_or_checkpoint_is_one_clear_line(
 ) -> None:
     shutil.copytree(finished, run_dir, dirs_exist_ok=True)
     write_config(run_dir)
-    print(case.name, "=>", refuse(case, run_dir, monkeypatch, capsys))
+    refuse(case, run_dir, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    "broken", ["prm.training.run_files.atomic_file", "prm.models.checkpoint.save"]
+)
+def test_a_disk_that_fills_up_while_training(
+    broken: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was written before stays whole; there is no half-written checkpoint or model."""
+
+    def full(*_arguments: Any, **_options: Any) -> NoReturn:
+        raise OutputError("cannot write", got=os.strerror(errno.ENOSPC), where="run")
+
+    write_data(run_dir, 12, 5)
+    write_config(run_dir)
+    monkeypatch.setattr(broken, full)
+    assert main(FIT.split()) == 2
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert last_line == "error: run: cannot write: got No space left on device"
+    assert not (run_dir / "run" / "model").exists()
+    for path in (run_dir / "run").rglob("*.ckpt"):
+        snapshot.read(path)

@@ -131,4 +131,4 @@ def test_check_with_a_missing_tokenizer_is_one_line(
 ) -> None:
     arguments = ["data", "check", "--path", train, *FORMAT, "--tokenizer", str(tmp_path / "no")]
     assert main(arguments) == 2
-    assert "the tokenizer cannot be loaded" in capsys.readouterr().err
+    assert "cannot load the tokenizer: got there is no such folder" in capsys.readouterr().err

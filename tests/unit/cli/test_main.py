@@ -163,7 +163,7 @@ def test_closed_pipe_ends_quietly() -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--count=x"], "--count: expected a int, got x"),
+        (["--count=x"], "--count: expected an int, got x"),
         (["--cou=1"], "unrecognized arguments: --cou=1"),
         (["--coumt=1"], "Did you mean --count?"),
         ([], "the following arguments are required: count"),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from prm.aggregation.steps import SoftMin
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.readers import ChainSource
-from prm.errors import ConfigError, DataError, ModelError, OutputError
+from prm.errors import ConfigError, DataError, OutputError
 from prm.models.backbone import FromScratch
 from prm.models.reward_model import ProcessRewardModel
 from prm.records import Chain
