@@ -202,7 +202,7 @@ def _broken_json(error: json.JSONDecodeError, length: int, where: str) -> DataEr
     cut_off = error.pos >= length or error.msg.startswith("Unterminated string")
     return DataError(
         "the JSON ends in the middle" if cut_off else "this is not JSON",
-        got=f"{error.msg} at column {error.colno}",
+        got=f"{error.msg.removesuffix(' at')} at column {error.colno}",
         where=where,
         fix="Was the download or the writing interrupted?" if cut_off else None,
     )
