@@ -90,11 +90,11 @@ class Chain:
             object.__setattr__(self, name, value)
 
     def first_error(self, objective: str = CORRECTNESS, threshold: float = 0.5) -> int | None:
-        """Return the 0-based index of the first step labelled below `threshold`.
+        """Return the 0-based index of the first step labeled below `threshold`.
 
         Returns:
-            The index; -1 if every step is labelled and none is below; `None` if the labels do not
-            decide it (no labels, or an unlabelled step comes before any labelled error).
+            The index; -1 if every step is labeled and none is below; `None` if the labels do not
+            decide it (no labels, or an unlabeled step comes before any labeled error).
         """
         values = self.labels.get(objective)
         if values is None:
@@ -107,7 +107,7 @@ class Chain:
         return -1
 
     def to_row(self) -> dict[str, Any]:
-        """Return the canonical JSON row: `labels` is a list when only correctness is labelled."""
+        """Return the canonical JSON row: `labels` is a list when only correctness is labeled."""
         labels: Any = {name: list(values) for name, values in self.labels.items()}
         if set(labels) == {CORRECTNESS}:
             labels = labels[CORRECTNESS]

@@ -1,4 +1,4 @@
-"""`prm data`: check, convert and decontaminate labelled chains."""
+"""`prm data`: check, convert and decontaminate labeled chains."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ all_formats()  # so that every format can be named by its class alone
 
 
 def check(
-    path: str,
+    input: str,
     format: Format | None = None,
     split: str | None = None,
     limit: int | None = None,
@@ -41,14 +41,14 @@ def check(
     max_length: int | None = None,
     output: str | None = None,
 ) -> int:
-    """Find what is wrong in labelled chains before anything is trained on them.
+    """Find what is wrong in labeled chains before anything is trained on them.
 
     Looks for rows that cannot be read, empty steps, duplicates and conflicting labels, separators
     and special tokens inside texts, double BOS, chains that truncation would cut or empty, labels
     that lean on position or length, and problems shared with evaluation sets.
 
     Args:
-        path: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
+        input: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
         format: What the rows look like; by default prompt, completions, labels.
         split: Split of a Hugging Face or saved dataset.
         limit: Largest number of chains to look at.
@@ -63,7 +63,7 @@ def check(
         1 if there is an error among the findings, else 0.
     """
     count_tokens, max_length, rules = _token_checks(tokenizer, max_length)
-    source = ChainSource(path, format or HFStepwise(), None, split, limit, streaming)
+    source = ChainSource(input, format or HFStepwise(), None, split, limit, streaming)
     with _progress("checking", "rows") as tracked:
         report = check_chains(
             tracked(source.results()),
@@ -72,14 +72,14 @@ def check(
             evaluation_chains=_evaluation_chains(against, against_format),
             rules=rules,
         )
-    _print_report(report, path)
+    _print_report(report, input)
     if output:
-        _write_json(output, {"path": path, **report.to_json()})
+        _write_json(output, {"input": input, **report.to_json()})
     return int(report.has_errors)
 
 
 def convert(
-    path: str,
+    input: str,
     output: str,
     format: Format | None = None,
     name: str | None = None,
@@ -88,10 +88,10 @@ def convert(
     streaming: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write labelled chains of any format as canonical JSON lines or Parquet.
+    """Write labeled chains of any format as canonical JSON lines or Parquet.
 
     Args:
-        path: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
+        input: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
         output: File to write; its suffix, .jsonl or .parquet, says which kind.
         format: What the rows look like; by default prompt, completions, labels.
         name: Name of the source in the written rows; by default the file's name.
@@ -101,7 +101,7 @@ def convert(
         overwrite: Replace the output if it exists.
     """
     check_output(Path(output), overwrite=overwrite)
-    source = ChainSource(path, format or HFStepwise(), name, split, limit, streaming)
+    source = ChainSource(input, format or HFStepwise(), name, split, limit, streaming)
     with _progress("converting", "chains") as tracked:
         count = write_chains(tracked(source), Path(output), overwrite=overwrite)
     message = f"{count:,} chains written to {output}"
@@ -109,7 +109,7 @@ def convert(
 
 
 def decontaminate(
-    path: str,
+    input: str,
     against: str | list[str],
     output: str,
     format: Format | None = None,
@@ -124,7 +124,7 @@ def decontaminate(
     Problems are compared by normalized text: case, white space and LaTeX layout do not matter.
 
     Args:
-        path: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
+        input: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
         against: Path, or list of paths, of the evaluation sets.
         output: File to write the kept chains to, .jsonl or .parquet.
         format: What the rows look like; by default prompt, completions, labels.
@@ -135,14 +135,14 @@ def decontaminate(
         overwrite: Replace the output if it exists.
     """
     check_output(Path(output), overwrite=overwrite)
-    source = ChainSource(path, format or HFStepwise(), name, split)
+    source = ChainSource(input, format or HFStepwise(), name, split)
     index = ProblemIndex.of(_evaluation_chains(against, against_format))
     removed = Decontamination()
     with _progress("comparing", "chains") as tracked:
         kept = without_overlap(tracked(source), index, removed)
         write_chains(kept, Path(output), overwrite=overwrite)
     if report:
-        _write_json(report, {"path": path, "against": against, **removed.to_json()})
+        _write_json(report, {"input": input, "against": against, **removed.to_json()})
     _print_removed(removed, output)
 
 

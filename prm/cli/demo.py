@@ -41,7 +41,7 @@ def main() -> int:
         console.rule(f"[bold]{number}. {title}")
         step()
     console.rule("[bold]Where everything lies")
-    console.print(_places(), highlight=False)
+    console.print(_places(), highlight=False, soft_wrap=True)
     console.print(f"Done in {time.monotonic() - started:.0f} seconds.", highlight=False)
     return 0
 
@@ -77,7 +77,8 @@ def _control() -> None:
 
 def _test_words(run: Path) -> Sequence[str]:
     checkpoint = run / "checkpoints" / "last.ckpt"
-    return ("test", "--config", str(run / "config.yaml"), "--ckpt_path", str(checkpoint))
+    config = str(run / "config.yaml")
+    return ("test", "--config", config, "--ckpt_path", str(checkpoint), "--verbose", "false")
 
 
 def _show(console: Console) -> None:

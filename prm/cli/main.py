@@ -41,7 +41,7 @@ USE = {
 }
 
 DATA = {
-    "data check": Command("prm.cli.data:check", "find what is wrong in labelled data"),
+    "data check": Command("prm.cli.data:check", "find what is wrong in labeled data"),
     "data convert": Command("prm.cli.data:convert", "write any source format as canonical rows"),
     "data decontaminate": Command(
         "prm.cli.data:decontaminate", "remove problems that an evaluation set contains"

@@ -28,7 +28,7 @@ class StepLabels:
     """Labels of the reads of some chains.
 
     Args:
-        labels: Probability in [0, 1], NaN where unlabelled, shape `[read, objective]`, float32.
+        labels: Probability in [0, 1], NaN where unlabeled, shape `[read, objective]`, float32.
         chain: Index of the chain among these chains, shape `[read]`.
         step: Index of the step in its chain, shape `[read]`.
         num_tokens: Tokens of the step, marker included, shape `[read]`.

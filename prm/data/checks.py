@@ -193,7 +193,7 @@ class Overlap:
 
 
 def _contradict(first: Mapping[str, StepLabels], second: Mapping[str, StepLabels]) -> bool:
-    """Tell whether two labellings of the same steps differ where both have a label."""
+    """Tell whether two labelings of the same steps differ where both have a label."""
     return any(
         a is not None and b is not None and a != b
         for objective in first.keys() & second.keys()

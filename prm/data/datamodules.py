@@ -1,4 +1,4 @@
-"""`ChainDataModule`: sources of labelled chains in, packed batches out."""
+"""`ChainDataModule`: sources of labeled chains in, packed batches out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Task(Protocol):
 
 
 class ChainDataModule(L.LightningDataModule):
-    """Labelled chains for training, validation, test and prediction.
+    """Labeled chains for training, validation, test and prediction.
 
     Args:
         train: Sources to train on.
@@ -45,7 +45,7 @@ class ChainDataModule(L.LightningDataModule):
         test_share: Share of the training problems that is held out for test when `test` is not
             given.
         decontaminate_against: Sources whose problems are taken out of the training chains.
-        shuffle_labels: Control experiment: permute the labels over all labelled training steps. A
+        shuffle_labels: Control experiment: permute the labels over all labeled training steps. A
             sound pipeline then scores at chance.
         seed: Seed of the split and of the order.
         num_workers: Processes that pack batches ahead; 0 packs in the training process.

@@ -14,7 +14,7 @@ _RARE_CLASS = 0.01
 
 
 class PositionBalance:
-    """How many steps are labelled, and how many of them are wrong, at each position of a chain."""
+    """How many steps are labeled, and how many of them are wrong, at each position of a chain."""
 
     def __init__(self) -> None:
         self._labels: dict[tuple[str, int], array[float]] = defaultdict(lambda: array("d"))
@@ -68,7 +68,7 @@ class LengthCorrelation:
         self._labels: dict[str, array[float]] = defaultdict(lambda: array("d"))
 
     def see(self, chain: Chain) -> None:
-        """Collect the lengths and labels of a chain's labelled steps."""
+        """Collect the lengths and labels of a chain's labeled steps."""
         for objective, labels in chain.labels.items():
             for step, label in zip(chain.completions, labels, strict=True):
                 if label is not None:

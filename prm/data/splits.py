@@ -36,7 +36,7 @@ def split_by_group(
 
 
 def shuffled_labels(chains: Sequence[Chain], seed: int) -> list[Chain]:
-    """Permute the labels of each objective over all labelled steps of all chains."""
+    """Permute the labels of each objective over all labeled steps of all chains."""
     generator = random.Random(seed)
     pools: dict[str, list[float]] = {}
     for chain in chains:

@@ -87,7 +87,7 @@ class Truncation:
         self._max_length = max_length
         limit = f"at {max_length} tokens"
         self._cut = Tally("truncated", "warning", f"chains that lose steps {limit}")
-        self._emptied = Tally("emptied", "error", f"chains with no labelled step left {limit}")
+        self._emptied = Tally("emptied", "error", f"chains with no labeled step left {limit}")
         self._unusable = Tally("not_tokenizable", "error", "chains that become no tokens")
 
     def see(self, chain: Chain) -> None:
@@ -102,10 +102,10 @@ class Truncation:
         if kept == len(num_step):
             return
         detail = f"{num_prompt} + {sum(num_step)} tokens, {kept} of {len(num_step)} steps fit"
-        labelled = [
+        labeled = [
             any(label is not None for label in labels[:kept]) for labels in chain.labels.values()
         ]
-        has_use = any(labelled) if chain.labels else kept > 0
+        has_use = any(labeled) if chain.labels else kept > 0
         (self._cut if has_use else self._emptied).add(chain, detail)
 
     def findings(self) -> list[Finding]:

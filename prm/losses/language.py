@@ -22,7 +22,7 @@ class LanguageModelLoss:
 
     Args:
         loss_weight: Factor of the mean loss per token, above 0.
-        tokens: `correct_steps`: tokens of steps whose reward objective is labelled at least 0.5.
+        tokens: `correct_steps`: tokens of steps whose reward objective is labeled at least 0.5.
             `all_steps`: tokens of every step, right or wrong.
 
     Source: Yang et al. 2024, "Regularizing Hidden States Enables Learning Generalizable Reward
@@ -44,7 +44,7 @@ class LanguageModelLoss:
         self.tokens = tokens
 
     def selected_reads(self, labels: Tensor) -> Tensor:
-        """Return which steps count, shape `[read]`, bool, from their labels (NaN: unlabelled)."""
+        """Return which steps count, shape `[read]`, bool, from their labels (NaN: unlabeled)."""
         return labels >= 0.5 if self.tokens == "correct_steps" else torch.ones_like(labels).bool()
 
 

@@ -3,11 +3,11 @@ r"""Losses of process reward models: step labels against what a head says at the
 A loss is two pure pieces over the reads of any number of chains, so that the sum over micro-batches
 and ranks equals the whole optimizer batch:
 
-- `weights(targets)`: how much each read counts, from labels alone (0 where unlabelled);
+- `weights(targets)`: how much each read counts, from labels alone (0 where unlabeled);
 - `per_step(columns, targets)`: the loss of each read, from the head's output columns.
 
 The loss of an optimizer batch is `sum(weights * per_step) / sum(weights)`, both sums over the whole
-batch; it is 0 when nothing is labelled. All losses are finite for any finite input (tested at 1e4)
+batch; it is 0 when nothing is labeled. All losses are finite for any finite input (tested at 1e4)
 and are computed in float32.
 """
 
@@ -30,7 +30,7 @@ class StepTargets:
     """Labels of one objective at the reads of a batch; all fields have shape `[read]`.
 
     Args:
-        labels: Probability in [0, 1] that the step is correct; NaN where unlabelled. float32.
+        labels: Probability in [0, 1] that the step is correct; NaN where unlabeled. float32.
         chain: Which chain of the batch a read belongs to; reads of a chain are adjacent. int64.
         step: 0-based index of the step in its chain. int64.
     """
@@ -49,8 +49,8 @@ class ProcessLoss:
     """Base of the process losses.
 
     Args:
-        step_weighting: `step`: every labelled step counts the same. `chain`: every chain counts the
-            same, shared evenly by its labelled steps.
+        step_weighting: `step`: every labeled step counts the same. `chain`: every chain counts the
+            same, shared evenly by its labeled steps.
         error_weight: How much a wrong step (label 0) counts relative to a correct one; a soft label
             is weighted in between. `balanced` makes both classes count the same over the training
             set: the ratio of correct to wrong labels is filled in before training.
@@ -96,7 +96,7 @@ class ProcessLoss:
         self.error_weight = correct / wrong
 
     def weights(self, targets: StepTargets) -> Tensor:
-        """Return how much each read counts, shape `[read]`, 0 where unlabelled."""
+        """Return how much each read counts, shape `[read]`, 0 where unlabeled."""
         if self.error_weight == "balanced":
             raise ConfigError(
                 "error_weight 'balanced' was not fitted", fix="Call fit_balance before training"
@@ -109,7 +109,7 @@ class ProcessLoss:
         return weights
 
     def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
-        """Return the loss of each read, shape `[read]`; unlabelled reads may hold any number.
+        """Return the loss of each read, shape `[read]`; unlabeled reads may hold any number.
 
         Args:
             columns: Head output, shape `[read, column]`, float32.
@@ -118,7 +118,7 @@ class ProcessLoss:
         raise NotImplementedError
 
     def sum(self, columns: Tensor, targets: StepTargets) -> Tensor:
-        """Return `sum(weights * per_step)`, a scalar; exactly 0 (with gradient 0) if unlabelled."""
+        """Return `sum(weights * per_step)`, a scalar; exactly 0 (with gradient 0) if unlabeled."""
         columns = torch.where(targets.labeled[:, None], columns.float(), 0.0)
         losses = self.per_step(columns, targets)
         weights = self.weights(targets)

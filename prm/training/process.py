@@ -53,7 +53,7 @@ class ReadLogits:
 
 
 class ProcessRewardTask(L.LightningModule):
-    """Trains a `ProcessRewardModel` on labelled chains.
+    """Trains a `ProcessRewardModel` on labeled chains.
 
     One call of `training_step` is one optimizer step: the micro-batches of the batch are run one
     after the other, their losses divided by the labels of the whole batch over all ranks. The same

@@ -25,9 +25,9 @@ GOOD: dict[str, Any] = {
 }
 LINE = json.dumps(GOOD) + "\n"
 CSV = 'question,steps\n2 + 3?,"[""2 + 3 = 5""]"\n'
-CONVERT = "data convert --path rows.jsonl --output out.jsonl"
+CONVERT = "data convert --input rows.jsonl --output out.jsonl"
 COLUMNS = (
-    "data convert --path rows.csv --output out.jsonl --format Columns "
+    "data convert --input rows.csv --output out.jsonl --format Columns "
     "--format.prompt question --format.completions steps"
 )
 
@@ -114,7 +114,7 @@ FILES = [
     ),
     Case(
         "a gzip file that is cut off",
-        "data convert --path rows.jsonl.gz --output out.jsonl",
+        "data convert --input rows.jsonl.gz --output out.jsonl",
         ("rows.jsonl.gz: the gzip file is cut off", "interrupted"),
         {"rows.jsonl.gz": gzip.compress(LINE.encode() * 100, mtime=0)[:-20]},
     ),
@@ -146,13 +146,13 @@ FILES = [
     ),
     Case(
         "a folder without data",
-        "data convert --path mine --output out.jsonl",
+        "data convert --input mine --output out.jsonl",
         ("mine: the folder holds no data file", ".jsonl"),
         {"mine/notes.txt": "nothing"},
     ),
     Case(
         "a pattern that no file matches",
-        "data convert --path *.jsonl --output out.jsonl",
+        "data convert --input *.jsonl --output out.jsonl",
         ("no file matches the pattern", "*.jsonl"),
     ),
     Case(
@@ -193,30 +193,30 @@ FILES = [
     ),
     Case(
         "a Parquet file that is cut off",
-        "data convert --path rows.parquet --output out.jsonl",
+        "data convert --input rows.parquet --output out.jsonl",
         ("rows.parquet: the Parquet file is cut off or damaged",),
         {"rows.parquet": parquet()[:-30]},
     ),
     Case(
         "a Parquet file with damaged pages",
-        "data convert --path rows.parquet --output out.jsonl",
+        "data convert --input rows.parquet --output out.jsonl",
         ("rows.parquet: the Parquet file is cut off or damaged",),
         {"rows.parquet": damaged(parquet())},
     ),
     Case(
         "a saved dataset without its data",
-        "data convert --path saved --output out.jsonl",
+        "data convert --input saved --output out.jsonl",
         ("saved: the saved dataset cannot be read",),
         {"saved/dataset_info.json": "{}"},
     ),
     Case(
         "a dataset name without a network",
-        "data convert --path nobody/no-such-dataset --output out.jsonl",
+        "data convert --input nobody/no-such-dataset --output out.jsonl",
         ("there is no file 'nobody/no-such-dataset'", "network"),
     ),
     Case(
         "a download that is interrupted",
-        "data convert --path some/dataset --output out.jsonl --streaming --split train",
+        "data convert --input some/dataset --output out.jsonl --streaming --split train",
         ("some/dataset[train]: reading stopped after 1 rows", "connection reset by peer"),
         arrange=lost_connection,
     ),
@@ -326,19 +326,19 @@ OUTPUTS = [
     ),
     Case(
         "an output of an unknown kind",
-        "data convert --path rows.jsonl --output out.xlsx",
+        "data convert --input rows.jsonl --output out.xlsx",
         (".jsonl or .parquet", "got out.xlsx"),
         {"rows.jsonl": LINE},
     ),
     Case(
         "an output below a file",
-        "data convert --path rows.jsonl --output rows.jsonl/out.jsonl",
+        "data convert --input rows.jsonl --output rows.jsonl/out.jsonl",
         ("rows.jsonl/out.jsonl: cannot write",),
         {"rows.jsonl": LINE},
     ),
     Case(
         "an output in a read-only folder",
-        "data convert --path rows.jsonl --output closed/out.jsonl",
+        "data convert --input rows.jsonl --output closed/out.jsonl",
         ("closed/out.jsonl: cannot write", "Read-only file system"),
         {"rows.jsonl": LINE},
         read_only,
@@ -352,20 +352,20 @@ OUTPUTS = [
     ),
     Case(
         "a full disk while Parquet is written",
-        "data convert --path rows.jsonl --output new/out.parquet",
+        "data convert --input rows.jsonl --output new/out.parquet",
         ("new/out.parquet: cannot write", "No space left on device"),
         {"rows.jsonl": LINE},
         full_disk,
     ),
     Case(
         "a wrong row behind a new output folder",
-        "data convert --path rows.jsonl --output new/folder/out.jsonl",
+        "data convert --input rows.jsonl --output new/folder/out.jsonl",
         ("rows.jsonl:2", "label 1"),
         {"rows.jsonl": LINE + line(labels=[1, 7])},
     ),
     Case(
         "conversations and texts in one Parquet file",
-        "data convert --path rows.jsonl --output out.parquet",
+        "data convert --input rows.jsonl --output out.parquet",
         ("cannot share a Parquet column", "JSON lines"),
         {"rows.jsonl": LINE + line(prompt=[{"role": "user", "content": "?"}])},
     ),
@@ -379,49 +379,49 @@ COMMANDS = [
     ),
     Case(
         "an option with a typo",
-        "data convert --path rows.jsonl --outptu out.jsonl",
+        "data convert --input rows.jsonl --outptu out.jsonl",
         ("--outptu", "Did you mean --output?"),
         {"rows.jsonl": LINE},
     ),
     Case(
         "a required option that is missing",
-        "data convert --path rows.jsonl",
+        "data convert --input rows.jsonl",
         ("output",),
         {"rows.jsonl": LINE},
     ),
     Case(
         "an option of the wrong type",
-        "data check --path rows.jsonl --limit many",
+        "data check --input rows.jsonl --limit many",
         ("--limit", "int", "many"),
         {"rows.jsonl": LINE},
     ),
     Case(
         "a length without a tokenizer",
-        "data check --path rows.jsonl --max_length 100",
+        "data check --input rows.jsonl --max_length 100",
         ("max_length", "--tokenizer"),
         {"rows.jsonl": LINE},
     ),
     Case(
         "a tokenizer that is missing",
-        "data check --path rows.jsonl --tokenizer mine",
+        "data check --input rows.jsonl --tokenizer mine",
         ("mine: cannot load the tokenizer",),
         {"rows.jsonl": LINE, "mine/notes.txt": ""},
     ),
     Case(
         "a report that cannot be written",
-        "data check --path rows.jsonl --output rows.jsonl/report.json",
+        "data check --input rows.jsonl --output rows.jsonl/report.json",
         ("rows.jsonl/report.json: cannot write",),
         {"rows.jsonl": LINE},
     ),
     Case(
         "an evaluation set that is missing",
-        "data decontaminate --path rows.jsonl --against test.jsonl --output out.jsonl",
+        "data decontaminate --input rows.jsonl --against test.jsonl --output out.jsonl",
         ("there is no file test.jsonl",),
         {"rows.jsonl": LINE},
     ),
     Case(
         "nothing left after decontamination",
-        "data decontaminate --path rows.jsonl --against rows.jsonl --output out.jsonl "
+        "data decontaminate --input rows.jsonl --against rows.jsonl --output out.jsonl "
         "--against_format HFStepwise",
         ("no chain to write",),
         {"rows.jsonl": LINE},

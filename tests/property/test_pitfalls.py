@@ -73,14 +73,14 @@ def test_p19_the_update_does_not_depend_on_the_token_budget(
             torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_p7_p52_what_is_unlabelled_never_reaches_the_gradient(model: ProcessRewardModel) -> None:
+def test_p7_p52_what_is_unlabeled_never_reaches_the_gradient(model: ProcessRewardModel) -> None:
     """A chain cut after its first error trains as the chain whose later steps have no label."""
     chain = CHAINS[4]
     labels: list[float | None] = [1, 0, None, None]
-    unlabelled = Chain(chain.prompt, chain.completions, labels)
+    unlabeled = Chain(chain.prompt, chain.completions, labels)
     cut = Chain(chain.prompt, chain.completions[:2], labels[:2])
     for loss in (BCE(), QValueRanking()):
-        value, gradients = loss_and_gradient(model, loss, [unlabelled], 1000)
+        value, gradients = loss_and_gradient(model, loss, [unlabeled], 1000)
         expected, wanted = loss_and_gradient(model, loss, [cut], 1000)
         assert value == pytest.approx(expected, rel=1e-5)
         for a, b in zip(gradients, wanted, strict=True):

@@ -1,4 +1,4 @@
-"""Formats of labelled chains, one file per source.
+"""Formats of labeled chains, one file per source.
 
 There is no registry: the files of this folder are the list. A new format is one more file with a
 subclass of `Format`, and is found by its class name or its file name.

@@ -77,7 +77,7 @@ def wrong_field(name: str, expected: str, got: object, origin: str) -> DataError
 
 
 def first_error_labels(num_steps: int, first_error: int | None) -> list[float | None]:
-    """Return the labels that a first error implies: right before it, unlabelled after it.
+    """Return the labels that a first error implies: right before it, unlabeled after it.
 
     Args:
         num_steps: Number of steps of the chain.

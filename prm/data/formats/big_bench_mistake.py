@@ -19,7 +19,7 @@ from prm.records import Chain
 class BigBenchMistake(Format):
     """Rows with `input`, `steps` and `mistake_index` (0-based; null where there is no mistake).
 
-    Steps after the mistake are unlabelled. `target` and `answer` are kept in the metadata.
+    Steps after the mistake are unlabeled. `target` and `answer` are kept in the metadata.
 
     Example:
         >>> row = {"input": "2 + 3 * 4 =", "steps": ["2 + 3 = 5", "5 * 4 = 20"], "mistake_index": 0}

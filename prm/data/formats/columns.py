@@ -23,7 +23,7 @@ class Columns(Format):
         completions: Column of the steps: a list, or text that `separator` splits.
         labels: Column of the step labels: a list with true, false, a probability or null.
         first_error: Column of the first wrong step, instead of `labels`. Null, empty, "N/A" or -1
-            say that there is none. Steps after it are unlabelled.
+            say that there is none. Steps after it are unlabeled.
         index_base: Number of the first step in the `first_error` column: 0 or 1.
         separator: What stands between two steps where `completions` is text.
         objectives: Name of a further objective to the column of its step labels.

@@ -29,7 +29,7 @@ class MRBen(Format):
     first wrong step is a number as text, or "N/A" for a right solution. It counts the solution's
     own steps ("Step 3: ..."), not the lines that the file lists: lines without a number belong to
     the step before them and are joined to it, and empty lines are dropped. Steps after the first
-    error are unlabelled.
+    error are unlabeled.
 
     Args:
         out_of_range: What to do with a row whose wrong step cannot be found (there is no such
@@ -77,7 +77,7 @@ class MRBen(Format):
         problem = f"no single step {number} among {len(steps)} steps"
         if self.out_of_range == "error":
             raise wrong_field("Model_Solution_First_Error_Step", "a step", problem, origin)
-        return [None] * len(steps), {ADJUSTED: f"unlabelled: {problem}"}
+        return [None] * len(steps), {ADJUSTED: f"unlabeled: {problem}"}
 
 
 def _first_error_number(row: Mapping[str, Any], origin: str) -> int | None:

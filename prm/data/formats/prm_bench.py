@@ -12,7 +12,7 @@ from prm.records import Chain
 class PRMBench(Format):
     """Rows with `modified_question`, `modified_process` and `error_steps` (1-based).
 
-    Every step is labelled: 0 where an error was injected, 1 elsewhere. Numbers past the end are
+    Every step is labeled: 0 where an error was injected, 1 elsewhere. Numbers past the end are
     clipped to the last step, and the metadata says so. `classification`, the kind of error, is
     kept in the metadata. Never train on it.
 

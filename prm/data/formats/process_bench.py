@@ -20,7 +20,7 @@ class ProcessBench(Format):
     """Rows with `problem`, `steps` and `label` (0-based first error, -1 where there is none).
 
     The subset, which is the first part of the id, names the source: `processbench/gsm8k`. Steps
-    after the first error are unlabelled. `final_answer_correct` and `generator` are kept in
+    after the first error are unlabeled. `final_answer_correct` and `generator` are kept in
     the metadata. Never train on it.
 
     Example:

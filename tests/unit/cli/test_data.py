@@ -36,7 +36,7 @@ def test_check_writes_a_report_and_exits_0(
     tmp_path: Path, train: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "report.json"
-    assert main(["data", "check", "--path", train, *FORMAT, "--output", str(output)]) == 0
+    assert main(["data", "check", "--input", train, *FORMAT, "--output", str(output)]) == 0
     assert "2 chains, 4 steps, 4 labels" in capsys.readouterr().out
     assert json.loads(output.read_text())["num_labels"] == 4
 
@@ -44,7 +44,7 @@ def test_check_writes_a_report_and_exits_0(
 def test_check_exits_1_on_errors(
     train: str, bench: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "check", "--path", train, *FORMAT, "--against", bench]) == 1
+    assert main(["data", "check", "--input", train, *FORMAT, "--against", bench]) == 1
     out = capsys.readouterr().out
     assert "evaluation_overlap" in out
     assert "also in bench" in out
@@ -53,7 +53,7 @@ def test_check_exits_1_on_errors(
 def test_check_collects_wrong_rows(train: str, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = dict(ROWS[0], labels=[1])
     Path(train).write_text("".join(json.dumps(row) + "\n" for row in [wrong, ROWS[1], wrong]))
-    assert main(["data", "check", "--path", train, *FORMAT]) == 1
+    assert main(["data", "check", "--input", train, *FORMAT]) == 1
     out = capsys.readouterr().out
     assert "unreadable_row" in out
     assert f"{train}:3" in out
@@ -62,12 +62,12 @@ def test_check_collects_wrong_rows(train: str, capsys: pytest.CaptureFixture[str
 def test_check_needs_a_tokenizer_for_a_length(
     train: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "check", "--path", train, *FORMAT, "--max_length", "5"]) == 2
+    assert main(["data", "check", "--input", train, *FORMAT, "--max_length", "5"]) == 2
     assert "--tokenizer" in capsys.readouterr().err
 
 
 def test_check_of_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "check", "--path", "no/such/file.jsonl"]) == 2
+    assert main(["data", "check", "--input", "no/such/file.jsonl"]) == 2
     captured = capsys.readouterr()
     assert "no file no/such/file.jsonl" in captured.err + captured.out
 
@@ -75,7 +75,7 @@ def test_check_of_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_convert_writes_canonical_rows(tmp_path: Path, train: str, suffix: str) -> None:
     output = tmp_path / f"out{suffix}"
-    arguments = ["data", "convert", "--path", train, *FORMAT, "--output", str(output)]
+    arguments = ["data", "convert", "--input", train, *FORMAT, "--output", str(output)]
     assert main(arguments) == 0
     chains = ChainSource(str(output), HFStepwise()).load()
     assert [(c.id, c.source, c.labels["correctness"]) for c in chains] == [
@@ -89,7 +89,7 @@ def test_convert_writes_canonical_rows(tmp_path: Path, train: str, suffix: str) 
 def test_convert_stops_at_a_wrong_row_and_writes_nothing(tmp_path: Path, train: str) -> None:
     Path(train).write_text(json.dumps(ROWS[0]) + "\n" + json.dumps(dict(ROWS[1], labels=[7, 1])))
     output = tmp_path / "out.jsonl"
-    assert main(["data", "convert", "--path", train, *FORMAT, "--output", str(output)]) == 2
+    assert main(["data", "convert", "--input", train, *FORMAT, "--output", str(output)]) == 2
     assert not output.exists()
 
 
@@ -98,7 +98,7 @@ def test_decontaminate_removes_and_reports(
 ) -> None:
     output, report = tmp_path / "clean.jsonl", tmp_path / "report.json"
     arguments = ["--output", str(output), "--report", str(report), "--against", bench]
-    assert main(["data", "decontaminate", "--path", train, *FORMAT, *arguments]) == 0
+    assert main(["data", "decontaminate", "--input", train, *FORMAT, *arguments]) == 0
     assert "removed 1 chains about 1 problems" in capsys.readouterr().out
     assert json.loads(report.read_text())["removed_ids"] == ["a"]
     assert [chain.id for chain in ChainSource(str(output), HFStepwise())] == ["b"]
@@ -106,7 +106,7 @@ def test_decontaminate_removes_and_reports(
 
 def test_neutral_has_no_default(train: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["data", "check", "--path", train, "--format", "PRM800KValidation"])
+        main(["data", "check", "--input", train, "--format", "PRM800KValidation"])
     assert "neutral" in capsys.readouterr().err
 
 
@@ -120,7 +120,7 @@ def test_check_with_a_tokenizer_finds_chains_that_do_not_fit(
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     folder = tmp_path / "tokenizer"
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>").save_pretrained(folder)
-    arguments = ["data", "check", "--path", train, *FORMAT, "--tokenizer", str(folder)]
+    arguments = ["data", "check", "--input", train, *FORMAT, "--tokenizer", str(folder)]
     assert main(arguments) == 0
     assert main([*arguments, "--max_length", "6"]) == 1
     assert "5 + 4 tokens, 0 of 2 steps fit" in capsys.readouterr().out
@@ -129,6 +129,6 @@ def test_check_with_a_tokenizer_finds_chains_that_do_not_fit(
 def test_check_with_a_missing_tokenizer_is_one_line(
     tmp_path: Path, train: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["data", "check", "--path", train, *FORMAT, "--tokenizer", str(tmp_path / "no")]
+    arguments = ["data", "check", "--input", train, *FORMAT, "--tokenizer", str(tmp_path / "no")]
     assert main(arguments) == 2
     assert "cannot load the tokenizer: got there is no such folder" in capsys.readouterr().err

@@ -95,7 +95,7 @@ class TestContent:
         assert (finding.severity, finding.count) == ("error", 1)
         assert finding.examples[0].detail == "also in bench"
 
-    def test_unlabelled_and_adjusted_chains_are_counted(self) -> None:
+    def test_unlabeled_and_adjusted_chains_are_counted(self) -> None:
         chains = [Chain("p", ["a"]), Chain("q", ["a"], [1], metadata={ADJUSTED: "clipped"})]
         report = check_chains(chains)
         for kind in ("unlabeled_chain", "adjusted_chain"):
@@ -127,11 +127,11 @@ class TestStatistics:
     def test_one_sided_labels(self) -> None:
         assert kinds(check_chains([Chain("p", ["a"], [1])])) == {"one_sided_labels": "warning"}
 
-    def test_correlation_with_length_is_spearman_over_labelled_steps(self) -> None:
+    def test_correlation_with_length_is_spearman_over_labeled_steps(self) -> None:
         random = np.random.default_rng(0)
         lengths, labels = random.integers(1, 50, 40), random.random(40)
         chains = [
-            Chain(f"p{i}", ["x" * length, "unlabelled"], [label, None])
+            Chain(f"p{i}", ["x" * length, "unlabeled"], [label, None])
             for i, (length, label) in enumerate(zip(lengths, labels, strict=True))
         ]
         finding = found(check_chains(chains), "length_label_correlation")

@@ -154,7 +154,7 @@ class TestPRM800K:
         row = prm800k_row(rated(None), rated(0))
         assert labels_of(PRM800K(neutral="bad").chains(row, "f:1")[0]) == (None, 0.0)
 
-    def test_a_human_step_is_followed_and_unlabelled(self) -> None:
+    def test_a_human_step_is_followed_and_unlabeled(self) -> None:
         row = prm800k_row(rated(-1, chosen=None, human="h"), rated(1))
         chains = PRM800K(neutral="good").chains(row, "f:1")
         assert chains[0].completions == ("h", "t0")
@@ -338,7 +338,7 @@ class TestMRBen:
         }
         assert MRBen().chains(MR_BEN_ROW | change, "f:1")[0].first_error() == -1
 
-    def test_out_of_range_is_unlabelled_and_said(self) -> None:
+    def test_out_of_range_is_unlabeled_and_said(self) -> None:
         row = MR_BEN_ROW | {"Model_Solution_First_Error_Step": "9"}
         chain = MRBen().chains(row, "f:1")[0]
         assert labels_of(chain) == (None,) * 4

@@ -192,7 +192,7 @@ def test_an_empty_batch_is_zero(cls: type[ProcessLoss]) -> None:
 
 @every
 @pytest.mark.parametrize("filling", [NAN, math.inf, -math.inf, 1e4, -1e30])
-def test_p7_what_unlabelled_reads_say_never_matters(cls: type[ProcessLoss], filling: float) -> None:
+def test_p7_what_unlabeled_reads_say_never_matters(cls: type[ProcessLoss], filling: float) -> None:
     loss = cls()
     targets = targets_of([1, NAN, 0], [NAN, 1])
     clean, dirty = columns_for(loss, 5), columns_for(loss, 5).detach().clone()

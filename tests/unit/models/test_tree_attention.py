@@ -186,3 +186,18 @@ def test_a_sliding_window_is_noted() -> None:
 def test_kernel_by_device(kernel: Kernel, device: str, chosen: str) -> None:
     layout = TreeLayout([0], [1], [1], 1, kernel)
     assert choose_kernel(layout, torch.device(device)) == chosen
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 3e-2)])
+def test_flex_on_cuda_equals_the_dense_mask(dtype: torch.dtype, tolerance: float) -> None:
+    dense_inputs = [item.detach().cuda().to(dtype).requires_grad_() for item in qkv(FORKED)]
+    flex_inputs = [item.detach().clone().requires_grad_() for item in dense_inputs]
+    expected = dense_attention(*dense_inputs, FORKED, 0.25)
+    actual = flex_attention(*flex_inputs, FORKED, 0.25)
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+    weights = torch.randn_like(expected)
+    (expected * weights).sum().backward()
+    (actual * weights).sum().backward()
+    for one, other in zip(flex_inputs, dense_inputs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=tolerance, rtol=tolerance)

@@ -88,7 +88,7 @@ def test_after_error_wrong_labels_every_later_step_zero() -> None:
 
 
 @pytest.mark.parametrize("kind", ERROR_KINDS)
-def test_every_kind_occurs_and_is_labelled_where_it_is(kind: ErrorKind) -> None:
+def test_every_kind_occurs_and_is_labeled_where_it_is(kind: ErrorKind) -> None:
     chains = take(60, difficulty="hard", error_rate=0.9, error_kinds=(kind,))
     wrong = [chain for chain in chains if chain.first_error() != -1]
     assert {chain.metadata["error_kind"] for chain in wrong} == {kind}
@@ -136,7 +136,7 @@ def test_half_the_chains_are_clean_and_no_position_is_more_often_wrong() -> None
         assert shares == pytest.approx(1 - 0.5 ** (1 / num_steps), abs=0.03)
 
 
-def labelled_steps(chains: list[Chain]) -> tuple[list[str], NDArray[np.float64], NDArray[np.int_]]:
+def labeled_steps(chains: list[Chain]) -> tuple[list[str], NDArray[np.float64], NDArray[np.int_]]:
     """Return the texts, the (position, length, result) features and the labels of all steps."""
     texts, features, labels = [], [], []
     for chain in chains:
@@ -150,8 +150,8 @@ def labelled_steps(chains: list[Chain]) -> tuple[list[str], NDArray[np.float64],
 
 
 def test_surface_cues_do_not_tell_wrong_from_right() -> None:
-    texts, _, labels = labelled_steps(take(8000, split="train"))
-    test_texts, test_features, test_labels = labelled_steps(take(4000, split="test"))
+    texts, _, labels = labeled_steps(take(8000, split="train"))
+    test_texts, test_features, test_labels = labeled_steps(take(4000, split="test"))
     for column in range(test_features.shape[1]):
         auroc = roc_auc_score(test_labels, test_features[:, column])
         assert auroc == pytest.approx(0.5, abs=0.03)
