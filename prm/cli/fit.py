@@ -141,6 +141,7 @@ class RunCLI(LightningCLI):
         if self.subcommand == "fit":
             self._refuse_used_folder(run_dir)
         _refuse_unwritable(run_dir)
+        _refuse_second_ways(config["trainer"])
         kwargs["default_root_dir"] = str(run_dir)
         if config["trainer"]["logger"] in (None, True):
             fitting = self.subcommand == "fit"
@@ -177,6 +178,19 @@ class RunCLI(LightningCLI):
             LastCheckpoint(run_dir / "checkpoints", config["checkpoint_every"]),
             ExportModel(run_dir / "model"),
         ]
+
+
+def _refuse_second_ways(trainer: Any) -> None:
+    """Refuse options of Lightning that the task has its own for, or cannot do exactly."""
+    if trainer["gradient_clip_val"] is not None:
+        raise ConfigError("trainer.gradient_clip_val is not used", fix="Set model.gradient_clip")
+    if trainer["accumulate_grad_batches"] != 1:
+        raise ConfigError(
+            "trainer.accumulate_grad_batches is not used",
+            fix="Set data.batch_size for the update and data.max_tokens for the memory",
+        )
+    if str(trainer["precision"]) in ("16", "16-mixed", "16-true"):
+        raise ConfigError("float16 training is not supported", fix="Use bf16-mixed")
 
 
 def _refuse_unwritable(run_dir: Path) -> None:

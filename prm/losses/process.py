@@ -78,6 +78,10 @@ class ProcessLoss:
         self.step_weighting = step_weighting
         self.error_weight = error_weight
 
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({arguments})"
+
     def fit_balance(self, labels: Tensor) -> None:
         """Replace `error_weight="balanced"` by the ratio of correct to wrong in `labels` `[step]`.
 

@@ -143,6 +143,15 @@ CONFIGURATIONS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
         {"trainer": {"accelerator": "tpu"}},
         ("the trainer cannot be built", "torch_xla"),
     ),
+    "gradient clipping by the trainer": (
+        {"trainer": {"gradient_clip_val": 1.0}},
+        ("gradient_clip_val is not used", "model.gradient_clip"),
+    ),
+    "gradient accumulation by the trainer": (
+        {"trainer": {"accumulate_grad_batches": 2}},
+        ("accumulate_grad_batches is not used", "data.batch_size"),
+    ),
+    "float16": ({"trainer": {"precision": "16-mixed"}}, ("Use bf16-mixed",)),
     "more devices than there are": (
         {"trainer": {"accelerator": "cuda", "devices": 64}},
         ("the trainer cannot be built", "accelerator"),
