@@ -57,7 +57,7 @@ _CONFIG: dict[str, Any] = {
         "class_path": "ProcessRewardTask",
         "init_args": {
             "backbone": {
-                "class_path": "prm.models.backbone.FromScratch",
+                "class_path": "prm.models.sources.FromScratch",
                 "init_args": {"config": LLAMA, "vocab_size": 270},
             },
             "max_length": 128,

@@ -22,6 +22,7 @@ NOT_RUN = {
     "make ": "sets up an environment; continuous integration runs `make test`",
     "pip install ": "changes the environment that the tests run in",
     "prm fit ": "trains; tests of the configurations run them",
+    "prm test ": "needs what `prm fit` wrote; the integration tests run it",
 }
 """Starts of commands that are shown and not run, each with the reason."""
 

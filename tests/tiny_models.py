@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from prm.data.packing import pack
-from prm.models.backbone import FromScratch, train_tokenizer
 from prm.models.heads import HeadKind
 from prm.models.reward_model import ProcessRewardModel
+from prm.models.sources import FromScratch, train_tokenizer
 from prm.models.tree_attention import Kernel
 from prm.records import Chain
 from prm.spec import Objective, RewardSpec

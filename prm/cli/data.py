@@ -169,7 +169,7 @@ def _token_checks(
 def _load_tokenizer(name: str) -> tuple[Any, Any]:
     """Load a tokenizer with the spec beside it, or with the spec that training starts from."""
     from prm.data.tokenize import add_marker
-    from prm.models.backbone import load_tokenizer
+    from prm.models.sources import load_tokenizer
     from prm.spec import SPEC_FILE, RewardSpec
 
     tokenizer = load_tokenizer(name)

@@ -26,10 +26,10 @@ from transformers.utils import logging
 from prm.atomic import atomic_folder
 from prm.data.packing import pack
 from prm.errors import DataError, ModelError
-from prm.models.backbone import load_tokenizer
 from prm.models.heads import HeadKind
 from prm.models.lora import merged
 from prm.models.reward_model import ProcessRewardModel
+from prm.models.sources import load_tokenizer
 from prm.records import Chain
 from prm.spec import SPEC_FILE, GoldenScore, RewardSpec
 

@@ -42,7 +42,7 @@ class ProcessRewardModel(nn.Module):
         kernel: Attention kernel; `auto` picks by device.
 
     Example:
-        >>> from prm.models.backbone import FromScratch
+        >>> from prm.models.sources import FromScratch
         >>> source = FromScratch({"model_type": "qwen2", "hidden_size": 16, "num_hidden_layers": 1,
         ...     "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 16}, 300)
         >>> tokenizer = source.tokenizer(["1 + 1 = 2"])

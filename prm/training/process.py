@@ -20,10 +20,10 @@ from prm.data.batches import MicroBatch, OptimizerBatch
 from prm.data.tokenize import TreeBuilder
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss
-from prm.models.backbone import BackboneSource
 from prm.models.heads import HeadKind
 from prm.models.lora import LoRA
 from prm.models.reward_model import ModelOutput, ProcessRewardModel
+from prm.models.sources import BackboneSource
 from prm.spec import Objective, RewardSpec, StepFormat, Template
 from prm.training import snapshot
 from prm.training.distributed import shard, whole

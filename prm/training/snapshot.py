@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from prm.errors import ModelError, SpecError
-from prm.models.backbone import load_tokenizer
 from prm.models.reward_model import ProcessRewardModel
+from prm.models.sources import load_tokenizer
 from prm.spec import RewardSpec
 
 

@@ -20,7 +20,7 @@ from tests.refusals import Case, refuse
 from tests.runs import LLAMA, fit, source, write_arithmetic, write_config, write_data
 from tests.tiny_models import tiny_backbone, tiny_tokenizer
 
-PRETRAINED = "prm.models.backbone.Pretrained"
+PRETRAINED = "prm.models.sources.Pretrained"
 FIT = "fit --config base.yaml"
 RESUME = f"{FIT} --ckpt_path "
 
@@ -42,7 +42,7 @@ def pretrained(**options: Any) -> dict[str, Any]:
 
 def from_scratch(**config: Any) -> dict[str, Any]:
     scratch = {"config": LLAMA | config, "vocab_size": 270}
-    return {"backbone": {"class_path": "prm.models.backbone.FromScratch", "init_args": scratch}}
+    return {"backbone": {"class_path": "prm.models.sources.FromScratch", "init_args": scratch}}
 
 
 def objective(**options: Any) -> dict[str, Any]:

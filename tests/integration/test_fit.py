@@ -243,7 +243,7 @@ def test_gradient_checkpointing_recomputes_a_pretrained_model(
         return forward(layer, states)
 
     monkeypatch.setattr(Qwen2MLP, "forward", count)
-    backbone = {"class_path": "prm.models.backbone.Pretrained", "init_args": {"path": "base"}}
+    backbone = {"class_path": "prm.models.sources.Pretrained", "init_args": {"path": "base"}}
     fit(run_dir, model={"backbone": backbone, "gradient_checkpointing": recomputed})
     assert sum(calls) == (6 if recomputed else 3)
 
@@ -274,7 +274,7 @@ def test_mixed_precision_keeps_float32_weights_and_heads(run_dir: Path) -> None:
 def test_a_bfloat16_backbone_has_float32_heads(run_dir: Path) -> None:
     write_data(run_dir)
     backbone = {
-        "class_path": "prm.models.backbone.FromScratch",
+        "class_path": "prm.models.sources.FromScratch",
         "init_args": {"config": LLAMA, "vocab_size": 270, "dtype": "bfloat16"},
     }
     trained = fit(run_dir, model={"backbone": backbone, "lr": 0.001})

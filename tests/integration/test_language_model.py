@@ -13,7 +13,7 @@ from tests.runs import fit, metrics, weights, write_data, write_pretrained
 
 
 def pretrained(**model: Any) -> dict[str, Any]:
-    backbone = {"class_path": "prm.models.backbone.Pretrained", "init_args": {"path": "base"}}
+    backbone = {"class_path": "prm.models.sources.Pretrained", "init_args": {"path": "base"}}
     return {"backbone": backbone, "language_model": {"loss_weight": 0.5}, **model}
 
 

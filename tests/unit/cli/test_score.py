@@ -16,9 +16,9 @@ import torch
 from prm.aggregation.steps import STEP_AGGREGATIONS
 from prm.cli.main import main
 from prm.cli.score import AggregationName
-from prm.models.backbone import FromScratch
 from prm.models.checkpoint import save
 from prm.models.reward_model import ProcessRewardModel
+from prm.models.sources import FromScratch
 from prm.records import Chain
 from prm.scoring import batch
 from prm.scoring.scorer import RewardScorer

@@ -20,14 +20,9 @@ from tiny_models import (
 
 from prm.data.packing import pack
 from prm.errors import ConfigError, ModelError
-from prm.models.backbone import (
-    Backbone,
-    FromScratch,
-    Pretrained,
-    load_tokenizer,
-    train_tokenizer,
-)
+from prm.models.backbone import Backbone
 from prm.models.reward_model import ProcessRewardModel
+from prm.models.sources import FromScratch, Pretrained, load_tokenizer, train_tokenizer
 from prm.models.tree_attention import TREE_ATTENTION
 
 

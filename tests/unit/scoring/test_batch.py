@@ -22,8 +22,8 @@ from prm.aggregation.steps import SoftMin
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.readers import ChainSource
 from prm.errors import ConfigError, DataError, OutputError
-from prm.models.backbone import FromScratch
 from prm.models.reward_model import ProcessRewardModel
+from prm.models.sources import FromScratch
 from prm.records import Chain
 from prm.scoring import batch, partial
 from prm.scoring.batch import Summary, score_file, survey
