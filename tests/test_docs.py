@@ -71,7 +71,7 @@ def test_shell_commands_run(page: Path, working_copy: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if COMMANDS[page]], ids=name)
 def test_named_files_exist(page: Path) -> None:
-    for path in re.findall(r"\b(?:configs|data)/[\w./-]+", "\n".join(COMMANDS[page])):
+    for path in re.findall(r"(?<![\w./-])(?:configs|data)/[\w./-]+", "\n".join(COMMANDS[page])):
         assert (REPOSITORY / path).exists(), path
 
 
