@@ -54,6 +54,11 @@ def refusal(error: BaseException) -> BaseException:
 def spell_out(args: Sequence[str], function: Callable[..., Any]) -> list[str]:
     """Write options as jsonargparse wants them: `--keep-text` becomes `--keep_text true`.
 
+    Formats may be named as their files are, in any case: `mr_ben` becomes `MRBen`.
+
+    Raises:
+        ConfigError: There is no format of that name.
+
     Example:
         >>> def command(keep_text: bool = False, name: str = ""): ...
         >>> spell_out(["--keep-text", "--name", "a-b"], command)
@@ -61,16 +66,28 @@ def spell_out(args: Sequence[str], function: Callable[..., Any]) -> list[str]:
     """
     parameters = inspect.signature(function).parameters.items()
     flags = {f"--{name}" for name, item in parameters if item.annotation in (bool, "bool")}
+    formats = {f"--{name}" for name, item in parameters if "Format" in str(item.annotation)}
     words: list[str] = []
     for index, word in enumerate(args):
         option, equals, value = word.partition("=")
         if option.startswith("--"):
             option = "--" + option[2:].replace("-", "_")
+        elif words and words[-1] in formats:
+            option = _format_class(option)
         words.append(option + equals + value)
         alone = index + 1 == len(args) or args[index + 1].startswith("--")
         if option in flags and not equals and alone:
             words.append("true")
     return words
+
+
+def _format_class(name: str) -> str:
+    """Return the class name of a format; a class path or a JSON value stays as it is."""
+    if not re.fullmatch(r"[\w-]+", name):
+        return name
+    from prm.data.formats import format_named
+
+    return format_named(name).__name__
 
 
 def _description(function: Callable[..., Any]) -> str:

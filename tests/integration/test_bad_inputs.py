@@ -270,7 +270,7 @@ FORMATS = [
     Case(
         "an unknown format",
         CONVERT + " --format MathSheperd",
-        ("--format: there is no class MathSheperd", "Did you mean MathShepherd?"),
+        ("unknown format", "got MathSheperd", "Did you mean MathShepherd?"),
         {"rows.jsonl": LINE},
     ),
     Case(

@@ -132,3 +132,19 @@ def test_check_with_a_missing_tokenizer_is_one_line(
     arguments = ["data", "check", "--input", train, *FORMAT, "--tokenizer", str(tmp_path / "no")]
     assert main(arguments) == 2
     assert "cannot load the tokenizer: got there is no such folder" in capsys.readouterr().err
+
+
+def test_a_format_may_be_named_as_its_file_is(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    row = {"problem": "p", "steps": ["a"], "labels": [1], "id": "1", "truncated": False}
+    rows.write_text(json.dumps(row) + "\n")
+    output = str(tmp_path / "out.jsonl")
+    arguments = ["--format", "prm800k_validation", "--format.neutral", "good", "--output", output]
+    assert main(["data", "convert", "--input", str(rows), *arguments]) == 0
+
+
+def test_an_unknown_format_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}")
+    path = str(tmp_path / "rows.jsonl")
+    assert main(["data", "check", "--input", path, "--format", "prm80k"]) == 2
+    assert "unknown format" in capsys.readouterr().err
