@@ -189,6 +189,19 @@ def step_aggregation(name: str, **parameters: Any) -> StepAggregation:
         ) from None
 
 
+def named_aggregation(value: str | Mapping[str, Any]) -> StepAggregation:
+    """Build a step aggregation from its short name, or from a name with parameters.
+
+    Raises:
+        ConfigError: There is no name, or as `step_aggregation`.
+
+    Example:
+        >>> named_aggregation("min"), named_aggregation({"name": "softmin", "beta": 5})
+        (Min(), SoftMin(beta=5.0))
+    """
+    return step_aggregation(value) if isinstance(value, str) else from_dict(value)
+
+
 def from_dict(data: Mapping[str, Any]) -> StepAggregation:
     """Rebuild what `to_dict` wrote."""
     parameters = dict(data)

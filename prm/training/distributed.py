@@ -1,7 +1,10 @@
-"""Sharding over ranks (FSDP2), and putting a sharded model together again."""
+"""What depends on ranks: sharding (FSDP2), gradient exchange, and putting a model together."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -54,6 +57,25 @@ def whole(weight: Tensor) -> Tensor:
     num_ranks = weight.device_mesh.size()
     full = weight.full_tensor(grad_placements=[Partial()])
     full.register_hook(lambda gradient: gradient / num_ranks)
+    return full
+
+
+def gradient_sync(
+    strategy: Any, model: ProcessRewardModel, last: bool
+) -> contextlib.AbstractContextManager[Any]:
+    """Skip the gradient exchange between ranks for all but the last micro-batch."""
+    if hasattr(strategy.model, "no_sync") and not last:
+        return strategy.model.no_sync()  # type: ignore[no-any-return]
+    if hasattr(model, "set_requires_gradient_sync"):
+        model.set_requires_gradient_sync(last)  # type: ignore[operator]
+    return contextlib.nullcontext()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
+    """Scale gradients down to a norm of at most `limit`; return the norm before, over all ranks."""
+    with_gradient = [item for item in parameters if item.grad is not None]
+    norm = nn.utils.clip_grad_norm_(with_gradient, math.inf if limit is None else limit)
+    full: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     return full
 
 

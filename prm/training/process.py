@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.optim import AdamW
 
-from prm.aggregation.steps import STEP_AGGREGATIONS, StepAggregation, step_aggregation
+from prm.aggregation.steps import named_aggregation
 from prm.data.batches import MicroBatch, OptimizerBatch
 from prm.data.tokenize import TreeBuilder
 from prm.errors import ConfigError
@@ -26,7 +25,7 @@ from prm.models.reward_model import ModelOutput, ProcessRewardModel
 from prm.models.sources import BackboneSource
 from prm.spec import Objective, RewardSpec, StepFormat, Template
 from prm.training import snapshot
-from prm.training.distributed import shard, whole
+from prm.training.distributed import clip_gradients, gradient_sync, shard, whole
 from prm.training.meters import StepMeters
 from prm.training.objectives import BatchLoss, StepObjective
 from prm.training.optim import Schedule, parameter_groups
@@ -117,7 +116,7 @@ class ProcessRewardTask(L.LightningModule):
             step_format=step_format,
             objectives=tuple(Objective(o.name, o.loss.readout) for o in self.objectives),
             reward_objective=reward_objective,
-            step_aggregation=_aggregation(aggregation),
+            step_aggregation=named_aggregation(aggregation),
             max_length=max_length,
             on_too_long=on_too_long,  # type: ignore[arg-type]
             on_long_prompt=on_long_prompt,  # type: ignore[arg-type]
@@ -245,11 +244,11 @@ class ProcessRewardTask(L.LightningModule):
         sums = dict.fromkeys(totals, torch.zeros((), device=self.device))
         last = len(batch.micro_batches) - 1
         for index, micro_batch in enumerate(batch.micro_batches):
-            with self._gradient_sync(index == last):
+            with gradient_sync(self.trainer.strategy, self.reward_model, index == last):
                 losses = self.loss.sums(micro_batch, self(micro_batch), self._output_embeddings())
                 self.manual_backward(self.loss.mean(losses, totals) * self.trainer.world_size)
             sums = {name: sums[name] + loss.detach() for name, loss in losses.items()}
-        norm = self._clip()
+        norm = clip_gradients(self.parameters(), self.gradient_clip)
         optimizer.step()
         self._log_step(batch, sums, totals, norm)
         scheduler: Any = self.lr_schedulers()
@@ -340,22 +339,6 @@ class ProcessRewardTask(L.LightningModule):
             weight = self.reward_model.backbone.model.get_input_embeddings().weight
         return whole(weight)
 
-    def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Skip the gradient exchange between ranks for all but the last micro-batch."""
-        wrapped: Any = self.trainer.strategy.model
-        if hasattr(wrapped, "no_sync") and not last:
-            return wrapped.no_sync()  # type: ignore[no-any-return]
-        if hasattr(self.model, "set_requires_gradient_sync"):
-            self.model.set_requires_gradient_sync(last)  # type: ignore[operator, union-attr]
-        return contextlib.nullcontext()
-
-    def _clip(self) -> Tensor:
-        limit = float("inf") if self.gradient_clip is None else self.gradient_clip
-        parameters = [p for p in self.parameters() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        full: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        return full
-
     def _log_step(
         self,
         batch: OptimizerBatch,
@@ -418,13 +401,3 @@ def _frozen(weight: torch.nn.Parameter | None) -> torch.nn.Parameter | None:
     if weight is not None:
         weight.requires_grad_(False)
     return weight
-
-
-def _aggregation(value: str | dict[str, Any]) -> StepAggregation:
-    if isinstance(value, str):
-        return step_aggregation(value)
-    parameters = dict(value)
-    name = parameters.pop("name", None)
-    if not isinstance(name, str):
-        raise ConfigError("aggregation has no name", expected=" | ".join(STEP_AGGREGATIONS))
-    return step_aggregation(name, **parameters)
