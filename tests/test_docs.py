@@ -21,6 +21,7 @@ PAGES = [
 NOT_RUN = {
     "make ": "sets up an environment; continuous integration runs `make test`",
     "pip install ": "changes the environment that the tests run in",
+    "python tests/benchmarks/": "trains for minutes",
     "prm fit ": "trains; tests of the configurations run them",
     "prm test ": "needs what `prm fit` wrote; the integration tests run it",
 }
