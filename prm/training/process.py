@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import torch
@@ -80,7 +80,6 @@ class ProcessRewardTask(L.LightningModule):
         weight_decay: Weight decay of matrices.
         schedule: Learning-rate schedule.
         gradient_clip: Largest norm of the gradient; `None` for no limit.
-        seed: Seed of anything random in a step.
     """
 
     def __init__(
@@ -92,8 +91,8 @@ class ProcessRewardTask(L.LightningModule):
         step_format: StepFormat = StepFormat(),  # noqa: B008
         aggregation: str | dict[str, Any] = "min",
         max_length: int = 4096,
-        on_too_long: str = "truncate",
-        on_long_prompt: str = "drop",
+        on_too_long: Literal["truncate", "drop", "error"] = "truncate",
+        on_long_prompt: Literal["drop", "cut_left"] = "drop",
         head: HeadKind = "linear",
         language_model: LanguageModelLoss | None = None,
         lora: LoRA | None = None,
@@ -105,7 +104,6 @@ class ProcessRewardTask(L.LightningModule):
         weight_decay: float = 0.0,
         schedule: Schedule = Schedule(),  # noqa: B008
         gradient_clip: float | None = 1.0,
-        seed: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -118,8 +116,8 @@ class ProcessRewardTask(L.LightningModule):
             reward_objective=reward_objective,
             step_aggregation=named_aggregation(aggregation),
             max_length=max_length,
-            on_too_long=on_too_long,  # type: ignore[arg-type]
-            on_long_prompt=on_long_prompt,  # type: ignore[arg-type]
+            on_too_long=on_too_long,
+            on_long_prompt=on_long_prompt,
         )
         self.head = head
         self.language_model = language_model
@@ -132,7 +130,6 @@ class ProcessRewardTask(L.LightningModule):
         self.weight_decay = weight_decay
         self.schedule = schedule
         self.gradient_clip = gradient_clip
-        self.seed = seed
         self.model: ProcessRewardModel | None = None
         self.language_head: torch.nn.Parameter | None = None
         self.loss = BatchLoss(self.objectives, language_model, self.spec)
@@ -237,7 +234,7 @@ class ProcessRewardTask(L.LightningModule):
 
     def training_step(self, batch: OptimizerBatch, batch_idx: int) -> None:
         """Take one optimizer step."""
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) % 2**63)
+        torch.manual_seed(self.global_step)  # a resumed run draws what the run would have drawn
         optimizer: Any = self.optimizers()
         totals = self.loss.totals(batch.targets)
         optimizer.zero_grad()
