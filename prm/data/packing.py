@@ -73,21 +73,15 @@ class PackedTrees:
 
     def paths(self) -> list[Tensor]:
         """Return for each leaf the token indices of its path from the root, ascending."""
-        leaves = [
-            index
-            for index, (stop, end) in enumerate(zip(self.stops, self.subtree_ends, strict=True))
-            if stop == end
-        ]
-        return [self._path(leaf) for leaf in leaves]
-
-    def _path(self, leaf: int) -> Tensor:
-        start = self.starts[leaf]
-        spans = [
-            torch.arange(self.starts[index], self.stops[index])
-            for index in range(leaf + 1)
-            if self.starts[index] <= start < self.subtree_ends[index]
-        ]
-        return torch.cat(spans)
+        paths, above = [], [(0, 0, self.num_tokens)]
+        for span in zip(self.starts, self.stops, self.subtree_ends, strict=True):
+            start, stop, end = span
+            while above[-1][2] <= start:
+                above.pop()
+            above.append(span)
+            if stop == end:
+                paths.append(torch.cat([torch.arange(first, last) for first, last, _ in above]))
+        return paths
 
 
 def pack(trees: Sequence[TokenTree]) -> PackedTrees:
@@ -110,6 +104,20 @@ def pack(trees: Sequence[TokenTree]) -> PackedTrees:
     for group in _same_root(trees):
         layout.add([trees[index] for index in group], group)
     return layout.packed()
+
+
+def num_packed_tokens(trees: Sequence[TokenTree]) -> int:
+    """Return how many tokens `pack` would lay out, without doing it.
+
+    Example:
+        >>> trees = [TokenTree((Segment((7, 8)), Segment((i, 3), 0, (1,)))) for i in (1, 2)]
+        >>> num_packed_tokens(trees), pack(trees).num_tokens
+        (6, 6)
+    """
+    shared = sum(
+        (len(group) - 1) * len(trees[group[0]].segments[0].input_ids) for group in _same_root(trees)
+    )
+    return sum(tree.num_tokens for tree in trees) - shared
 
 
 def _same_root(trees: Sequence[TokenTree]) -> list[list[int]]:

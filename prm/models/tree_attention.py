@@ -30,6 +30,9 @@ TREE_ATTENTION = "prm_tree"
 
 Kernel = Literal["auto", "segments", "dense", "flex"]
 
+BLOCK = 128
+"""Tokens in a block of flex attention."""
+
 
 @dataclass(slots=True)
 class TreeLayout:
@@ -44,9 +47,9 @@ class TreeLayout:
         windows: Sliding windows that the model asked for; filled in during a forward pass.
     """
 
-    starts: Sequence[int]
-    stops: Sequence[int]
-    subtree_ends: Sequence[int]
+    starts: list[int]
+    stops: list[int]
+    subtree_ends: list[int]
     longest_path: int
     kernel: Kernel = "auto"
     windows: set[int] = field(default_factory=set)
@@ -58,6 +61,14 @@ class TreeLayout:
         """Tokens in the batch."""
         return self.stops[-1] if self.stops else 0
 
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attend in one layer, `[1, head, token, dim]`; keys and values may have fewer heads."""
+        kernel = choose_kernel(self, query)
+        groups = query.shape[1] // key.shape[1]
+        if groups > 1 and kernel != "flex":
+            key, value = (item.repeat_interleave(groups, dim=1) for item in (key, value))
+        return _KERNELS[kernel](query, key, value, self, scale)
+
     def visible_until(self, device: torch.device) -> Tensor:
         """Return `end[k]` for each token k, shape `[token]`, int64."""
         if self._visible_until is None or self._visible_until.device != device:
@@ -67,20 +78,49 @@ class TreeLayout:
         return self._visible_until
 
     def block_mask(self, device: torch.device) -> Any:
-        """Return the flex-attention block mask, built once per batch."""
+        """Return the flex-attention block mask, built once per batch without a token-by-token mask.
+
+        A block of queries and one of keys are skipped when no query can see a key, and need no
+        mask when every query sees every key; the bounds of both come from the segments.
+        """
         if self._block_mask is None:
-            from torch.nn.attention.flex_attention import create_block_mask
+            from torch.nn.attention.flex_attention import BlockMask
 
             end = self.visible_until(device)
 
             def visible(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
                 return (key <= query) & (query < end[key])
 
-            size = self.num_tokens
-            self._block_mask = create_block_mask(
-                visible, None, None, size, size, device=str(device)
+            some, all_ = _block_bounds(end)
+            self._block_mask = BlockMask.from_kv_blocks(
+                *_block_lists(some & ~all_),
+                *_block_lists(all_),
+                BLOCK_SIZE=BLOCK,
+                mask_mod=visible,
+                seq_lengths=(self.num_tokens, self.num_tokens),
             )
         return self._block_mask
+
+
+def _block_bounds(end: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which blocks may see some of a block of keys, and which all of it, `[query, key]`."""
+    size = len(end)
+    padding = -size % BLOCK
+    first = torch.arange(0, size, BLOCK, device=end.device)
+    last = first + BLOCK - 1
+    ends = functional.pad(end, (0, padding)).view(-1, BLOCK)
+    longest, shortest = ends.amax(dim=1), ends.amin(dim=1)
+    some = (first[None, :] <= last[:, None]) & (first[:, None] < longest[None, :])
+    whole = last < size
+    all_ = (last[None, :] <= first[:, None]) & (last[:, None] < shortest[None, :])
+    return some, all_ & whole[:, None] & whole[None, :]
+
+
+def _block_lists(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many blocks each row chooses, and which, the chosen ones first."""
+    order = chosen.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
+    counts = chosen.sum(dim=-1)
+    return counts.to(torch.int32)[None, None], order.to(torch.int32)[None, None]
 
 
 def dense_mask(layout: TreeLayout, device: torch.device) -> Tensor:
@@ -102,10 +142,18 @@ def dense_attention(
 def flex_attention(
     query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float
 ) -> Tensor:
-    """Flex attention with the tree's block mask; compiled on CUDA, where it is meant to run."""
+    """Flex attention with the tree's block mask; compiled on CUDA, where it is meant to run.
+
+    Keys and values may have fewer heads than queries.
+    """
     attend = _flex(compiled=query.is_cuda)
     output: Tensor = attend(
-        query, key, value, block_mask=layout.block_mask(query.device), scale=scale
+        query,
+        key,
+        value,
+        block_mask=layout.block_mask(query.device),
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
     )
     return output
 
@@ -151,14 +199,18 @@ class _SegmentAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, output, lse = ctx.saved_tensors
+        *saved, lse = ctx.saved_tensors  # once: checkpointing refuses a second time
+        # In bfloat16 the backward kernel takes two to three times as long as in float32.
+        query, key, value, output, grad_output = (
+            tensor.to(lse.dtype) for tensor in (*saved, grad_outputs[0])
+        )
         grads = tuple(torch.zeros_like(tensor) for tensor in (query, key, value))
         for own, below in _pieces(ctx.layout):
             for rows, causal in ((own, True), (below, False)):
                 if rows.start == rows.stop:
                     continue
                 parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                    grad_outputs[0][:, :, rows],
+                    grad_output[:, :, rows],
                     query[:, :, rows],
                     key[:, :, own],
                     value[:, :, own],
@@ -170,7 +222,7 @@ class _SegmentAttention(torch.autograd.Function):
                 )
                 for grad, part, span in zip(grads, parts, (rows, own, own), strict=True):
                     grad[:, :, span] += part
-        return *grads, None, None
+        return *(grad.to(grad_outputs[0].dtype) for grad in grads), None, None
 
 
 def _pieces(layout: TreeLayout) -> list[tuple[slice, slice]]:
@@ -210,11 +262,17 @@ _KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, TreeLayout, float], Tensor
 }
 
 
-def choose_kernel(layout: TreeLayout, device: torch.device) -> str:
-    """Return the kernel for a device: segments on CPU, flex on CUDA, the dense mask elsewhere."""
+def choose_kernel(layout: TreeLayout, query: Tensor) -> str:
+    """Return the kernel for queries: segments on CPU, flex on CUDA, the dense mask elsewhere.
+
+    The dense mask also serves what flex attention does not: float64, and heads narrower than 16.
+    """
     if layout.kernel != "auto":
         return layout.kernel
-    return {"cpu": "segments", "cuda": "flex"}.get(device.type, "dense")
+    if query.device.type == "cuda":
+        fits = query.dtype != torch.float64 and query.shape[-1] >= 16
+        return "flex" if fits else "dense"
+    return "segments" if query.device.type == "cpu" else "dense"
 
 
 def tree_attention(
@@ -256,12 +314,8 @@ def tree_attention(
     if sliding_window is not None:
         tree_layout.windows.add(sliding_window)
     query, key = query.to(value.dtype), key.to(value.dtype)
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = (item.repeat_interleave(groups, dim=1) for item in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    kernel = _KERNELS[choose_kernel(tree_layout, query.device)]
-    return kernel(query, key, value, tree_layout, scale).transpose(1, 2), None
+    return tree_layout.attend(query, key, value, scale).transpose(1, 2), None
 
 
 _CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "head_mask", "alibi", "cache")

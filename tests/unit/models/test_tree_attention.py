@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prm.data.packing import pack
 from prm.data.tree import Segment, TokenTree
 from prm.errors import ModelError
+from prm.models import tree_attention as kernels
 from prm.models.tree_attention import (
     Kernel,
     TreeLayout,
+    _block_bounds,
     choose_kernel,
     dense_attention,
     dense_mask,
@@ -91,6 +95,32 @@ def test_flex_equals_the_dense_mask(layout: TreeLayout) -> None:
         torch.testing.assert_close(
             flex_attention(*inputs, layout, 0.3), expected, rtol=1e-5, atol=1e-5
         )
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_skips_and_masks_the_right_blocks() -> None:
+    """Segments longer than blocks, ending inside and at the edges of them, with shared keys."""
+    prompt = Segment(tuple(range(200)))
+    long = TokenTree((prompt, *(Segment(tuple(range(size)), 0) for size in (128, 300, 56))))
+    packed = pack([long, TokenTree((Segment(tuple(range(140))),))])
+    layout = TreeLayout(packed.starts, packed.stops, packed.subtree_ends, packed.longest_path)
+    query, key, value = (tensor.detach() for tensor in qkv(layout, torch.float32))
+    key, value = key[:, :1], value[:, :1]
+    expected = dense_attention(query, key.expand_as(query), value.expand_as(query), layout, 0.3)
+    actual = flex_attention(query, key, value, layout, 0.3)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@given(layouts())
+@settings(max_examples=20)
+def test_blocks_agree_with_the_dense_mask(layout: TreeLayout) -> None:
+    with mock.patch.object(kernels, "BLOCK", 4):
+        some, all_ = _block_bounds(layout.visible_until(torch.device("cpu")))
+    padding = -layout.num_tokens % 4
+    mask = functional.pad(dense_mask(layout, torch.device("cpu")), (0, padding, 0, padding))
+    blocks = mask.unflatten(0, (-1, 4)).unflatten(2, (-1, 4))
+    assert (some | ~blocks.any(dim=3).any(dim=1)).all()
+    assert torch.equal(all_, blocks.all(dim=3).all(dim=1))
 
 
 def test_bfloat16_is_as_close_as_its_precision() -> None:
@@ -175,17 +205,22 @@ def test_a_sliding_window_is_noted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "device", "chosen"),
+    ("kernel", "device", "dtype", "dim", "chosen"),
     [
-        ("auto", "cpu", "segments"),
-        ("auto", "cuda", "flex"),
-        ("auto", "mps", "dense"),
-        ("dense", "cpu", "dense"),
+        ("auto", "cpu", torch.float32, 8, "segments"),
+        ("auto", "cuda", torch.bfloat16, 64, "flex"),
+        ("auto", "cuda", torch.bfloat16, 8, "dense"),
+        ("auto", "cuda", torch.float64, 64, "dense"),
+        ("auto", "mps", torch.float32, 64, "dense"),
+        ("dense", "cpu", torch.float32, 64, "dense"),
     ],
 )
-def test_kernel_by_device(kernel: Kernel, device: str, chosen: str) -> None:
+def test_kernel_by_device(
+    kernel: Kernel, device: str, dtype: torch.dtype, dim: int, chosen: str
+) -> None:
     layout = TreeLayout([0], [1], [1], 1, kernel)
-    assert choose_kernel(layout, torch.device(device)) == chosen
+    query = mock.Mock(device=torch.device(device), dtype=dtype, shape=(1, 2, 1, dim))
+    assert choose_kernel(layout, query) == chosen
 
 
 @pytest.mark.gpu
