@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
+from torch import Tensor
 
 from prm.data.packing import PackedTrees, pack
 from prm.data.planning import MicroBatchPlan
 from prm.data.tree import TokenTree
+
+
+@dataclass(slots=True)
+class CachedReads:
+    """What the heads see of some trees, in place of the trees' tokens.
+
+    Args:
+        states: Hidden state of each read, in the order of `PackedTrees.reads`, `[read, hidden]`.
+        num_tokens: Tokens that a pass over the packed trees would compute.
+    """
+
+    states: Tensor
+    num_tokens: int
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> CachedReads:
+        """Return the states on `device`."""
+        return replace(self, states=self.states.to(device, non_blocking=non_blocking))
+
+
+ModelInput = PackedTrees | CachedReads
+"""What a reward model takes."""
+
+Pack = Callable[[Sequence[TokenTree]], ModelInput]
+"""Makes the input of a model from trees."""
 
 
 class Targets(Protocol):
@@ -28,6 +53,9 @@ class Item(Protocol):
         """What the model reads."""
 
 
+Packer = Callable[[Sequence[Item]], Pack]
+"""Looks at all items of a data set, and returns what makes the input of some of them."""
+
 AnyTargets = TypeVar("AnyTargets", bound=Targets)
 
 
@@ -43,12 +71,12 @@ class MicroBatch(Generic[AnyTargets]):
     """What one rank computes in one forward pass.
 
     Args:
-        trees: The packed items.
+        trees: The packed items, or what was read of them before.
         targets: Their labels; none that counts in a filler.
         records: Index of each item in its data set; empty in a filler.
     """
 
-    trees: PackedTrees
+    trees: ModelInput
     targets: AnyTargets
     records: tuple[int, ...]
 
@@ -86,7 +114,12 @@ class OptimizerBatch(Generic[AnyTargets]):
         )
 
 
-def micro_batch(plan: MicroBatchPlan, items: Sequence[Item], labeler: Labeler) -> MicroBatch[Any]:
+def micro_batch(
+    plan: MicroBatchPlan,
+    items: Sequence[Item] | Mapping[int, Item],
+    labeler: Labeler,
+    pack: Pack = pack,
+) -> MicroBatch[Any]:
     """Pack the items that a plan names."""
     chosen = [items[record] for record in plan.records]
     trees = pack([item.tree for item in chosen])
@@ -100,11 +133,15 @@ def optimizer_batch(
     labeler: Labeler,
     rank: int = 0,
     num_ranks: int = 1,
+    pack: Pack = pack,
 ) -> OptimizerBatch[Any]:
     """Pack one rank's micro-batches and collect the labels of all ranks'."""
     records = [record for plan in plans if not plan.filler for record in plan.records]
+    own = plans[rank::num_ranks]
+    needed = {*records, *(record for plan in own for record in plan.records)}
+    chosen = {record: items[record] for record in needed}
     return OptimizerBatch(
-        micro_batches=[micro_batch(plan, items, labeler) for plan in plans[rank::num_ranks]],
-        targets=labeler([items[record] for record in records]),
+        micro_batches=[micro_batch(plan, chosen, labeler, pack) for plan in own],
+        targets=labeler([chosen[record] for record in records]),
         num_records=len(records),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prm.data.joint_labels import JointLabeler
@@ -32,7 +33,10 @@ class ChainDataModule(RecordDataModule):
         shuffle_labels: Control experiment: permute the labels over all labeled training steps. A
             sound pipeline then scores at chance.
         seed: Seed of the split and of the order.
-        num_workers: Processes that pack batches ahead; 0 packs in the training process.
+        num_workers: Processes that tokenize into the store, and that pack batches ahead; 0 does
+            both in the training process.
+        store: Folder that keeps the records tokenized on the disk, for data that outgrow memory;
+            any number of runs may share it.
     """
 
     unit_name = "chains"
@@ -51,6 +55,7 @@ class ChainDataModule(RecordDataModule):
         shuffle_labels: bool = False,
         seed: int = 0,
         num_workers: int = 0,
+        store: Path | None = None,
     ) -> None:
         super().__init__(
             _parts(train, validation, test, predict),
@@ -63,6 +68,7 @@ class ChainDataModule(RecordDataModule):
             shuffle_labels,
             seed,
             num_workers,
+            store,
         )
 
     @property
@@ -95,7 +101,10 @@ class OutcomeDataModule(RecordDataModule):
         shuffle_labels: Control experiment: permute ratings over all records of an objective, and
             toss a coin for each comparison. A sound pipeline then scores at chance.
         seed: Seed of the split and of the order.
-        num_workers: Processes that pack batches ahead; 0 packs in the training process.
+        num_workers: Processes that tokenize into the store, and that pack batches ahead; 0 does
+            both in the training process.
+        store: Folder that keeps the records tokenized on the disk, for data that outgrow memory;
+            any number of runs may share it.
     """
 
     unit_name = "response sets"
@@ -115,6 +124,7 @@ class OutcomeDataModule(RecordDataModule):
         shuffle_labels: bool = False,
         seed: int = 0,
         num_workers: int = 0,
+        store: Path | None = None,
     ) -> None:
         super().__init__(
             _parts(train, validation, test, predict),
@@ -127,6 +137,7 @@ class OutcomeDataModule(RecordDataModule):
             shuffle_labels,
             seed,
             num_workers,
+            store,
         )
 
     @property
@@ -153,7 +164,10 @@ class JointDataModule(RecordDataModule):
         decontaminate_against: Sources whose prompts are taken out of the training records.
         shuffle_labels: Control experiment: permute the labels of the training records.
         seed: Seed of the split and of the order.
-        num_workers: Processes that pack batches ahead; 0 packs in the training process.
+        num_workers: Processes that tokenize into the store, and that pack batches ahead; 0 does
+            both in the training process.
+        store: Folder that keeps the records tokenized on the disk, for data that outgrow memory;
+            any number of runs may share it.
     """
 
     unit_name = "chains and response sets"
@@ -173,6 +187,7 @@ class JointDataModule(RecordDataModule):
         shuffle_labels: bool = False,
         seed: int = 0,
         num_workers: int = 0,
+        store: Path | None = None,
     ) -> None:
         super().__init__(
             _parts(train, validation, test, predict),
@@ -185,6 +200,7 @@ class JointDataModule(RecordDataModule):
             shuffle_labels,
             seed,
             num_workers,
+            store,
         )
 
     @property

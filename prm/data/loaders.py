@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -12,6 +13,8 @@ from prm.data.batches import (
     Labeler,
     MicroBatch,
     OptimizerBatch,
+    Pack,
+    Packer,
     micro_batch,
     optimizer_batch,
 )
@@ -28,6 +31,7 @@ class TrainingLoader:
         rank: This rank.
         position: Returns the epoch and the optimizer batch in it to start from.
         num_workers: Processes that pack ahead.
+        packer: Asked once, before the first batch, for what packs the items.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class TrainingLoader:
         rank: int,
         position: Callable[[], tuple[int, int]],
         num_workers: int,
+        packer: Packer,
     ) -> None:
         self.plan = plan
         self.items = items
@@ -45,13 +50,21 @@ class TrainingLoader:
         self.rank = rank
         self.position = position
         self.num_workers = num_workers
+        self.packer = packer
+
+    @cached_property
+    def pack(self) -> Pack:
+        """What packs the items."""
+        return self.packer(self.items)
 
     def __len__(self) -> int:
         return self.plan.num_steps
 
     def __iter__(self) -> Iterator[OptimizerBatch[Any]]:
         epoch, start = self.position()
-        batches = _TrainingBatches(self.plan, self.items, self.labeler, self.rank, epoch, start)
+        batches = _TrainingBatches(
+            self.plan, self.items, self.labeler, self.rank, epoch, start, self.pack
+        )
         yield from DataLoader(batches, batch_size=None, num_workers=self.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,6 +86,7 @@ class EvaluationLoader:
         items: The tokenized items.
         labeler: Collects their labels.
         num_workers: Processes that pack ahead.
+        packer: Asked once, before the first batch, for what packs the items.
     """
 
     def __init__(
@@ -81,15 +95,23 @@ class EvaluationLoader:
         items: Sequence[Item],
         labeler: Labeler,
         num_workers: int,
+        packer: Packer,
     ) -> None:
-        self.batches = _EvaluationBatches(plans, items, labeler)
+        self.plans, self.items, self.labeler = plans, items, labeler
         self.num_workers = num_workers
+        self.packer = packer
+
+    @cached_property
+    def pack(self) -> Pack:
+        """What packs the items."""
+        return self.packer(self.items)
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.plans)
 
     def __iter__(self) -> Iterator[MicroBatch[Any]]:
-        return iter(DataLoader(self.batches, batch_size=None, num_workers=self.num_workers))
+        batches = _EvaluationBatches(self.plans, self.items, self.labeler, self.pack)
+        return iter(DataLoader(batches, batch_size=None, num_workers=self.num_workers))
 
 
 class _TrainingBatches(Dataset[OptimizerBatch[Any]]):
@@ -101,16 +123,20 @@ class _TrainingBatches(Dataset[OptimizerBatch[Any]]):
         rank: int,
         epoch: int,
         start: int,
+        pack: Pack,
     ) -> None:
         self.plan, self.items, self.labeler = plan, items, labeler
         self.rank, self.epoch, self.start = rank, epoch, start
+        self.pack = pack
 
     def __len__(self) -> int:
         return self.plan.num_steps - self.start
 
     def __getitem__(self, index: int) -> OptimizerBatch[Any]:
         plans = self.plan.step(self.epoch, self.start + index)
-        return optimizer_batch(plans, self.items, self.labeler, self.rank, self.plan.num_ranks)
+        return optimizer_batch(
+            plans, self.items, self.labeler, self.rank, self.plan.num_ranks, self.pack
+        )
 
 
 class _EvaluationBatches(Dataset[MicroBatch[Any]]):
@@ -119,11 +145,13 @@ class _EvaluationBatches(Dataset[MicroBatch[Any]]):
         plans: Sequence[MicroBatchPlan],
         items: Sequence[Item],
         labeler: Labeler,
+        pack: Pack,
     ) -> None:
         self.plans, self.items, self.labeler = plans, items, labeler
+        self.pack = pack
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, index: int) -> MicroBatch[Any]:
-        return micro_batch(self.plans[index], self.items, self.labeler)
+        return micro_batch(self.plans[index], self.items, self.labeler, self.pack)

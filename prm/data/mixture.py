@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,7 +37,7 @@ class Mixture:
     @classmethod
     def of(
         cls,
-        items: Sequence[_Item],
+        items: Iterable[_Item],
         objectives: frozenset[str],
         sampling: Sampling,
         weights: Mapping[str, float],
@@ -45,18 +45,23 @@ class Mixture:
         """Count what items supervise and divide an epoch among their sources.
 
         Args:
-            items: The training items.
+            items: The training items, or their facts.
             objectives: Names of the objectives that are trained.
             sampling: How an epoch is divided.
             weights: Source to its sampling weight, where there is one.
         """
-        sources = [item.source for item in items]
-        supervised: dict[str, Counter[str]] = {name: Counter() for name in sorted(set(sources))}
+        sources = []
+        kinds: Counter[tuple[str, frozenset[str]]] = Counter()
         for item in items:
-            supervised[item.source].update(item.supervised & objectives)
-        sizes = {name: sources.count(name) for name in supervised}
+            sources.append(item.source)
+            kinds[item.source, item.supervised] += 1
+        sizes = dict.fromkeys(sorted(set(sources)), 0)
+        supervised: dict[str, Counter[str]] = {name: Counter() for name in sizes}
+        for (source, names), count in kinds.items():
+            sizes[source] += count
+            supervised[source].update(dict.fromkeys(names & objectives, count))
         shares = sampling.shares(sizes, supervised, weights)
-        counts = counts_of(shares, sampling.epoch_size or len(items))
+        counts = counts_of(shares, sampling.epoch_size or len(sources))
         return cls(sources, sizes, supervised, counts)
 
     def sampler(self, seed: int) -> Sampler:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
+from numpy.typing import NDArray
 
 from prm.data.batches import Labeler, MicroBatch
+from prm.data.items import Facts, LabeledItem, Unit, UnitTokenizer
 from prm.data.loaders import EvaluationLoader, TrainingLoader
+from prm.data.memory_store import MemoryStore
 from prm.data.mixture import Mixture
-from prm.data.overlap import ProblemIndex
 from prm.data.planning import TrainingPlan, plan_evaluation
-from prm.data.prompts import DroppedRecord, place
+from prm.data.prompts import place
 from prm.data.readers import OutcomeSource, Source
-from prm.data.response_labels import LabeledResponses, label
-from prm.data.response_sets import ResponseSet, units_of
+from prm.data.reading import Reading
 from prm.data.sampling import Sampling
-from prm.data.splits import shuffled, split_by_group
-from prm.data.step_labels import LabeledChain
+from prm.data.splits import shuffled
+from prm.data.store import RecordStore
 from prm.errors import ConfigError, DataError
 from prm.records import Chain, Record, prompt_text
-
-Unit = Chain | ResponseSet
-"""What is split, batched and counted."""
-
-LabeledItem = LabeledChain | LabeledResponses
-"""A tokenized unit."""
 
 
 class RecordDataModule(L.LightningDataModule):
@@ -48,7 +45,9 @@ class RecordDataModule(L.LightningDataModule):
         decontaminate_against: Sources whose problems are taken out of the training records.
         shuffle_labels: Control experiment: permute the training labels.
         seed: Seed of the split and of the order.
-        num_workers: Processes that pack batches ahead; 0 packs in the training process.
+        num_workers: Processes that tokenize into the store, and that pack batches ahead; 0 does
+            both in the training process.
+        store: Folder that keeps the records tokenized, so that memory need not hold them.
     """
 
     def __init__(
@@ -63,9 +62,11 @@ class RecordDataModule(L.LightningDataModule):
         shuffle_labels: bool,
         seed: int,
         num_workers: int,
+        store: Path | None,
     ) -> None:
         super().__init__()
         _check_shares(validation_share, test_share)
+        _check_control(shuffle_labels, store)
         _check_sizes(batch_size=batch_size, max_tokens=max_tokens)
         self.sources = sources
         self.batch_size = batch_size
@@ -79,9 +80,13 @@ class RecordDataModule(L.LightningDataModule):
         self.shuffle_labels = shuffle_labels
         self.seed = seed
         self.num_workers = num_workers
-        self.units: dict[str, list[Unit]] = {}
-        self.dropped: dict[str, list[tuple[Unit, str]]] = {}
-        self._items: dict[str, list[LabeledItem]] = {}
+        self.store: Any = (  # either takes back what it gave, a list or a view
+            MemoryStore() if store is None else RecordStore(store, num_workers, self._say)
+        )
+        self.units: dict[str, Sequence[Unit]] = {}
+        self.dropped: dict[str, Sequence[tuple[Unit, str]]] = {}
+        self._items: dict[str, Sequence[LabeledItem]] = {}
+        self._facts: dict[str, Facts] = {}
         self._training_data = ""
         self._resumed_data = ""
 
@@ -105,7 +110,7 @@ class RecordDataModule(L.LightningDataModule):
             if part not in self.units:
                 self._read(part)
 
-    def training_units(self) -> list[Unit]:
+    def training_units(self) -> Sequence[Unit]:
         """Return the training units, read if need be (for baselines and tokenizers)."""
         if "train" not in self.units:
             self._read("train")
@@ -117,25 +122,27 @@ class RecordDataModule(L.LightningDataModule):
             yield prompt_text(unit.prompt)
             yield from unit.completions if isinstance(unit, Chain) else unit.responses
 
-    def training_records(self) -> list[Record]:
-        """Return the training records (for baselines and statistics)."""
-        return [record for unit in self.training_units() for record in unit.records]
+    def training_records(self) -> Iterable[Record]:
+        """Return the training records, which can be iterated repeatedly (for statistics)."""
+        return _Records(self.training_units())
 
     def train_dataloader(self) -> TrainingLoader:
         """Return the loader of this rank's optimizer batches."""
-        items = self.items("train")
-        mixture = self._mixture(items)
+        items, facts = self.items("train"), self.facts("train")
+        mixture = self._mixture(facts)
         rank, num_ranks = self._ranks()
         plan = TrainingPlan(
-            [item.tree.num_tokens for item in items],
+            facts.num_tokens,
             self.batch_size,
             self.max_tokens,
             num_ranks,
             mixture.sampler(self.seed),
         )
-        self._training_data = self._fingerprint(items, mixture)
+        self._training_data = self._fingerprint(facts, mixture)
         self._refuse_changed_data()
-        return TrainingLoader(plan, items, self.labeler, rank, self._position, self.num_workers)
+        return TrainingLoader(
+            plan, items, self.labeler, rank, self._position, self.num_workers, self.task.packer
+        )
 
     def val_dataloader(self) -> EvaluationLoader | list[MicroBatch[Any]]:
         """Return the loader of this rank's validation micro-batches."""
@@ -149,13 +156,18 @@ class RecordDataModule(L.LightningDataModule):
         """Return the loader of this rank's prediction micro-batches."""
         return self._evaluation_loader("predict")
 
-    def items(self, part: str) -> list[LabeledItem]:
+    def items(self, part: str) -> Sequence[LabeledItem]:
         """Return the tokenized items of a part, in the order that `MicroBatch.records` counts."""
         if part not in self.units:
             self._read(part)
         if part not in self._items:
-            self._items[part] = self._tokenize(part)
+            self._tokenize(part)
         return self._items[part]
+
+    def facts(self, part: str) -> Facts:
+        """Return what there is to know of the items of a part without looking at them."""
+        self.items(part)
+        return self._facts[part]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must find again; Lightning stores it in checkpoints."""
@@ -188,13 +200,13 @@ class RecordDataModule(L.LightningDataModule):
                 self.units[part] = []
                 return
             raise ConfigError(f"there are no sources for {part}", fix=f"Set data.{part}")
-        self.units[part] = list(units_of(_records(self.sources[part])))
+        self.units[part] = self.store.units(Reading(self.sources[part], (), self._say))
 
     def _read_and_split(self) -> None:
         if not self.sources["train"]:
             raise ConfigError("there are no sources to train on", fix="Set data.train")
-        records = self._decontaminated(list(_records(self.sources["train"])))
-        parts = split_by_group(list(units_of(records)), self.shares, self.seed)
+        reading = Reading(self.sources["train"], self.decontaminate_against, self._say)
+        parts = self.store.split(self.store.units(reading), self.shares, self.seed)
         for part, share in self.shares.items():
             if share > 0 and not self.sources[part]:
                 self.units[part] = parts[part]
@@ -202,82 +214,57 @@ class RecordDataModule(L.LightningDataModule):
         if self.shuffle_labels:
             self.units["train"] = shuffled(parts["train"], self.seed)
 
-    def _decontaminated(self, records: list[Any]) -> list[Any]:
-        if not self.decontaminate_against:
-            return records
-        index = ProblemIndex.of(_records(self.decontaminate_against))
-        kept = [record for record in records if not index.sets_with(record)]
-        self._say(f"decontamination took out {len(records) - len(kept)} of {len(records)} records")
-        return kept
-
-    def _tokenize(self, part: str) -> list[LabeledItem]:
-        units, kept = self.units[part], []
-        self.dropped[part] = []
-        for unit, item in zip(units, self._tokenized(units), strict=True):
-            if isinstance(item, DroppedRecord):
-                self.dropped[part].append((unit, str(item)))
-            else:
-                kept.append(item)
-        self._report(part, kept)
+    def _tokenize(self, part: str) -> None:
+        model, units = self.task.reward_model, self.units[part]
+        tokenizer = UnitTokenizer(model.tokenizer, model.spec)
+        items, facts, self.dropped[part] = self.store.items(units, tokenizer)
+        self._report(part, facts)
         if part == "train":
-            kept = self._supervised(kept)
-        if not kept and part != "validation":
+            supervised = self._supervised(facts)
+            items, facts = self.store.take(items, supervised), facts.take(supervised)
+        if not items and part != "validation":
             first = [reason for _, reason in self.dropped[part][:1]]
             raise DataError(
                 f"no {self.unit_name} are left for {part}",
                 got=f"{len(units)} read",
                 fix="The first one dropped: " + first[0] if first else None,
             )
-        self._refuse_over_budget(kept)
-        return kept
+        self._refuse_over_budget(items, facts)
+        self._items[part], self._facts[part] = items, facts
 
-    def _tokenized(self, units: Sequence[Unit]) -> Iterator[LabeledItem | DroppedRecord]:
-        """Yield each unit's item, or the reason why it is left out."""
-        chains = [unit for unit in units if isinstance(unit, Chain)]
-        sets = [unit for unit in units if isinstance(unit, ResponseSet)]
-        of_chains = self.task.builder.build_all(chains) if chains else iter(())
-        of_sets = self.task.response_builder.build_all(sets) if sets else iter(())
-        for unit in units:
-            if isinstance(unit, Chain):
-                steps = next(of_chains)
-                yield steps if isinstance(steps, DroppedRecord) else LabeledChain(unit, steps)
-            else:
-                tokens = next(of_sets)
-                yield tokens if isinstance(tokens, DroppedRecord) else label(unit, tokens)
-
-    def _supervised(self, items: Sequence[LabeledItem]) -> list[LabeledItem]:
-        """Return the items with a label of the task's objectives."""
-        kept = [item for item in items if item.supervised & self._objectives]
-        if len(kept) < len(items):
-            lost = len(items) - len(kept)
+    def _supervised(self, facts: Facts) -> NDArray[np.int64]:
+        """Return the places of the items with a label of the task's objectives."""
+        kept = np.flatnonzero(facts.supervise(self._objectives))
+        if len(kept) < len(facts):
+            lost = len(facts) - len(kept)
             self._say(f"train: {lost} {self.unit_name} without a label are left out")
         return kept
 
-    def _report(self, part: str, items: Sequence[LabeledItem]) -> None:
+    def _report(self, part: str, facts: Facts) -> None:
         """Say how much was dropped or truncated."""
         dropped = self.dropped[part]
-        truncated = sum(item.num_truncated > 0 for item in items)
+        truncated = np.count_nonzero(facts.num_truncated)
         if dropped or truncated:
             self._say(
-                f"{part}: {len(dropped)} of {len(dropped) + len(items)} {self.unit_name} dropped, "
+                f"{part}: {len(dropped)} of {len(dropped) + len(facts)} {self.unit_name} dropped, "
                 f"{truncated} truncated to max_length"
                 + (f"; first: {dropped[0][1]}" if dropped else "")
             )
-        unusable = sum(item.num_unusable for item in items)
+        unusable = facts.num_unusable.sum()
         if unusable:
             self._say(
                 f"{part}: {unusable} comparisons and ratings dropped: their responses do not fit, "
                 "or read the same as written or as truncated"
             )
 
-    def _mixture(self, items: Sequence[LabeledItem]) -> Mixture:
+    def _mixture(self, facts: Facts) -> Mixture:
         """Return how the sources are mixed, and say so if there are several."""
         weights = {
             str(source.name): source.weight
             for source in self.sources["train"]
             if isinstance(source, OutcomeSource) and source.weight is not None
         }
-        mixture = Mixture.of(items, self._objectives, self.sampling, weights)
+        mixture = Mixture.of(facts, self._objectives, self.sampling, weights)
         if len(mixture.sizes) > 1:
             self._say(mixture.table())
         return mixture
@@ -293,7 +280,7 @@ class RecordDataModule(L.LightningDataModule):
         rank, num_ranks = self._ranks()
         lengths = [item.tree.num_tokens for item in items]
         plans = plan_evaluation(lengths, self.max_tokens, num_ranks)[rank::num_ranks]
-        return EvaluationLoader(plans, items, self.labeler, self.num_workers)
+        return EvaluationLoader(plans, items, self.labeler, self.num_workers, self.task.packer)
 
     @property
     def task(self) -> Any:
@@ -316,28 +303,32 @@ class RecordDataModule(L.LightningDataModule):
     def _say(self, message: str) -> None:
         L.pytorch.utilities.rank_zero_info(message)
 
-    def _fingerprint(self, items: Sequence[LabeledItem], mixture: Mixture) -> str:
+    def _fingerprint(self, facts: Facts, mixture: Mixture) -> str:
         """Return a digest of what decides the optimizer batches."""
         digest = hashlib.sha256(repr((self.batch_size, self.seed, mixture.counts)).encode())
-        for item in items:
-            digest.update(repr((item.tree, item.labels)).encode())
+        digest.update(facts.digests.data)
         return digest.hexdigest()
 
-    def _refuse_over_budget(self, items: Sequence[LabeledItem]) -> None:
-        for item in items:
-            if item.tree.num_tokens > self.max_tokens:
-                raise DataError(
-                    f"one of the {self.unit_name} does not fit a micro-batch",
-                    expected=f"at most {self.max_tokens} tokens (max_tokens)",
-                    got=f"{item.tree.num_tokens} tokens",
-                    where=place(item.records[0]),
-                    fix="Raise max_tokens",
-                )
+    def _refuse_over_budget(self, items: Sequence[LabeledItem], facts: Facts) -> None:
+        over = np.flatnonzero(facts.num_tokens > self.max_tokens)[:1]
+        for index in over.tolist():
+            raise DataError(
+                f"one of the {self.unit_name} does not fit a micro-batch",
+                expected=f"at most {self.max_tokens} tokens (max_tokens)",
+                got=f"{facts.num_tokens[index]} tokens",
+                where=place(items[index].records[0]),
+                fix="Raise max_tokens",
+            )
 
 
-def _records(sources: Iterable[Source[Any]]) -> Iterator[Any]:
-    for source in sources:
-        yield from source
+class _Records(Iterable[Record]):
+    """The records of units, in order."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self.units = units
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for unit in self.units for record in unit.records)
 
 
 def _check_sizes(**sizes: int) -> None:
@@ -352,4 +343,12 @@ def _check_shares(validation: float, test: float) -> None:
             "validation_share and test_share are wrong",
             expected="numbers of at least 0 that leave something to train on",
             got=(validation, test),
+        )
+
+
+def _check_control(shuffle_labels: bool, store: Path | None) -> None:
+    if shuffle_labels and store is not None:
+        raise ConfigError(
+            "shuffle_labels permutes all labels in memory and cannot be used with a store",
+            fix="Take out data.store for this control run, with a smaller limit of the sources",
         )

@@ -8,11 +8,18 @@ to the others, and a resumed run continues where it stopped.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prm.data.sampling import Sampler, Shuffled
 from prm.errors import ConfigError, DataError
+
+Lengths = Sequence[int] | NDArray[np.int32]
+"""Tokens of every record, by index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ class MicroBatchPlan:
 
 
 def plan_micro_batches(
-    records: Sequence[int], lengths: Sequence[int], max_tokens: int, num_ranks: int = 1
+    records: Sequence[int], lengths: Lengths, max_tokens: int, num_ranks: int = 1
 ) -> list[MicroBatchPlan]:
     """Split records into micro-batches of at most `max_tokens`, evenly filled.
 
@@ -50,19 +57,20 @@ def plan_micro_batches(
         >>> [plan.records for plan in plan_micro_batches([0, 1, 2], [60, 30, 30], 64)]
         [(0,), (1, 2)]
     """
-    longest = max(records, key=lambda record: lengths[record])
-    if lengths[longest] > max_tokens:
+    sizes = {record: int(lengths[record]) for record in records}
+    longest = max(records, key=sizes.__getitem__)
+    if sizes[longest] > max_tokens:
         raise DataError(
             f"record {longest} does not fit a micro-batch",
             expected=f"at most {max_tokens} tokens (max_tokens)",
-            got=f"{lengths[longest]} tokens",
+            got=f"{sizes[longest]} tokens",
             fix="Raise max_tokens to at least the model's max_length",
         )
-    total = sum(lengths[record] for record in records)
+    total = sum(sizes[record] for record in records)
     num_bins = _round_up(-(-total // max_tokens), num_ranks)
-    while (bins := _fill(records, lengths, max_tokens, num_bins)) is None:
+    while (bins := _fill(records, sizes, max_tokens, num_bins)) is None:
         num_bins += num_ranks
-    shortest = min(records, key=lambda record: lengths[record])
+    shortest = min(records, key=sizes.__getitem__)
     return [
         MicroBatchPlan(tuple(content)) if content else MicroBatchPlan((shortest,), filler=True)
         for content in bins
@@ -74,17 +82,17 @@ def _round_up(value: int, multiple: int) -> int:
 
 
 def _fill(
-    records: Sequence[int], lengths: Sequence[int], max_tokens: int, num_bins: int
+    records: Sequence[int], sizes: Mapping[int, int], max_tokens: int, num_bins: int
 ) -> list[list[int]] | None:
     """Put the longest record left into the emptiest bin; `None` if a bin overflows."""
     bins: list[list[int]] = [[] for _ in range(num_bins)]
     heap = [(0, index) for index in range(num_bins)]
-    for record in sorted(records, key=lambda record: (-lengths[record], record)):
+    for record in sorted(records, key=lambda record: (-sizes[record], record)):
         load, index = heapq.heappop(heap)
-        if load + lengths[record] > max_tokens:
+        if load + sizes[record] > max_tokens:
             return None
         bins[index].append(record)
-        heapq.heappush(heap, (load + lengths[record], index))
+        heapq.heappush(heap, (load + sizes[record], index))
     return bins
 
 
@@ -105,7 +113,7 @@ class TrainingPlan:
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Lengths,
         batch_size: int,
         max_tokens: int,
         num_ranks: int = 1,
@@ -129,7 +137,7 @@ class TrainingPlan:
     def records(self, epoch: int, step: int) -> list[int]:
         """Return the records of one optimizer batch."""
         order = self._order(epoch)
-        return order[step * self.batch_size : (step + 1) * self.batch_size]
+        return list(order[step * self.batch_size : (step + 1) * self.batch_size])
 
     def step(self, epoch: int, step: int) -> list[MicroBatchPlan]:
         """Return the micro-batches of one optimizer batch, of all ranks."""
@@ -137,30 +145,29 @@ class TrainingPlan:
             self.records(epoch, step), self.lengths, self.max_tokens, self.num_ranks
         )
 
-    def _order(self, epoch: int) -> list[int]:
+    def _order(self, epoch: int) -> array[int]:
         if getattr(self, "_shuffled", (None, None))[0] != epoch:
             self._shuffled = (epoch, self.sampler.order(epoch))
         return self._shuffled[1]
 
 
-def plan_evaluation(
-    lengths: Sequence[int], max_tokens: int, num_ranks: int = 1
-) -> list[MicroBatchPlan]:
+def plan_evaluation(lengths: Lengths, max_tokens: int, num_ranks: int = 1) -> list[MicroBatchPlan]:
     """Plan one pass over all records, each counted once; micro-batch i belongs to rank i % ranks.
 
     Records of similar length go together, so that a pass can be reported on evenly.
     """
-    order = sorted(range(len(lengths)), key=lambda record: (-lengths[record], record))
+    sizes = np.asarray(lengths, np.int64)
+    order = np.argsort(-sizes, kind="stable")
     plans: list[MicroBatchPlan] = []
     current: list[int] = []
     used = 0
-    for record in order:
-        if current and used + lengths[record] > max_tokens:
+    for record, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        if current and used + size > max_tokens:
             plans.append(MicroBatchPlan(tuple(current)))
             current, used = [], 0
         current.append(record)
-        used += lengths[record]
+        used += size
     if current:
         plans.append(MicroBatchPlan(tuple(current)))
     missing = -len(plans) % num_ranks
-    return plans + [MicroBatchPlan(tuple(order[-1:]), filler=True)] * missing
+    return plans + [MicroBatchPlan(tuple(order[-1:].tolist()), filler=True)] * missing

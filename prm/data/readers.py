@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from prm.data.files import Row
 from prm.data.formats.base import ChainFormat, Format, OutcomeFormat
-from prm.data.rows import read_rows
+from prm.data.origins import Origins
+from prm.data.rows import data_files, read_rows
 from prm.errors import ConfigError, DataError
 from prm.records import Chain, Outcome, Record, named
 
@@ -74,24 +76,39 @@ class Source(Generic[Item]):
         """Return all records."""
         return list(self)
 
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the records, as JSON values: the options, and each file's state.
+
+        Of a Hugging Face dataset that is not on the disk, only the name counts.
+
+        Raises:
+            DataError: There is nothing to read at the path.
+        """
+        options = {name: value for name, value in vars(self).items() if name != "weight"}
+        kind = type(self.format)
+        options["format"] = [f"{kind.__module__}.{kind.__qualname__}", vars(self.format)]
+        states = [(str(file), file.stat()) for file in data_files(self.path)]
+        files = [[name, state.st_size, state.st_mtime_ns] for name, state in states]
+        plain: dict[str, Any] = json.loads(json.dumps(options | {"files": files}, default=repr))
+        return plain
+
     def results(self) -> Iterator[Item | DataError]:
         """Yield each record, or the error that stands in its place.
 
         Raises:
             DataError: Not even one row can be read.
         """
-        origins: dict[tuple[str, str], str] = {}
+        origins = Origins()
         num_records = 0
         for result in self._named_records():
             if num_records == self.limit:
                 return
             if not isinstance(result, DataError):
                 num_records += 1
-                key = (result.source, result.id)
-                if key in origins:
-                    yield _duplicate_id(result, origins[key])
+                first = origins.first((result.source, result.id), result.origin)
+                if first is not None:
+                    yield _duplicate_id(result, first)
                     continue
-                origins[key] = result.origin
             yield result
 
     def _named_records(self) -> Iterator[Any]:

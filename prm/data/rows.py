@@ -43,6 +43,17 @@ def read_rows(
         yield from read_file(file)
 
 
+def data_files(path: str) -> list[Path]:
+    """Return the files that `read_rows` reads, in order; none for a dataset's name.
+
+    Raises:
+        DataError: There is nothing to read at `path`.
+    """
+    if _is_saved_dataset(Path(path)):
+        return sorted(file for file in Path(path).rglob("*") if file.is_file())
+    return _files(path)
+
+
 def _files(path: str) -> list[Path]:
     """Return the data files that a path names; none if it can only be a dataset's name."""
     target = Path(path).expanduser()

@@ -6,13 +6,17 @@ a word to the others, and a resumed run continues where it stopped.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prm.errors import ConfigError
+
+Indices = NDArray[np.int64]
 
 
 class Sampler(Protocol):
@@ -21,7 +25,7 @@ class Sampler(Protocol):
     def __len__(self) -> int:
         """Return the number of records of an epoch."""
 
-    def order(self, epoch: int) -> list[int]:
+    def order(self, epoch: int) -> array[int]:
         """Return the records of an epoch, in order."""
 
 
@@ -35,9 +39,8 @@ class Shuffled:
     def __len__(self) -> int:
         return self.num_records
 
-    def order(self, epoch: int) -> list[int]:
-        order: list[int] = np.random.default_rng((self.seed, epoch)).permutation(len(self)).tolist()
-        return order
+    def order(self, epoch: int) -> array[int]:
+        return _compact(np.random.default_rng((self.seed, epoch)).permutation(len(self)))
 
 
 class Mixed:
@@ -57,34 +60,44 @@ class Mixed:
     """
 
     def __init__(self, sources: Sequence[str], counts: Mapping[str, int], seed: int = 0) -> None:
-        self.members = {
-            name: [index for index, source in enumerate(sources) if source == name]
-            for name in counts
-        }
+        members: dict[str, array[int]] = {name: array("q") for name in counts}
+        for index, source in enumerate(sources):
+            if source in members:
+                members[source].append(index)
+        self.members = {name: np.asarray(places) for name, places in members.items()}
         self.counts = dict(counts)
         self.seed = seed
 
     def __len__(self) -> int:
         return sum(self.counts.values())
 
-    def order(self, epoch: int) -> list[int]:
-        drawn = [
-            record
-            for index, name in enumerate(sorted(self.counts))
-            for record in self._draw(index, self.members[name], self.counts[name], epoch)
-        ]
-        shuffled = np.random.default_rng((self.seed, epoch)).permutation(len(drawn))
-        return [drawn[position] for position in shuffled]
+    def order(self, epoch: int) -> array[int]:
+        drawn = np.concatenate(
+            [
+                self._draw(index, self.members[name], self.counts[name], epoch)
+                for index, name in enumerate(sorted(self.counts))
+            ]
+        )
+        return _compact(drawn[np.random.default_rng((self.seed, epoch)).permutation(len(drawn))])
 
-    def _draw(self, stream: int, members: Sequence[int], count: int, epoch: int) -> list[int]:
+    def _draw(self, stream: int, members: Indices, count: int, epoch: int) -> Indices:
         """Return the records that this epoch takes from an endless run of permutations."""
-        drawn: list[int] = []
-        position = epoch * count
-        while len(drawn) < count:
-            cycle, start = divmod(position + len(drawn), len(members))
+        drawn = [members[:0]]
+        start = epoch * count
+        while start < (epoch + 1) * count:
+            cycle, first = divmod(start, len(members))
             shuffle = np.random.default_rng((self.seed, stream, cycle)).permutation(len(members))
-            drawn.extend(members[index] for index in shuffle[start : start + count - len(drawn)])
-        return drawn
+            chosen = shuffle[first : first + (epoch + 1) * count - start]
+            drawn.append(members[chosen])
+            start += len(chosen)
+        return np.concatenate(drawn)
+
+
+def _compact(order: Indices) -> array[int]:
+    """Return an order in 8 bytes per record; its items are plain integers."""
+    found = array("q")
+    found.frombytes(order.tobytes())
+    return found
 
 
 @dataclass(frozen=True)

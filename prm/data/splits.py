@@ -6,6 +6,9 @@ import random
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prm.data.response_sets import ResponseSet
 from prm.records import Chain, Comparison, Outcome, Rating
 
@@ -32,17 +35,30 @@ def split_by_group(
         Part to units, in their order; `train` holds the rest.
     """
     groups = sorted({unit.group for unit in units})
+    rank_of = {group: rank for rank, group in enumerate(groups)}
+    ranks = np.array([rank_of[unit.group] for unit in units], np.int32)
+    places = split_by_rank(ranks, shares, seed)
+    return {part: [units[place] for place in chosen] for part, chosen in places.items()}
+
+
+def split_by_rank(
+    ranks: NDArray[np.int32], shares: dict[str, float], seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Split as `split_by_group`, by the rank of each unit's group among the sorted groups.
+
+    Returns:
+        Part to the places of its units, ascending; `train` holds the rest.
+    """
+    groups = list(range(int(ranks.max(initial=-1)) + 1))
     random.Random(seed).shuffle(groups)
-    part_of: dict[str, str] = {}
+    part_of = np.full(len(groups), len(shares))
     start = 0
-    for part, share in shares.items():
+    for index, share in enumerate(shares.values()):
         stop = start + (max(1, round(share * len(groups))) if share > 0 else 0)
-        part_of |= dict.fromkeys(groups[start:stop], part)
+        part_of[groups[start:stop]] = index
         start = stop
-    parts: dict[str, list[AnyUnit]] = {part: [] for part in (*shares, "train")}
-    for unit in units:
-        parts[part_of.get(unit.group, "train")].append(unit)
-    return parts
+    parts = part_of[ranks]
+    return {name: np.flatnonzero(parts == i) for i, name in enumerate((*shares, "train"))}
 
 
 def shuffled(units: Sequence[Chain | ResponseSet], seed: int) -> list[Chain | ResponseSet]:

@@ -7,6 +7,7 @@ construction and never searched for.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +15,7 @@ from itertools import islice
 from transformers import PreTrainedTokenizerBase
 
 from prm.data.identity import check_identity, marker_ids
-from prm.data.prompts import DroppedRecord, PromptEncoder, encode, place
+from prm.data.prompts import DroppedRecord, Encoder, PromptEncoder, encode, place
 from prm.data.tree import Segment, TokenTree
 from prm.records import Chain
 from prm.spec import RewardSpec
@@ -56,8 +57,15 @@ class TreeBuilder:
         self.spec = spec
         self._marker = marker_ids(tokenizer, spec)
         self._prompts = PromptEncoder(tokenizer, spec)
+        self._encode: Encoder = encode
         if spec.tokenizer is not None:
             check_identity(tokenizer, spec)
+
+    def with_encoder(self, encoder: Encoder) -> TreeBuilder:
+        """Return the same builder with another way to tokenize texts."""
+        other = copy.copy(self)
+        other._encode, other._prompts = encoder, self._prompts.with_encoder(encoder)
+        return other
 
     def build(self, chain: Chain) -> TokenizedChain:
         """Tokenize one chain.
@@ -84,7 +92,7 @@ class TreeBuilder:
         texts = [
             step + suffix if step.strip() else "" for chain in chains for step in chain.completions
         ]
-        steps = iter(encode(self.tokenizer, texts))
+        steps = iter(self._encode(self.tokenizer, texts, False))
         for chain, prompt in zip(chains, prompts, strict=True):
             groups = [
                 (index, (*ids, *self._marker))

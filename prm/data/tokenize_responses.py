@@ -7,6 +7,7 @@ construction.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +15,7 @@ from itertools import islice
 from transformers import PreTrainedTokenizerBase
 
 from prm.data.identity import check_identity
-from prm.data.prompts import DroppedRecord, PromptEncoder, chat_messages, encode, place
+from prm.data.prompts import DroppedRecord, Encoder, PromptEncoder, chat_messages, encode, place
 from prm.data.response_sets import ResponseSet
 from prm.data.tree import Segment, TokenTree
 from prm.errors import SpecError
@@ -58,10 +59,17 @@ class ResponseTreeBuilder:
         self.tokenizer = tokenizer
         self.spec = spec
         self._prompts = PromptEncoder(tokenizer, spec)
+        self._encode: Encoder = encode
         self._start = _start_ids(tokenizer, spec)
         self._end = _end_ids(tokenizer, spec)
         if spec.tokenizer is not None:
             check_identity(tokenizer, spec)
+
+    def with_encoder(self, encoder: Encoder) -> ResponseTreeBuilder:
+        """Return the same builder with another way to tokenize texts."""
+        other = copy.copy(self)
+        other._encode, other._prompts = encoder, self._prompts.with_encoder(encoder)
+        return other
 
     def build(self, responses: ResponseSet) -> TokenizedResponses:
         """Tokenize one response set.
@@ -89,7 +97,7 @@ class ResponseTreeBuilder:
         prompts = self._prompts.ids([item.records[0] for item in sets])
         suffix = self.spec.response_format.suffix
         texts = [response + suffix for item in sets for response in item.responses]
-        encoded = iter(encode(self.tokenizer, texts))
+        encoded = iter(self._encode(self.tokenizer, texts, False))
         for item, prompt in zip(sets, prompts, strict=True):
             responses = list(islice(encoded, len(item.responses)))
             if isinstance(prompt, DroppedRecord):

@@ -12,7 +12,7 @@ from tiny_models import CHAINS, CHARACTERS, character_tokenizer, tiny_tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from prm.data.identity import add_marker, fingerprint, identity
-from prm.data.prompts import DroppedRecord
+from prm.data.prompts import DroppedRecord, encode
 from prm.data.tokenize import TokenizedChain, TreeBuilder
 from prm.errors import DataError, SpecError
 from prm.records import Chain
@@ -388,3 +388,12 @@ def test_the_fingerprint_sees_another_split_of_the_same_vocabulary() -> None:
     assert fingerprint(one) == fingerprint(two)
     two.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     assert fingerprint(one) != fingerprint(two)
+
+
+@given(st.text(max_size=20), st.sampled_from(["", STEP_MARKER, "<|pad|>"]), st.booleans())
+def test_the_backend_gives_the_ids_of_a_call(text: str, special: str, as_tokens: bool) -> None:
+    tokenizer = tiny_tokenizer()
+    add_marker(tokenizer, RewardSpec())
+    texts = [f"{text}{special}{text}", text]
+    called = tokenizer(texts, add_special_tokens=False, split_special_tokens=not as_tokens)
+    assert encode(tokenizer, texts, as_tokens) == called["input_ids"]
