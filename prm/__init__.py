@@ -19,6 +19,7 @@ _HOMES = {
     "ResponseScore": "prm.scoring.responses",
     "RewardScorer": "prm.scoring.scorer",
     "RewardSpec": "prm.spec",
+    "ScoringSession": "prm.scoring.session",
 }
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from prm.scoring.chains import ChainScore as ChainScore
     from prm.scoring.responses import ResponseScore as ResponseScore
     from prm.scoring.scorer import RewardScorer as RewardScorer
+    from prm.scoring.session import ScoringSession as ScoringSession
     from prm.spec import RewardSpec as RewardSpec
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "ResponseScore",
     "RewardScorer",
     "RewardSpec",
+    "ScoringSession",
     "__version__",
 ]
 

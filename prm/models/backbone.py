@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from prm.data.packing import PackedTrees, pack
 from prm.data.tree import Segment, TokenTree
 from prm.errors import ModelError
+from prm.models.cached_attention import CachedLayout
 from prm.models.tree_attention import TREE_ATTENTION, Kernel, TreeLayout
 
 logger = logging.getLogger(__name__)
@@ -79,26 +80,45 @@ class Backbone(nn.Module):
         An encoder has no state of a token by itself: a prompt reads differently before each
         response.
         """
-        if self.mode == "unchecked":
-            self._choose_mode(trees.input_ids.device)
+        self.check(trees.input_ids.device)
         if self.mode == "encoder":
             return self._encoder_reads(trees), None
         states = self._tree_states(trees) if self.mode == "tree" else self._path_states(trees)
         return states[trees.reads], states
 
-    def _tree_states(self, trees: PackedTrees, layout: TreeLayout | None = None) -> Tensor:
-        layout = layout or TreeLayout(
-            trees.starts, trees.stops, trees.subtree_ends, trees.longest_path, self.kernel
-        )
+    def check(self, device: torch.device) -> None:
+        """Find out, once, how the model can be run; see `mode`."""
+        if self.mode == "unchecked":
+            self._choose_mode(device)
+
+    def layout_states(
+        self, input_ids: Tensor, position_ids: Tensor, layout: TreeLayout | CachedLayout
+    ) -> Tensor:
+        """Return the states of tokens that attend as a layout says; only in `tree` mode.
+
+        Args:
+            input_ids: Token ids, shape `[token]`.
+            position_ids: Tokens above each token on its path, shape `[token]`.
+            layout: What each token sees.
+
+        Returns:
+            Last hidden states, shape `[token, hidden]`.
+        """
         output = self.model(
-            input_ids=trees.input_ids[None],
-            position_ids=trees.position_ids[None],
+            input_ids=input_ids[None],
+            position_ids=position_ids[None],
             attention_mask=None,
             use_cache=False,
             tree_layout=layout,
         )
         states: Tensor = output.last_hidden_state[0]
         return states
+
+    def _tree_states(self, trees: PackedTrees, layout: TreeLayout | None = None) -> Tensor:
+        layout = layout or TreeLayout(
+            trees.starts, trees.stops, trees.subtree_ends, trees.longest_path, self.kernel
+        )
+        return self.layout_states(trees.input_ids, trees.position_ids, layout)
 
     def _path_states(self, trees: PackedTrees) -> Tensor:
         """Run every path as a right-padded row of its own under stock attention."""

@@ -47,9 +47,9 @@ class TreeLayout:
         windows: Sliding windows that the model asked for; filled in during a forward pass.
     """
 
-    starts: list[int]
-    stops: list[int]
-    subtree_ends: list[int]
+    starts: Sequence[int]
+    stops: Sequence[int]
+    subtree_ends: Sequence[int]
     longest_path: int
     kernel: Kernel = "auto"
     windows: set[int] = field(default_factory=set)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,8 @@ from prm.aggregation.steps import StepAggregation, step_aggregation
 from prm.data.packing import pack
 from prm.data.prompts import DroppedRecord
 from prm.data.response_sets import ResponseSet
+from prm.data.tokenize import TreeBuilder
+from prm.data.tokenize_responses import ResponseTreeBuilder
 from prm.data.tree import TokenTree
 from prm.errors import ConfigError, DataError, ModelError
 from prm.models import checkpoint
@@ -23,6 +25,9 @@ from prm.records import Chain, Comparison, Rating
 from prm.scoring.chains import ChainScore, chain_score
 from prm.scoring.responses import ResponseScore, by_prompt, response_scores
 from prm.spec import RewardSpec
+
+if TYPE_CHECKING:
+    from prm.scoring.session import ScoringSession
 
 Scorable = Chain | Rating | Mapping[str, Any] | tuple[str, Sequence[str]] | tuple[str, str]
 
@@ -62,7 +67,7 @@ class RewardScorer:
     ) -> None:
         self.model = model.eval()
         self.max_tokens = max_tokens
-        self.spec = _with_aggregations(model.spec, aggregation, objective_aggregation)
+        self.spec = with_aggregations(model.spec, aggregation, objective_aggregation)
         self._check_gate()
 
     @classmethod
@@ -94,6 +99,16 @@ class RewardScorer:
         model = checkpoint.load(path, device, dtype)
         return cls(model, aggregation, max_tokens, objective_aggregation)
 
+    def session(self, max_cached_tokens: int = 32768) -> ScoringSession:
+        """Return a scorer with the same scores that computes only what it has not seen.
+
+        Args:
+            max_cached_tokens: Tokens that it remembers between calls, at least 1.
+        """
+        from prm.scoring.session import ScoringSession
+
+        return ScoringSession(self, max_cached_tokens)
+
     def _check_gate(self) -> None:
         chosen = self.spec.objective_aggregation
         if chosen is not None and chosen.needs_gates and self.model.gate is None:
@@ -101,6 +116,16 @@ class RewardScorer:
                 f"{chosen.name} needs a model with a gate",
                 fix="Learn one with `prm gate`, or choose another aggregation",
             )
+
+    @property
+    def builder(self) -> TreeBuilder:
+        """What turns chains into token trees."""
+        return self.model.builder
+
+    @property
+    def response_builder(self) -> ResponseTreeBuilder:
+        """What turns responses into token trees."""
+        return self.model.response_builder
 
     @property
     def aggregation(self) -> StepAggregation:
@@ -153,7 +178,7 @@ class RewardScorer:
         ]
 
     def _score_chains(self, chains: Sequence[Chain]) -> list[ChainScore]:
-        tokenized = list(self.model.builder.build_all(chains)) if chains else []
+        tokenized = list(self.builder.build_all(chains)) if chains else []
         outputs = self._outputs([_tree(tokens) for tokens in tokenized])
         return [
             chain_score(
@@ -169,7 +194,7 @@ class RewardScorer:
     def _score_responses(self, ratings: Sequence[Rating]) -> list[ResponseScore]:
         families = by_prompt(ratings)
         sets = [ResponseSet.of([ratings[index] for index in family]) for family in families]
-        tokenized = list(self.model.response_builder.build_all(sets)) if sets else []
+        tokenized = list(self.response_builder.build_all(sets)) if sets else []
         outputs = self._outputs([_tree(tokens) for tokens in tokenized])
         found: dict[int, ResponseScore] = {}
         for family, one, tokens, output in zip(families, sets, tokenized, outputs, strict=True):
@@ -182,12 +207,7 @@ class RewardScorer:
     @torch.inference_mode()
     def _outputs(self, trees: Sequence[TokenTree | None]) -> list[ModelOutput]:
         """Return what the model gives at the reads of each tree, on the CPU; empty without one."""
-        none = ModelOutput(
-            torch.zeros(0, self.spec.num_columns),
-            None,
-            torch.zeros(0, len(self.spec.outcome_names)),
-        )
-        outputs = [none for _ in trees]
+        outputs = [self._nothing for _ in trees]
         for members in plan_packs(trees, self.max_tokens):
             chosen = [tree for index in members if (tree := trees[index]) is not None]
             output = self.model(pack(chosen).to(self.model.device))
@@ -195,6 +215,12 @@ class RewardScorer:
             for index, part in zip(members, parts, strict=True):
                 outputs[index] = part
         return outputs
+
+    @property
+    def _nothing(self) -> ModelOutput:
+        """What stands for the output of a record that was left out."""
+        gates = torch.zeros(0, len(self.spec.outcome_names))
+        return ModelOutput(torch.zeros(0, self.spec.num_columns), None, gates)
 
 
 def plan_packs(trees: Sequence[TokenTree | None], max_tokens: int) -> list[list[int]]:
@@ -228,12 +254,16 @@ def _tree(tokens: Any) -> TokenTree | None:
     return None if isinstance(tokens, DroppedRecord) else tokens.tree
 
 
-def _with_aggregations(
+def with_aggregations(
     spec: RewardSpec,
     steps: StepAggregation | str | None,
     objectives: ObjectiveAggregation | None,
 ) -> RewardSpec:
-    """Return the spec with other aggregations, where they are given."""
+    """Return the spec with other aggregations, where they are given.
+
+    Raises:
+        ConfigError: One is given that the model has no use for.
+    """
     if steps is not None and not spec.objectives:
         raise ConfigError("the model has no steps to aggregate", got=str(steps))
     if objectives is not None and not spec.outcome_objectives:

@@ -12,6 +12,7 @@ from torch import Tensor
 from prm.data.packing import PackedTrees, pack
 from prm.data.tree import TokenTree
 from prm.models.reward_model import ProcessRewardModel
+from prm.training.task import _checkpoint_activations
 
 READS = sum(len(chain.completions) for chain in CHAINS)
 
@@ -57,6 +58,14 @@ def test_bfloat16_gradients_are_as_close_as_under_a_dense_mask(family: str) -> N
         model.backbone.bfloat16()
         errors.append(error(gradients(model, [pack(trees)]), reference(family, trees)))
     assert errors[0] <= 3 * errors[1] < 0.3
+
+
+@pytest.mark.parametrize("family", TREE_FAMILIES)
+def test_recomputed_activations_give_the_same_gradients(family: str) -> None:
+    kept, recomputed = tiny_model(family).train(), tiny_model(family).train()
+    _checkpoint_activations(recomputed.backbone.model)
+    trees = [kept.builder.build(chain).tree for chain in CHAINS]
+    assert error(gradients(recomputed, [pack(trees)]), gradients(kept, [pack(trees)])) < 1e-6
 
 
 @pytest.mark.parametrize("family", [*TREE_FAMILIES, *UNROLLED_FAMILIES])
