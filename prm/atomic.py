@@ -76,7 +76,7 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
         try:
             yield temporary
             _open_to_readers(temporary)
-            _swap(temporary, path)
+            swap(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -100,14 +100,8 @@ def folder_for(path: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _open_to_readers(folder: Path) -> None:
-    """Give a folder and its files the modes that the user's umask gives new ones."""
-    folder.chmod(0o777 & ~_umask())
-    for path in folder.rglob("*"):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
-
-
-def _swap(new: Path, path: Path) -> None:
+def swap(new: Path, path: Path) -> None:
+    """Put a file or folder in the place of another, of whichever kind."""
     if not path.exists():
         new.replace(path)
         return
@@ -120,6 +114,13 @@ def _swap(new: Path, path: Path) -> None:
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Give a folder and its files the modes that the user's umask gives new ones."""
+    folder.chmod(0o777 & ~_umask())
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
 
 
 @contextmanager

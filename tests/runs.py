@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prm.cli.main import main
 from prm.data.synthetic.arithmetic import ArithmeticConfig, Split, generate
 from prm.data.writers import write_records
+from prm.training import snapshot
 from tests.tiny_models import tiny_tokenizer
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "configs" / "overlay"
@@ -119,9 +120,8 @@ def fit(folder: Path, run_dir: str = "run", **changes: Any) -> Path:
 
 
 def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
-    """Read a checkpoint the safe way."""
-    loaded: dict[str, Any] = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
-    return loaded
+    """Read a checkpoint, a file or a folder of shards."""
+    return snapshot.read(run / "checkpoints" / f"{name}.ckpt")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -181,20 +181,30 @@ def start(folder: Path, words: Sequence[object], **environment: str) -> BaseProc
     return process
 
 
-def on_two_ranks(folder: Path, *words: object, timeout: float = 100.0) -> None:
-    """Run a command on two gloo ranks, as a launcher on a cluster would; both must succeed."""
-    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
-    ranks = [
-        start(folder, words, RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0", **rendezvous)
-        for rank in range(2)
-    ]
+def on_ranks(folder: Path, *words: object, num_ranks: int = 2, timeout: float = 100.0) -> None:
+    """Run a command on gloo ranks, as a launcher on a cluster would; all must succeed."""
+    ranks = start_ranks(folder, words, num_ranks)
     for rank in ranks:
         rank.join(timeout)
     codes = [rank.exitcode for rank in ranks]
     for rank in ranks:
         rank.kill()
     logs = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("rank*.log"))]
-    assert codes == [0, 0], "\n".join(logs)
+    assert codes == [0] * num_ranks, "\n".join(logs)
+
+
+def start_ranks(folder: Path, words: Sequence[object], num_ranks: int = 2) -> list[BaseProcess]:
+    """Start a command on every rank."""
+    rendezvous = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(num_ranks),
+    }
+    words = [*words, "--trainer.devices", num_ranks]
+    return [
+        start(folder, words, RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0", **rendezvous)
+        for rank in range(num_ranks)
+    ]
 
 
 def _free_port() -> int:

@@ -16,6 +16,7 @@ import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from rich.console import Console
 
 from prm.atomic import write_text
@@ -39,6 +40,7 @@ from prm.training.callbacks import (
     Throughput,
 )
 from prm.training.run_files import AtomicCheckpointIO, MetricsFile
+from prm.training.strategies import ShardedStrategy, ZeroStrategy
 from prm.training.task import RewardTask
 
 CONFIG_FILE = "config.yaml"
@@ -146,7 +148,7 @@ class RunCLI(LightningCLI):
                 f"{self.subcommand} needs a trained model",
                 fix="Give --ckpt_path RUN/checkpoints/best.ckpt",
             )
-        self._num_steps = 0 if path is None else int(snapshot.read(path)["global_step"])
+        self._num_steps = 0 if path is None else int(snapshot.head(path)["global_step"])
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration alone: checkpoints of prm hold no hyperparameters."""
@@ -171,6 +173,9 @@ class RunCLI(LightningCLI):
             raise ConfigError(
                 "the trainer cannot be built", got=str(error), fix="Check trainer.* in the options"
             ) from error
+        _refuse_other_strategies(trainer)
+        if isinstance(trainer.strategy, ShardedStrategy):
+            trainer.strategy.checkpoint = config.get("ckpt_path")
         return trainer
 
     def _refuse_used_folder(self, run_dir: Path) -> None:
@@ -215,6 +220,20 @@ def _refuse_second_ways(trainer: Any) -> None:
         )
     if str(trainer["precision"]) in ("16", "16-mixed", "16-true"):
         raise ConfigError("float16 training is not supported", fix="Use bf16-mixed")
+
+
+def _refuse_other_strategies(trainer: L.Trainer) -> None:
+    """Refuse strategies whose gradients, clipping or checkpoints the task does not know."""
+    known = (SingleDeviceStrategy, DDPStrategy, ShardedStrategy, ZeroStrategy)
+    strategy = trainer.strategy
+    is_stock = isinstance(strategy, DeepSpeedStrategy) and not isinstance(strategy, ZeroStrategy)
+    if is_stock or not isinstance(strategy, known):
+        raise ConfigError(
+            "trainer.strategy is not supported",
+            expected="auto, ddp, or prm.training.strategies.ShardedStrategy or ZeroStrategy",
+            got=type(strategy).__name__,
+            fix="Use one of configs/overlay/",
+        )
 
 
 def _refuse_unwritable(run_dir: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from prm.data.batches import CachedReads, ModelInput
 from prm.data.identity import add_marker, add_pad, identity
 from prm.data.packing import PackedTrees
 from prm.data.tokenize import TreeBuilder
@@ -27,7 +28,7 @@ from prm.spec import RewardSpec
 from prm.spec.reward_spec import Kind
 
 
-@dataclass(slots=True)
+@dataclass  # without slots: the hooks of DeepSpeed look into the attributes of what modules return
 class ModelOutput:
     """What one forward pass gives.
 
@@ -36,11 +37,13 @@ class ModelOutput:
         states: Hidden state of every token, shape `[token, hidden]`; `None` for an encoder.
         gates: Weights of the outcome objectives that the prompt of each read chooses, shape
             `[read, objective]`, float32; `None` for a model without a gate.
+        reads: Hidden state at each read, shape `[read, hidden]`.
     """
 
     columns: Tensor
     states: Tensor | None
     gates: Tensor | None = None
+    reads: Tensor | None = None
 
     def at_reads(self, sizes: Sequence[int]) -> list[ModelOutput]:
         """Return the parts of trees with so many reads each, on the CPU, without states."""
@@ -115,11 +118,13 @@ class RewardModel(nn.Module):
         """Where the heads are."""
         return next(self.heads.parameters()).device
 
-    def forward(self, trees: PackedTrees) -> ModelOutput:
-        """Run packed trees; heads see the read positions only."""
+    def forward(self, trees: ModelInput) -> ModelOutput:
+        """Run packed trees, or the heads alone on cached reads; heads see the reads only."""
+        if isinstance(trees, CachedReads):
+            return ModelOutput(self.heads(trees.states), None)
         reads, states = self.backbone(trees)
         gates = None if self.gate is None else self.gate(self.prompt_states(trees, states))
-        return ModelOutput(self.heads(reads), states, gates)
+        return ModelOutput(self.heads(reads), states, gates, reads)
 
     def prompt_states(self, trees: PackedTrees, states: Tensor | None) -> Tensor:
         """Return the state at the last token of the prompt of each read, `[read, hidden]`.

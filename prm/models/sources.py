@@ -21,8 +21,12 @@ from transformers import (
 )
 
 from prm.errors import ConfigError, ModelError
+from prm.spec import RewardSpec
 
 DType = Literal["float32", "bfloat16", "float16"]
+
+CONTRACT = ("template", "step_format", "response_format")
+"""Fields of a spec that say how texts become tokens."""
 
 
 class BackboneSource:
@@ -36,12 +40,19 @@ class BackboneSource:
         raise NotImplementedError
 
     def model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        """Return the model without a head; embeddings for new tokens are added later."""
+        """Return the model without a head; embeddings for new tokens are added later.
+
+        Under `torch.device("meta")` no weights are read: only the model's shape is made.
+        """
         raise NotImplementedError
 
     def language_head(self, tokenizer: PreTrainedTokenizerBase) -> nn.Parameter | None:
         """Return output embeddings for a next-token loss; `None`: the input embeddings serve."""
         return None
+
+    def adapted(self, spec: RewardSpec) -> RewardSpec:
+        """Return the spec with what the backbone prescribes about it; by default nothing."""
+        return spec
 
 
 class Pretrained(BackboneSource):
@@ -71,9 +82,13 @@ class Pretrained(BackboneSource):
         return load_tokenizer(self.tokenizer_path or self.path, self.revision)
 
     def model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        dtype = getattr(torch, self.dtype)
         try:
+            if torch.get_default_device().type == "meta":
+                config = AutoConfig.from_pretrained(self.path, revision=self.revision)
+                return AutoModel.from_config(config, dtype=dtype)  # type: ignore[no-any-return]
             model: PreTrainedModel = AutoModel.from_pretrained(
-                self.path, revision=self.revision, dtype=getattr(torch, self.dtype)
+                self.path, revision=self.revision, dtype=dtype
             )
         except (OSError, ValueError, KeyError) as error:
             raise _loading_error("model", self.path, error) from error
@@ -88,6 +103,41 @@ class Pretrained(BackboneSource):
         )
         model.resize_token_embeddings(max(len(tokenizer), model.config.vocab_size))
         return nn.Parameter(model.get_output_embeddings().weight.detach().clone())
+
+
+class FromRewardModel(Pretrained):
+    """Backbone and tokenizer of a prm model folder, for new objectives on an existing model.
+
+    Prompts, steps and responses become tokens as they do for that model: its template, step format
+    and response format hold, and can be left out of the task's options.
+
+    Args:
+        path: The model folder.
+        dtype: Type of the weights.
+    """
+
+    def __init__(self, path: str, dtype: DType = "float32") -> None:
+        super().__init__(path, dtype=dtype)
+
+    def adapted(self, spec: RewardSpec) -> RewardSpec:
+        """Return the spec with the template and the formats of the model.
+
+        Raises:
+            ConfigError: The options name others.
+            SpecError: There is no model in the folder.
+        """
+        own = RewardSpec.load(self.path)
+        for name in CONTRACT:
+            given, fixed = getattr(spec, name), getattr(own, name)
+            if given not in (fixed, type(given)()):
+                raise ConfigError(
+                    f"{name} differs from that of the model to start from",
+                    expected=str(fixed),
+                    got=str(given),
+                    where=self.path,
+                    fix=f"Leave {name} out, or start from the folder with Pretrained",
+                )
+        return spec.with_(**{name: getattr(own, name) for name in CONTRACT})
 
 
 class FromScratch(BackboneSource):

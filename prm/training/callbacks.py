@@ -21,10 +21,10 @@ from prm.models.fold import is_linear
 from prm.models.reward_model import RewardModel
 from prm.training import snapshot
 from prm.training.card import model_card
-from prm.training.distributed import gathered
 from prm.training.outcome_card import scalar_card
 from prm.training.reads import Reads
 from prm.training.samples import SampleRow, markdown, sample_rows
+from prm.training.strategies import gathered
 from prm.training.task import RewardTask
 
 logger = logging.getLogger(__name__)
@@ -64,11 +64,11 @@ class ExportModel(Callback):
             return
         weights = "last step"
         best = _best_checkpoint(trainer)
-        state = gathered(task)
-        if best is not None:
-            state = snapshot.read(best)["state_dict"]
-            weights = best.name
+        state = gathered(task) if best is None else {}
         if trainer.is_global_zero:
+            if best is not None:
+                state = snapshot.read(best)["state_dict"]
+                weights = best.name
             model = task.rebuilt(state)
             task.finish(model)
             _write(model, self.folder, dict(trainer.callback_metrics), weights)
@@ -125,7 +125,7 @@ class BestCheckpoint(ModelCheckpoint):
         """Go on from the best checkpoint so far, if it lies here (the folder may have moved)."""
         path = Path(str(self.dirpath)) / "best.ckpt"
         score = state_dict["best_model_score"]
-        if score is None or not path.is_file():
+        if score is None or not path.exists():
             return
         here = {
             "dirpath": self.dirpath,
@@ -292,5 +292,5 @@ def _best_checkpoint(trainer: L.Trainer) -> Path | None:
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             path = Path(callback.best_model_path)
-            return path if path.is_file() else None
+            return path if path.exists() else None
     return None

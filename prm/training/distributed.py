@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from prm.errors import ModelError
+from prm.models.layers import decoder_layers
 
 if TYPE_CHECKING:
     from prm.models.reward_model import RewardModel
-    from prm.training.task import RewardTask
 
 
-def shard(model: RewardModel, mesh: Any) -> None:
+def shard(model: RewardModel, mesh: Any, compute_dtype: torch.dtype | None = None) -> None:
     """Shard every decoder layer, the rest of the backbone and the heads over a device mesh.
+
+    Args:
+        model: The model; may lie on the meta device.
+        mesh: The ranks that share it.
+        compute_dtype: Type that the backbone's weights are gathered and used in; gradients are
+            summed in float32, and the heads stay as they are.
 
     Raises:
         ModelError: Parameters are left unsharded, which would train ranks apart in silence.
     """
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.tensor import DTensor
 
-    for layer in _decoder_layers(model.backbone.model):
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model.backbone, mesh=mesh)
+    policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
+    for layer in decoder_layers(model.backbone.model):
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(model.backbone, mesh=mesh, mp_policy=policy)
     fully_shard(model.heads, mesh=mesh)
     fully_shard(model, mesh=mesh)
     left = [name for name, value in model.named_parameters() if not isinstance(value, DTensor)]
@@ -35,13 +43,26 @@ def shard(model: RewardModel, mesh: Any) -> None:
         raise ModelError("parameters were not sharded", got=left[:5])
 
 
-def gathered(task: RewardTask) -> dict[str, Tensor]:
-    """Return the whole state of a task on the CPU; every rank must call it."""
-    state = {}
-    for name, value in task.state_dict().items():
-        full = value.full_tensor() if hasattr(value, "full_tensor") else value
-        state[name] = full.detach().cpu()
-    return state
+def spread(
+    model: RewardModel, mesh: Any, device: torch.device, compute_dtype: torch.dtype | None = None
+) -> None:
+    """Shard a model that only rank 0 holds; those of the other ranks lie on the meta device.
+
+    No rank but 0 ever holds the whole model, and that one in the memory of its machine.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    state, buffers = model.state_dict(), dict(model.named_buffers())
+    is_first = dist.get_rank() == 0
+    model.to("meta")
+    shard(model, mesh, compute_dtype)
+    model.to_empty(device=device)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(model, state if is_first else {}, options=options)
+    for name, buffer in model.named_buffers():
+        if is_first:
+            buffer.copy_(buffers[name])
+        dist.broadcast(buffer, 0)
 
 
 def whole(weight: Tensor) -> Tensor:
@@ -60,26 +81,43 @@ def whole(weight: Tensor) -> Tensor:
     return full
 
 
-def gradient_sync(
-    strategy: Any, model: RewardModel, last: bool
-) -> contextlib.AbstractContextManager[Any]:
-    """Skip the gradient exchange between ranks for all but the last micro-batch."""
-    if hasattr(strategy.model, "no_sync") and not last:
+def gradient_sync(strategy: Any, last: bool) -> contextlib.AbstractContextManager[Any]:
+    """Skip the gradient exchange between ranks for all but the last micro-batch.
+
+    FSDP exchanges with each: it would have to keep the gradients of the whole model until the last.
+    """
+    if hasattr(strategy.model, "set_gradient_accumulation_boundary"):  # DeepSpeed
+        strategy.model.optimizer.clear_backward_seen_flag()  # what its own forward pass does
+        strategy.model.set_gradient_accumulation_boundary(last)
+    elif hasattr(strategy.model, "no_sync") and not last:
         return strategy.model.no_sync()  # type: ignore[no-any-return]
-    if hasattr(model, "set_requires_gradient_sync"):
-        model.set_requires_gradient_sync(last)  # type: ignore[operator]
     return contextlib.nullcontext()
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Average gradients that neither DDP nor FSDP exchanges over all ranks."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= dist.get_world_size()
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
     """Scale gradients down to a norm of at most `limit`; return the norm before, over all ranks."""
-    with_gradient = [item for item in parameters if item.grad is not None]
-    norm = nn.utils.clip_grad_norm_(with_gradient, math.inf if limit is None else limit)
-    full: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return full
+    by_type: dict[type, list[Tensor]] = {}
+    for gradient in [item.grad for item in parameters if item.grad is not None]:
+        by_type.setdefault(type(gradient), []).append(gradient)
+    norms = [_whole_norm(gradients) for gradients in by_type.values()]
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    if limit is not None:
+        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+        for gradients in by_type.values():
+            torch._foreach_mul_(gradients, factor)
+    return norm
 
 
-def _decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the modules of the longest module list, which in a decoder are its layers."""
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=[])
+def _whole_norm(gradients: list[Tensor]) -> Tensor:
+    norm = nn.utils.get_total_norm(gradients)
+    whole_norm: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole_norm

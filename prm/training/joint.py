@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from prm.aggregation.objectives import ObjectiveAggregation
@@ -65,7 +65,7 @@ class JointRewardTask(RewardTask):
         losses = StepLosses(self.steps, self.spec), ResponseLosses(responses, self.spec)
         self.loss = self.batch_loss(losses, learn_weights)
 
-    def prepare_losses(self, records: Sequence[Record]) -> None:
+    def prepare_losses(self, records: Iterable[Record]) -> None:
         fit_step_losses(self.steps, records)
         fit_response_losses(self.responses, records)
 

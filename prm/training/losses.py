@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from prm.data.batches import MicroBatch
 from prm.data.joint_labels import AnyLabels, JointLabels, response_part, step_part
+from prm.data.packing import PackedTrees
 from prm.data.response_labels import ResponseLabels
 from prm.data.step_labels import StepLabels
 from prm.errors import ConfigError
@@ -211,6 +212,7 @@ class LanguageLoss:
     ) -> dict[str, Tensor]:
         """Sum the loss over the tokens of the selected reads; a filler has none."""
         assert output_embeddings is not None
+        assert isinstance(batch.trees, PackedTrees)
         if output.states is None:
             raise ConfigError(
                 "language_model needs a decoder", fix="Take it out, or use a causal backbone"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prm.data.modules import LabeledItem
+from prm.data.items import LabeledItem
 from prm.data.step_labels import LabeledChain
 from prm.losses.preference import PreferenceTargets, pairs_of
 from prm.metrics.first_error import UNDECIDED

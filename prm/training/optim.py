@@ -65,7 +65,10 @@ def parameter_groups(
     head_lr_factor: float,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Return trainable parameters in groups: heads apart, and no decay on vectors.
+    """Return trainable parameters in groups: one per module, and no decay on vectors.
+
+    Modules are apart because of those that are sharded: optimizers cannot step sharded and plain
+    parameters of a group together.
 
     Args:
         backbone: Its matrices decay; biases, norms and other vectors do not.
@@ -78,8 +81,8 @@ def parameter_groups(
         ConfigError: Nothing is trainable.
     """
     groups = []
-    for modules, rate in (([backbone], lr), (heads, lr * head_lr_factor)):
-        trainable = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for module, rate in ((backbone, lr), *((head, lr * head_lr_factor) for head in heads)):
+        trainable = [p for p in module.parameters() if p.requires_grad]
         for decays in (True, False):
             chosen = [p for p in trainable if (p.ndim > 1) == decays]
             if chosen:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 
 from prm.aggregation.normalize import Normalizer, Quantile, ZScore
 from prm.aggregation.objectives import ObjectiveAggregation
+from prm.data.batches import Pack
 from prm.data.packing import pack
 from prm.data.planning import plan_evaluation
 from prm.data.response_labels import LabeledResponses
@@ -66,7 +70,7 @@ class OutcomeRewardTask(RewardTask):
         self.objectives = objectives
         self.loss = self.batch_loss([ResponseLosses(objectives, self.spec)], learn_weights)
 
-    def prepare_losses(self, records: Sequence[Record]) -> None:
+    def prepare_losses(self, records: Iterable[Record]) -> None:
         fit_response_losses(self.objectives, records)
 
     def finish(self, model: RewardModel) -> None:
@@ -74,23 +78,18 @@ class OutcomeRewardTask(RewardTask):
         fit_normalizers(self.objectives, model, self)
 
 
-def fit_response_losses(objectives: Sequence[ResponseObjective], records: Sequence[Record]) -> None:
+def fit_response_losses(objectives: Sequence[ResponseObjective], records: Iterable[Record]) -> None:
     """Check the training labels of each objective, and let its losses know them.
 
     Raises:
         ConfigError: An objective has no label, or labels that no loss of it uses.
         DataError: A rating is out of the range of its loss.
     """
+    compared, ratings = _outcome_labels(records)
     for objective in objectives:
         name = objective.name
-        num_compared = sum(isinstance(r, Comparison) and r.objective == name for r in records)
-        values = torch.tensor(
-            [
-                value
-                for record in records
-                if isinstance(record, Rating) and (value := record.values.get(name)) is not None
-            ]
-        )
+        num_compared = compared[name]
+        values = torch.tensor(ratings[name], dtype=torch.float32)
         if num_compared and objective.preference is None:
             raise _unused(name, f"{num_compared} comparisons", "preference")
         uses_ratings = objective.rating or isinstance(objective.preference, SignAwareCost)
@@ -109,6 +108,19 @@ def fit_response_losses(objectives: Sequence[ResponseObjective], records: Sequen
             except DataError as error:
                 raise error.at(f"objective {objective.name!r}") from None
             objective.rating.fit(values)
+
+
+def _outcome_labels(records: Iterable[Record]) -> tuple[Counter[str], dict[str, array[float]]]:
+    """Return how many comparisons, and which ratings, there are by objective."""
+    compared: Counter[str] = Counter()
+    ratings: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+    for record in records:
+        if isinstance(record, Comparison):
+            compared[record.objective] += 1
+        elif isinstance(record, Rating):
+            for name, value in record.values.items():
+                ratings[name].extend([] if value is None else [value])
+    return compared, ratings
 
 
 def _unused(name: str, what: str, option: str) -> ConfigError:
@@ -130,8 +142,9 @@ def fit_normalizers(
         model.spec = model.spec.with_(normalizers={})
         return
     part = "validation" if task.data.items("validation") else "train"
-    items = [item for item in task.data.items(part) if isinstance(item, LabeledResponses)]
-    scores = score_items(model, items[:REFERENCE], task.data.max_tokens)
+    responses = (item for item in task.data.items(part) if isinstance(item, LabeledResponses))
+    reference = list(islice(responses, REFERENCE))
+    scores = score_items(model, reference, task.data.max_tokens, task.packer(reference))
     normalizers = {
         name: cls.fit(scores[:, model.spec.outcome_names.index(name)], source=part)
         for name, cls in chosen.items()
@@ -141,7 +154,7 @@ def fit_normalizers(
 
 @torch.no_grad()
 def score_items(
-    model: RewardModel, items: Sequence[LabeledResponses], max_tokens: int
+    model: RewardModel, items: Sequence[LabeledResponses], max_tokens: int, pack: Pack = pack
 ) -> torch.Tensor:
     """Return the scores of all responses of some items, `[response, objective]`, in any order."""
     model.eval()

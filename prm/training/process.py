@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from prm.aggregation.steps import named_aggregation
@@ -51,26 +53,29 @@ class ProcessRewardTask(RewardTask):
         self.objectives = steps
         self.loss = self.batch_loss([StepLosses(steps, self.spec)])
 
-    def prepare_losses(self, records: Sequence[Record]) -> None:
+    def prepare_losses(self, records: Iterable[Record]) -> None:
         fit_step_losses(self.objectives, records)
 
 
-def fit_step_losses(objectives: Sequence[StepObjective], records: Sequence[Record]) -> None:
+def fit_step_losses(objectives: Sequence[StepObjective], records: Iterable[Record]) -> None:
     """Give each loss what it needs to know about the training labels.
 
     Raises:
         ConfigError: An objective has no label.
     """
     for objective in objectives:
-        labels = [
-            float("nan") if value is None else value
-            for record in records
-            if isinstance(record, Chain)
-            for value in record.labels.get(objective.name, ())
-        ]
-        if not any(value == value for value in labels):
+        labels = torch.from_numpy(np.fromiter(_labels(records, objective.name), np.float32))
+        if labels.isnan().all():
             raise ConfigError(
                 f"no training chain has a label of objective {objective.name!r}",
                 fix="Name the objectives as the chains' labels are named",
             )
-        objective.loss.fit_balance(torch.tensor(labels))
+        objective.loss.fit_balance(labels)
+
+
+def _labels(records: Iterable[Record], objective: str) -> Iterator[float]:
+    """Yield the labels of an objective, NaN where there is none."""
+    for record in records:
+        if isinstance(record, Chain):
+            for value in record.labels.get(objective, ()):
+                yield math.nan if value is None else value

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from prm.data.batches import MicroBatch
+from prm.data.items import LabeledItem
 from prm.data.joint_labels import response_part, step_part
-from prm.data.modules import LabeledItem
 from prm.data.response_labels import LabeledResponses, ResponseLabels
 from prm.data.step_labels import LabeledChain
 from prm.models.reward_model import ModelOutput, RewardModel
@@ -53,7 +53,7 @@ class ResponseReads:
     labels: ResponseLabels
 
 
-@dataclass(slots=True)
+@dataclass  # without slots, as `ModelOutput`
 class Reads:
     """Everything read in one micro-batch, by what was read."""
 

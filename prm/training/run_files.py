@@ -13,8 +13,9 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
-from prm.atomic import atomic_file
+from prm.atomic import atomic_file, swap
 from prm.errors import OutputError
+from prm.training import snapshot
 
 
 class MetricsFile(CSVLogger):
@@ -73,7 +74,10 @@ class MetricsFile(CSVLogger):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that it is whole or not there."""
+    """Writes a checkpoint beside its place and renames it, so that it is whole or not there.
+
+    Reads files, and folders to which several ranks wrote their shards.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -83,5 +87,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OutputError: It cannot be written; the one before is untouched.
         """
-        with atomic_file(path) as stream:
+        path = Path(path)
+        was_sharded = path.is_dir()
+        target = path.with_name(f".{path.name}.part") if was_sharded else path
+        with atomic_file(target) as stream:
             torch.save(checkpoint, stream)
+        if was_sharded:
+            swap(target, path)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint of either kind."""
+        if Path(path).is_dir():
+            return snapshot.read(path)
+        return super().load_checkpoint(path, map_location, weights_only)

@@ -6,7 +6,8 @@ Checkpoints are read with `weights_only`, so nothing but tensors, text and numbe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,6 +20,7 @@ from prm.errors import ModelError, SpecError
 from prm.models.reward_model import RewardModel
 from prm.models.sources import load_tokenizer
 from prm.spec import RewardSpec
+from prm.training import sharded_checkpoint
 
 
 def take(model: RewardModel) -> dict[str, Any]:
@@ -27,15 +29,33 @@ def take(model: RewardModel) -> dict[str, Any]:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint file of a prm task; no code in it is run.
+    """Read a checkpoint of a prm task, a file or a folder of shards; no code in it is run.
 
     Raises:
-        ModelError: There is no such file, it is damaged, or something else.
+        ModelError: There is no such checkpoint, it is damaged, or something else.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    with _named_damage(path):
+        if path.is_dir():
+            return _checked(sharded_checkpoint.read(path), path)
+        return _checked(torch.load(path, map_location="cpu", weights_only=True, mmap=True), path)
+
+
+def head(path: str | Path) -> dict[str, Any]:
+    """Read what a checkpoint holds besides large tensors; raises as `read`."""
+    path = Path(path)
+    if not path.is_dir():
+        return read(path)
+    with _named_damage(path):
+        return _checked(sharded_checkpoint.read_meta(path), path)
+
+
+@contextmanager
+def _named_damage(path: Path) -> Iterator[None]:
+    if not path.exists():
         raise ModelError("there is no such checkpoint", where=str(path))
     try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        yield
     except UnpicklingError as error:
         raise ModelError(
             "cannot read the checkpoint",
@@ -50,6 +70,9 @@ def read(path: str | Path) -> dict[str, Any]:
             where=str(path),
             fix="Was its writing or copying interrupted?",
         ) from error
+
+
+def _checked(checkpoint: Any, path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "prm" not in checkpoint:
         raise ModelError("this is not a checkpoint of prm", where=str(path))
     return checkpoint

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.optim import AdamW
 
-from prm.data.batches import MicroBatch, OptimizerBatch
-from prm.data.response_labels import LabeledResponses
-from prm.data.step_labels import LabeledChain
+from prm.data.batches import Item, MicroBatch, OptimizerBatch, Pack
+from prm.data.packing import pack
 from prm.data.tokenize import TreeBuilder
 from prm.data.tokenize_responses import ResponseTreeBuilder
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss
 from prm.models.heads import HeadKind
+from prm.models.layers import compile_layers
 from prm.models.lora import LoRA
 from prm.models.reward_model import ModelOutput, RewardModel, reward_model_class
 from prm.models.sources import BackboneSource
 from prm.records import Record
 from prm.spec import RewardSpec, Template
 from prm.training import snapshot
-from prm.training.distributed import clip_gradients, gradient_sync, shard, whole
+from prm.training.distributed import average_gradients, clip_gradients, gradient_sync, whole
 from prm.training.losses import BatchLoss, LanguageLoss, LossPart
 from prm.training.meters import RANKING, OutcomeMeters, StepMeters
 from prm.training.objectives import in_label_units
 from prm.training.optim import Schedule, parameter_groups
 from prm.training.reads import Reads, collect
+from prm.training.state_cache import StateCache
+from prm.training.strategies import ShardedStrategy, ZeroStrategy
 
 if TYPE_CHECKING:
     from prm.data.modules import RecordDataModule
@@ -62,7 +65,11 @@ class RewardTask(L.LightningModule):
             the input embeddings; those of a pretrained model that has its own stay as they are.
         lora: Train low-rank adapters instead of the backbone's weights.
         freeze_backbone: Train the heads only.
+        state_cache: Folder that keeps the hidden states of a frozen backbone at the reads: each
+            text runs through the backbone once, and never again for other labels, losses,
+            objectives or seeds. `None` to run it in every epoch.
         gradient_checkpointing: Recompute activations in the backward pass.
+        compile_layers: Compile the decoder layers: the first steps take longer, later ones less.
         optimizer: Optimizer, called with parameter groups.
         lr: Peak learning rate of the backbone.
         head_lr_factor: Factor of the heads' learning rate.
@@ -86,7 +93,9 @@ class RewardTask(L.LightningModule):
         language_model: LanguageModelLoss | None = None,
         lora: LoRA | None = None,
         freeze_backbone: bool = False,
+        state_cache: Path | None = None,
         gradient_checkpointing: bool = False,
+        compile_layers: bool = False,
         optimizer: OptimizerCallable = AdamW,
         lr: float = 1e-5,
         head_lr_factor: float = 1.0,
@@ -97,18 +106,22 @@ class RewardTask(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.source = backbone
-        self.spec = RewardSpec(
-            template=template,
-            max_length=max_length,
-            on_too_long=on_too_long,
-            on_long_prompt=on_long_prompt,
-            **spec_options,
+        self.spec = backbone.adapted(
+            RewardSpec(
+                template=template,
+                max_length=max_length,
+                on_too_long=on_too_long,
+                on_long_prompt=on_long_prompt,
+                **spec_options,
+            )
         )
         self.head = head
         self.language_model = language_model
         self.lora = lora
         self.freeze_backbone = freeze_backbone
+        self.state_cache = state_cache
         self.gradient_checkpointing = gradient_checkpointing
+        self.compile_layers = compile_layers
         self.optimizer = optimizer
         self.lr = lr
         self.head_lr_factor = head_lr_factor
@@ -116,6 +129,7 @@ class RewardTask(L.LightningModule):
         self.schedule = schedule
         self.gradient_clip = gradient_clip
         self.model: RewardModel | None = None
+        self._states: StateCache | None = None
         self.meters = torch.nn.ModuleList()
         self.language_head: torch.nn.Parameter | None = None
         self._check_options()
@@ -165,16 +179,31 @@ class RewardTask(L.LightningModule):
 
     def configure_model(self) -> None:
         """Build the model, once; a from-scratch tokenizer is trained on the training data."""
-        if self.model is not None or not self._can_build():
+        if self.model is not None:
             return
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            self._build_sharded(strategy)
+        elif self._can_build():
+            self.build(self._new_tokenizer())
+
+    def _new_tokenizer(self) -> Any:
         texts: Iterator[str] = iter(())
         if self.source.needs_texts:
             texts = self.data.texts()
         tokenizer = self.source.tokenizer(texts)
-        self.build(snapshot.same_on_all_ranks(tokenizer, self.trainer.strategy))
-        if isinstance(self.trainer.strategy, ModelParallelStrategy):
-            self._refuse_learned_losses()
-            shard(self.reward_model, self.trainer.strategy.device_mesh["data_parallel"])
+        return snapshot.same_on_all_ranks(tokenizer, self.trainer.strategy)
+
+    def _build_sharded(self, strategy: ShardedStrategy) -> None:
+        """Build the model on rank 0 and its shape alone on the others, and share it out."""
+        if strategy.checkpoint is None:
+            tokenizer = self._new_tokenizer()
+        else:  # it is loaded into shards, so they must have its shape
+            tokenizer, _ = snapshot.restore(snapshot.head(strategy.checkpoint))
+        on_meta = torch.device("meta")
+        with contextlib.nullcontext() if strategy.is_global_zero else on_meta:
+            self.build(tokenizer)
+        strategy.spread(self.reward_model)
 
     def build(self, tokenizer: Any) -> None:
         """Build the model around a tokenizer."""
@@ -189,6 +218,8 @@ class RewardTask(L.LightningModule):
             )
         if self.gradient_checkpointing:
             _checkpoint_activations(stock)
+        if self.compile_layers:
+            compile_layers(stock)
         self.model = reward_model_class(self.spec)(stock, tokenizer, self.spec, self.head).train()
         self.spec = self.model.spec
         if self.freeze_backbone:
@@ -196,7 +227,8 @@ class RewardTask(L.LightningModule):
         if self.lora is not None:
             self.lora.apply(self.model)
         if self.language_model is not None:
-            self.language_head = _frozen(self.source.language_head(tokenizer))
+            with torch.device("cpu"):
+                self.language_head = _frozen(self.source.language_head(tokenizer))
 
     def rebuilt(self, state: dict[str, Tensor]) -> RewardModel:
         """Return a plain copy of the model on the CPU with the weights of a task's state."""
@@ -214,6 +246,16 @@ class RewardTask(L.LightningModule):
         )
         return model
 
+    def packer(self, items: Sequence[Item]) -> Pack:
+        """Return what makes the model's input of these items: tokens, or cached states."""
+        if self.state_cache is None:
+            return pack
+        if self._states is None:
+            self._states = StateCache(
+                self.state_cache, self.reward_model, self.trainer, self.data.max_tokens
+            )
+        return self._states.packer(items)
+
     def forward(self, batch: MicroBatch[Any]) -> ModelOutput:
         """Run the model on a micro-batch."""
         output: ModelOutput = self.reward_model(batch.trees)
@@ -229,17 +271,28 @@ class RewardTask(L.LightningModule):
         last = len(batch.micro_batches) - 1
         share = 1 / (self.trainer.world_size * len(batch.micro_batches))
         for index, micro_batch in enumerate(batch.micro_batches):
-            with gradient_sync(self.trainer.strategy, self.reward_model, index == last):
+            with gradient_sync(self.trainer.strategy, index == last):
                 losses = self.loss.sums(micro_batch, self(micro_batch), self._output_embeddings())
                 self.manual_backward(
                     self.loss.mean(losses, totals, share) * self.trainer.world_size
                 )
             sums = {name: sums[name] + loss.detach() for name, loss in losses.items()}
-        norm = clip_gradients(self.parameters(), self.gradient_clip)
-        optimizer.step()
+        norm = self._update(optimizer)
         self._log_step(batch, sums, totals, norm)
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
+
+    def _update(self, optimizer: Any) -> Tensor:
+        """Clip the gradients and take the step; return their norm before."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ZeroStrategy):  # DeepSpeed holds the gradients, and clips them
+            optimizer.step()
+            return strategy.gradient_norm()
+        if isinstance(strategy, ShardedStrategy):
+            average_gradients(self.loss.parameters())
+        norm = clip_gradients(self.parameters(), self.gradient_clip)
+        optimizer.step()
+        return norm
 
     def validation_step(  # type: ignore[override]
         self, batch: MicroBatch[Any], batch_idx: int
@@ -303,6 +356,7 @@ class RewardTask(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the model around the checkpoint's tokenizer if it is not built that way."""
+        self._states = None
         tokenizer, spec = snapshot.restore(checkpoint)
         if self.model is None or self.model.spec.tokenizer != spec.tokenizer:
             self.model = None
@@ -323,15 +377,10 @@ class RewardTask(L.LightningModule):
             )
         if self.language_model is not None and self.freeze_backbone:
             raise ConfigError("language_model has no effect on a frozen backbone")
-
-    def _refuse_learned_losses(self) -> None:
-        """Refuse what lies outside the sharded model, which ranks would train apart."""
-        learned = [name for name, _ in self.loss.named_parameters()]
-        if learned:
+        if self.state_cache is not None and not self.freeze_backbone:
             raise ConfigError(
-                "losses that learn parameters cannot be trained with sharded weights",
-                got=", ".join(learned),
-                fix="Use trainer.strategy ddp, or losses without parameters",
+                "state_cache needs a backbone that does not change",
+                fix="Set model.freeze_backbone true, or take state_cache out",
             )
 
     def _can_build(self) -> bool:
@@ -345,7 +394,7 @@ class RewardTask(L.LightningModule):
             raise ConfigError(f"{type(self).__name__} needs a data module")
         return data  # type: ignore[no-any-return]
 
-    def prepare_losses(self, records: Sequence[Record]) -> None:
+    def prepare_losses(self, records: Iterable[Record]) -> None:
         """Let the losses know the training records, before training."""
         raise NotImplementedError
 
@@ -375,13 +424,13 @@ class RewardTask(L.LightningModule):
 
     def _start_meters(self, part: str) -> None:
         meters: list[StepMeters | OutcomeMeters] = []
-        items = self.data.items(part)
+        facts = self.data.facts(part)
         if self.spec.objectives:
             column = self.objective_names.index(self.spec.reward_objective)
-            sources = [item.source for item in items if isinstance(item, LabeledChain)]
+            sources = facts.sources(chains=True)
             meters.append(StepMeters(self.spec.reward_objective, column, sources))
         if self.spec.outcome_objectives:
-            sources = [item.source for item in items if isinstance(item, LabeledResponses)]
+            sources = facts.sources(chains=False)
             meters.append(OutcomeMeters(self.spec, sources, in_label_units(self)))
         self.meters = torch.nn.ModuleList(meters).to(self.device)
 

@@ -18,7 +18,7 @@ from tests.outcome_runs import (
     write_outcome_config,
     write_outcomes,
 )
-from tests.runs import OVERLAYS, assert_same_weights, metrics, on_two_ranks, start
+from tests.runs import OVERLAYS, assert_same_weights, metrics, on_ranks
 
 DAVIDSON = HELPFULNESS | {"preference": {"class_path": "Davidson"}}
 LEVELS = LENGTH | {"rating": {"class_path": "CumulativeLink", "init_args": {"num_levels": 3}}}
@@ -51,7 +51,15 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert first.reward == pytest.approx(second.reward, abs=1e-4)
 
 
-@pytest.mark.parametrize(("overlay", "model"), [("ddp", LEARNED), ("fsdp2", {})])
+@pytest.mark.parametrize(
+    ("overlay", "model"),
+    [
+        ("ddp", LEARNED),
+        ("fsdp2", LEARNED),
+        pytest.param("fsdp2-sharded", LEARNED, marks=pytest.mark.slow),
+        pytest.param("fsdp2", {}, marks=pytest.mark.slow),
+    ],
+)
 def test_two_ranks_train_the_same_model(run_dir: Path, overlay: str, model: dict[str, Any]) -> None:
     """With 57 response sets in batches of 56, one rank of the last batch has but a filler."""
     write_outcomes(run_dir)
@@ -59,7 +67,7 @@ def test_two_ranks_train_the_same_model(run_dir: Path, overlay: str, model: dict
     data = {"train": train, "batch_size": 56, "max_tokens": 96}
     one = fit_outcomes(run_dir, "one", model=model, data=data)
     config = write_outcome_config(run_dir, "two.yaml", run_dir="two", model=model, data=data)
-    on_two_ranks(run_dir, "fit", "--config", config, "--config", OVERLAYS / f"{overlay}.yaml")
+    on_ranks(run_dir, "fit", "--config", config, "--config", OVERLAYS / f"{overlay}.yaml")
     assert_same_run(one, run_dir / "two")
 
 
@@ -72,28 +80,5 @@ def test_validation_with_a_filler_is_that_of_one_rank(run_dir: Path, max_tokens:
     data = {"max_tokens": max_tokens}
     one = fit_outcomes(run_dir, "one", data=data)
     config = write_outcome_config(run_dir, "two.yaml", run_dir="two", data=data)
-    on_two_ranks(run_dir, "fit", "--config", config, "--config", OVERLAYS / "ddp.yaml")
+    on_ranks(run_dir, "fit", "--config", config, "--config", OVERLAYS / "ddp.yaml")
     assert_same_run(one, run_dir / "two")
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        {"objectives": [DAVIDSON, SAFETY, LENGTH]},
-        pytest.param({"learn_weights": True}, marks=pytest.mark.slow),
-    ],
-    ids=["davidson", "learn_weights"],
-)
-def test_sharded_weights_refuse_losses_that_learn(run_dir: Path, model: dict[str, Any]) -> None:
-    """They lie outside the sharded model, so that ranks would train them apart."""
-    write_outcomes(run_dir)
-    config = write_outcome_config(run_dir, model=model)
-    words = ("fit", "--config", config, "--config", OVERLAYS / "fsdp2.yaml")
-    process = start(
-        run_dir,
-        [*words, "--trainer.devices", 1, "--trainer.strategy.init_args.data_parallel_size", 1],
-    )
-    process.join(60)
-    assert process.exitcode == 2
-    log = (run_dir / "rank.log").read_text(encoding="utf-8")
-    assert "losses that learn parameters cannot be trained with sharded weights" in log

@@ -16,24 +16,25 @@ from prm.scoring.scorer import RewardScorer
 from tests.runs import (
     OVERLAYS,
     assert_same_weights,
-    checkpoint,
     fit,
     metrics,
-    on_two_ranks,
+    on_ranks,
     prm,
     read_jsonl,
+    weights,
     write_config,
     write_data,
+    write_pretrained,
 )
 
 LANGUAGE_MODEL = {"language_model": {"loss_weight": 0.3}}
-CONSTANT = {"schedule": {"decay": "constant", "warmup": 0}}
+ALONE = ("--trainer.strategy", "auto", "--trainer.devices", "1")
 VALIDATION = ("step_auroc", "error_ap", "ece", "brier", "processbench_f1")
 
 
-def fit_on_two_ranks(folder: Path, overlay: str = "ddp", **changes: Any) -> Path:
+def fit_on_ranks(folder: Path, overlay: str = "ddp", **changes: Any) -> Path:
     config = write_config(folder, "two.yaml", run_dir="two", **changes)
-    on_two_ranks(folder, "fit", "--config", config, "--config", OVERLAYS / f"{overlay}.yaml")
+    on_ranks(folder, "fit", "--config", config, "--config", OVERLAYS / f"{overlay}.yaml")
     return folder / "two"
 
 
@@ -81,21 +82,22 @@ def test_two_ranks_train_the_same_model(
     write_data(run_dir, num_train)
     changes = {"model": model, "data": {"max_tokens": max_tokens}}
     one = fit(run_dir, "one", **changes)
-    two = fit_on_two_ranks(run_dir, overlay, **changes)
+    two = fit_on_ranks(run_dir, overlay, **changes)
     assert_same_training(one, two)
     assert_same_validation(one, two)
     assert_same_exports(one, two)
 
 
-def test_test_on_two_ranks_holds_each_record_once(run_dir: Path) -> None:
+@pytest.mark.parametrize("overlay", ["ddp", pytest.param("fsdp2-sharded", marks=pytest.mark.slow)])
+def test_test_on_two_ranks_holds_each_record_once(run_dir: Path, overlay: str) -> None:
     write_data(run_dir)
     fit(run_dir)
     saved = ("--config", "run/config.yaml", "--ckpt_path", "run/checkpoints/best.ckpt")
     small = ("--data.init_args.max_tokens", "64")
     for command in ("test", "predict"):
         prm(command, *saved, "--results", "one")
-        overlay = ("--config", str(OVERLAYS / "ddp.yaml"))
-        on_two_ranks(run_dir, command, *saved, *overlay, *small, "--results", "two")
+        ranks = ("--config", str(OVERLAYS / f"{overlay}.yaml"))
+        on_ranks(run_dir, command, *saved, *ranks, *small, "--results", "two")
         one, two = (
             read_jsonl(run_dir / "run" / name / "predictions.jsonl") for name in ("one", "two")
         )
@@ -103,29 +105,6 @@ def test_test_on_two_ranks_holds_each_record_once(run_dir: Path) -> None:
         assert len({row["id"] for row in two}) == 7
         for first, second in zip(one, two, strict=True):
             assert first["probabilities"] == pytest.approx(second["probabilities"], abs=1e-5)
-
-
-@pytest.mark.parametrize("overlay", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
-def test_a_run_on_two_ranks_resumes_on_one(run_dir: Path, overlay: str) -> None:
-    write_data(run_dir, 21)
-    whole = fit(run_dir, "whole", model=CONSTANT, trainer={"max_epochs": 2})
-    fit_on_two_ranks(run_dir, overlay, model=CONSTANT)
-    config = write_config(run_dir, run_dir="two", model=CONSTANT, trainer={"max_epochs": 2})
-    prm("fit", "--config", config, "--ckpt_path", "two/checkpoints/last.ckpt")
-    assert_same_training(whole, run_dir / "two")
-    first, second = (checkpoint(run)["optimizer_states"] for run in (whole, run_dir / "two"))
-    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-7)
-
-
-@pytest.mark.slow
-def test_a_run_on_two_sharded_ranks_resumes(run_dir: Path) -> None:
-    write_data(run_dir, 21)
-    whole = fit(run_dir, "whole", model=CONSTANT, trainer={"max_epochs": 2})
-    fit_on_two_ranks(run_dir, "fsdp2", model=CONSTANT)
-    overlay = ("--config", OVERLAYS / "fsdp2.yaml", "--trainer.max_epochs", "2")
-    last = ("--ckpt_path", "two/checkpoints/last.ckpt")
-    on_two_ranks(run_dir, "fit", "--config", "two.yaml", *overlay, *last)
-    assert_same_training(whole, run_dir / "two")
 
 
 @pytest.mark.slow
@@ -137,3 +116,42 @@ def test_one_command_starts_both_ranks(run_dir: Path) -> None:
     command = [sys.executable, "-m", "prm.cli.main", "fit", "--config", str(config)]
     subprocess.run([*command, "--config", str(OVERLAYS / "ddp.yaml")], check=True, timeout=110)
     assert_same_training(one, run_dir / "two")
+
+
+def pretrained(folder: Path, **options: Any) -> dict[str, Any]:
+    """Return the options of a backbone that only rank 0 reads."""
+    write_pretrained(folder / "tiny")
+    backbone = {"class_path": "prm.models.sources.Pretrained", "init_args": {"path": "tiny"}}
+    return {"backbone": backbone, **options}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [LANGUAGE_MODEL, pytest.param({"lora": {"rank": 2}}, marks=pytest.mark.slow)],
+    ids=["language-model", "lora"],
+)
+def test_shards_of_a_pretrained_model_come_from_rank_0(
+    run_dir: Path, options: dict[str, Any]
+) -> None:
+    """The other ranks hold its shape alone; buffers that no checkpoint holds come along."""
+    if "lora" in options:
+        pytest.importorskip("peft")
+    write_data(run_dir, 9)
+    changes = {"model": pretrained(run_dir, **options)}
+    one = fit(run_dir, "one", **changes)
+    two = fit_on_ranks(run_dir, "fsdp2-sharded", **changes)
+    if "lora" not in options:  # whose second matrix starts at random
+        assert_same_training(one, two)
+        assert_same_exports(one, two)
+    prm("test", "--config", "two/config.yaml", "--ckpt_path", "two/checkpoints/best.ckpt", *ALONE)
+
+
+@pytest.mark.slow
+def test_bfloat16_shards_train_nearly_the_same_model(run_dir: Path) -> None:
+    """Only weights that are gathered are bfloat16: those in the checkpoint stay float32."""
+    write_data(run_dir, 21)
+    one = fit(run_dir, "one")
+    two = fit_on_ranks(run_dir, "fsdp2-bf16")
+    for ours, theirs in zip(metrics(one, "train/loss"), metrics(two, "train/loss"), strict=True):
+        assert ours == pytest.approx(theirs, abs=0.05)
+    assert {value.dtype for value in weights(two).values()} == {torch.float32}
