@@ -45,6 +45,7 @@ USE = {
     ),
     "gate": Command("prm.cli.gate:gate", "let the prompt choose the weights of the objectives"),
     "export": Command("prm.cli.export:export", "write a model for trainers and serving engines"),
+    "size": Command("prm.cli.size:size", "estimate the memory and speed of a training"),
     "audit tradeoffs": Command(
         "prm.cli.audit:tradeoffs", "show how the choice of aggregation changes decisions"
     ),

@@ -16,8 +16,10 @@ from prm.data.formats.base import ChainFormat, Format
 from prm.data.writers import check_output
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
+from prm.scoring.ray_engine import RayEngine, Workers, check_installed
 
 DType = Literal["float32", "bfloat16", "float16"]
+EngineName = Literal["local", "ray"]
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -42,6 +44,11 @@ def score(
     max_tokens: int = 16384,
     keep_text: bool = False,
     overwrite: bool = False,
+    engine: EngineName = "local",
+    num_workers: int | None = None,
+    cpus_per_worker: int | None = None,
+    gpus_per_worker: float | None = None,
+    ray_address: str | None = None,
 ) -> int:
     r"""Score reasoning step by step, or whole responses objective by objective.
 
@@ -67,6 +74,11 @@ def score(
         prm score --model runs/replies/model --input pairs.jsonl --output scores.jsonl \
             --aggregation.weights.safety=2
 
+    The same file on the workers of a Ray cluster, here one per GPU of this machine::
+
+        prm score --model runs/arithmetic/model --input chains.jsonl --output scores.parquet \
+            --engine ray
+
     Args:
         model: Folder of the model, as `prm fit` saved it.
         prompt: The problem of one chain, or the prompt of responses.
@@ -90,6 +102,12 @@ def score(
         max_tokens: Tokens in one forward pass: sets the memory, not the scores.
         keep_text: Add prompt, completions or response_text, and labels to the rows of the output.
         overwrite: Replace the output, and unfinished scores that were made with other options.
+        engine: local scores in this process, ray on the workers of a cluster; the rows are the same
+            and either continues what the other left unfinished.
+        num_workers: Workers of --engine ray; by default as many as the cluster has room for.
+        cpus_per_worker: Processor cores, and threads, of each worker; by default 1.
+        gpus_per_worker: GPUs of each worker, or a share of one; by default 1 where there are any.
+        ray_address: Address of a running Ray cluster; by default $RAY_ADDRESS, or this machine.
 
     Returns:
         1 if nothing could be scored, else 0.
@@ -105,11 +123,19 @@ def score(
             "--json": json,
             "--keep_text": keep_text,
             "--overwrite": overwrite,
+            "--engine ray": engine == "ray",
+            "--num_workers": num_workers,
+            "--cpus_per_worker": cpus_per_worker,
+            "--gpus_per_worker": gpus_per_worker,
+            "--ray_address": ray_address,
         },
         _CONFLICTS,
         _NEEDS,
     )
     _check_numbers(aggregation, beta, threshold, max_tokens)
+    if engine == "ray":
+        check_installed()
+    workers = Workers(num_workers, cpus_per_worker or 1, gpus_per_worker, ray_address)
     kind = model_kind(model)
     if response is not None:
         check_kind(kind, chains=False)
@@ -125,11 +151,14 @@ def score(
     else:
         records = list(scorable(read_stdin(source_format)))
 
-    from prm.cli.score_run import load_scorer, score_records, score_to_file
+    from prm.cli.score_run import load_scorer, score_records, score_to_file, scorer_options
 
-    scorer = load_scorer(model, device, dtype, aggregation, beta, aggregation_overrides, max_tokens)
+    options = scorer_options(
+        model, device, dtype, aggregation, beta, aggregation_overrides, max_tokens
+    )
     if output is None:
-        return score_records(scorer, records, threshold, as_json=json)
+        return score_records(load_scorer(options), records, threshold, as_json=json)
+    scorer = RayEngine(options, workers) if engine == "ray" else load_scorer(options)
     return score_to_file(
         scorer, inputs, output, threshold=threshold, keep_text=keep_text, overwrite=overwrite
     )
@@ -143,6 +172,11 @@ _NEEDS = (
     ("--output", "--input"),
     ("--keep_text", "--output"),
     ("--overwrite", "--output"),
+    ("--engine ray", "--output"),
+    ("--num_workers", "--engine ray"),
+    ("--cpus_per_worker", "--engine ray"),
+    ("--gpus_per_worker", "--engine ray"),
+    ("--ray_address", "--engine ray"),
 )
 _CONFLICTS = (
     ("--prompt", "--input"),

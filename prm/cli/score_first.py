@@ -43,16 +43,18 @@ class Scoring:
 
     def scorer(self) -> RewardScorer:
         """Load the model; raises as `load_scorer`."""
-        from prm.cli.score_run import load_scorer
+        from prm.cli.score_run import load_scorer, scorer_options
 
         return load_scorer(
-            self.model,
-            self.device,
-            None,
-            self.aggregation,
-            None,
-            self.overrides,
-            self.max_tokens,
+            scorer_options(
+                self.model,
+                self.device,
+                None,
+                self.aggregation,
+                None,
+                self.overrides,
+                self.max_tokens,
+            )
         )
 
 

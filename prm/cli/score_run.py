@@ -30,11 +30,13 @@ from prm.report.responses import draw_responses
 from prm.report.terminal import draw_chain
 from prm.scoring.batch import Summary, Survey, score_file
 from prm.scoring.chains import ChainScore
+from prm.scoring.loading import ScorerOptions
+from prm.scoring.ray_engine import RayEngine
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec
 
 
-def load_scorer(
+def scorer_options(
     model: Path,
     device: str,
     dtype: str | None,
@@ -42,27 +44,30 @@ def load_scorer(
     beta: float | None,
     overrides: Mapping[str, Any] | None,
     max_tokens: int,
-) -> RewardScorer:
-    """Load the model with the options of `prm score`.
+) -> ScorerOptions:
+    """Return what the options of `prm score` ask to load.
+
+    Raises:
+        SpecError: There is no spec, or it is too new.
+        ConfigError: The aggregation does not fit the model.
+    """
+    steps, objectives = _aggregations(RewardSpec.load(model), aggregation, beta, overrides)
+    weights = None if dtype is None else getattr(torch, dtype)
+    return ScorerOptions(model, device, weights, steps, max_tokens, objectives)
+
+
+def load_scorer(options: ScorerOptions) -> RewardScorer:
+    """Load a model into this process.
 
     Raises:
         ConfigError: The device does not exist on this machine.
-        SpecError: There is no spec, it is too new, or the tokenizer does not match.
+        SpecError: The tokenizer does not match.
         ModelError: The weights are incomplete or not those of the spec.
     """
     logging.disable_progress_bar()
-    if device != "auto":
-        _check_device(device)
-    spec = RewardSpec.load(model)
-    steps, objectives = _aggregations(spec, aggregation, beta, overrides)
-    return RewardScorer.from_pretrained(
-        model,
-        device,
-        None if dtype is None else getattr(torch, dtype),
-        steps,
-        max_tokens,
-        objectives,
-    )
+    if options.device != "auto":
+        _check_device(options.device)
+    return options.load()
 
 
 def score_records(
@@ -80,7 +85,7 @@ def score_records(
 
 
 def score_to_file(
-    scorer: RewardScorer,
+    scorer: RewardScorer | RayEngine,
     inputs: Survey,
     output: Path,
     *,

@@ -10,31 +10,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import prm
-from prm.atomic import atomic_file, write_text
+from prm.atomic import write_text
 from prm.data.writers import check_output
-from prm.errors import DataError, OutputError
+from prm.errors import DataError
 from prm.records import Chain, Rating
 from prm.scoring.partial import PartialFile
+from prm.scoring.publish import publish
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from prm.scoring.scorer import RewardScorer
+    from prm.spec import RewardSpec
 
 BLOCK = 256
 """Records that are scored and synced to the disk together; a kill loses at most these."""
 
 NUM_REASONS = 3
 """Different reasons for unscored records that a summary names."""
-
-_ROWS_PER_GROUP = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +111,101 @@ class Summary:
                 self.reasons.append(row["reason"])
 
 
+@dataclass(frozen=True, slots=True)
+class RowFormat:
+    """How scores become rows of the output.
+
+    Args:
+        threshold: The first step of a chain with a probability below it is its `first_error`.
+        keep_text: Add prompt, completions or response, and labels to the rows.
+    """
+
+    threshold: float = 0.5
+    keep_text: bool = False
+
+    def rows(
+        self, records: Sequence[Chain | Rating], scores: Sequence[Any]
+    ) -> list[dict[str, Any]]:
+        """Return one row per record."""
+        return [self._row(record, score) for record, score in zip(records, scores, strict=True)]
+
+    def _row(self, record: Chain | Rating, score: Any) -> dict[str, Any]:
+        if isinstance(record, Chain):
+            row: dict[str, Any] = score.to_row(self.threshold)
+            labels: dict[str, Any] = {name: list(values) for name, values in record.labels.items()}
+            texts = {"prompt": record.to_row()["prompt"], "completions": list(record.completions)}
+        else:
+            row = score.to_row()
+            labels = dict(record.values)
+            texts = {"prompt": record.to_row()["prompt"], "response_text": record.response}
+        return row | (texts | {"labels": labels or None} if self.keep_text else {})
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Scores blocks of records: this process, or the workers of a cluster."""
+
+    @property
+    def spec(self) -> RewardSpec:
+        """The spec of the model, with the aggregations that are used."""
+
+    def identity(self) -> dict[str, str]:
+        """Return the hash of the model as `model`, and the type of its weights as `dtype`."""
+
+    def score_blocks(
+        self, records: Iterable[Chain | Rating], start: int, size: int, rows: RowFormat
+    ) -> Generator[list[dict[str, Any]], None, None]:
+        """Yield the rows of each block of `size` records, in order, from record `start` on."""
+
+
+class LocalEngine:
+    """Scores blocks in this process; arguments as for `score_file`."""
+
+    def __init__(self, scorer: RewardScorer) -> None:
+        self.scorer = scorer
+        self.spec = scorer.spec
+
+    def identity(self) -> dict[str, str]:
+        """Return what the model is known by; its golden scores stand for the weights."""
+        from prm.models.golden import chain_scores, response_scores
+
+        model = self.scorer.model
+        spec = model.spec.with_(
+            golden=model.spec.golden or chain_scores(model),
+            golden_responses=model.spec.golden_responses or response_scores(model),
+        )
+        dtype = str(next(model.backbone.parameters()).dtype).removeprefix("torch.")
+        return {"model": model_hash(spec), "dtype": dtype}
+
+    def score_blocks(
+        self, records: Iterable[Chain | Rating], start: int, size: int, rows: RowFormat
+    ) -> Generator[list[dict[str, Any]], None, None]:
+        """Yield the rows of each block."""
+        for block in blocks_of(records, start, size):
+            yield rows.rows(block, self.scorer.score(block))
+
+
+def model_hash(spec: RewardSpec) -> str:
+    """Return the hash of a model's spec with its golden scores."""
+    return hashlib.sha256(spec.to_json().encode()).hexdigest()[:16]
+
+
+def blocks_of(
+    records: Iterable[Chain | Rating], start: int, size: int
+) -> Iterator[list[Chain | Rating]]:
+    """Yield the records from `start` on in blocks of `size`.
+
+    Example:
+        >>> [len(block) for block in blocks_of([Chain("1?", ["1"])] * 5, 1, 3)]
+        [3, 1]
+    """
+    rest = islice(records, start, None)
+    while block := list(islice(rest, size)):
+        yield block
+
+
 def score_file(
-    scorer: RewardScorer,
+    scorer: RewardScorer | Engine,
     inputs: Survey,
     output: str | Path,
     *,
@@ -130,7 +222,7 @@ def score_file(
     `<output>.spec.json`, so that they can be aggregated anew without the model.
 
     Args:
-        scorer: Scores the records.
+        scorer: Scores the records: a `RewardScorer` in this process, or a `RayEngine`.
         inputs: The records, from `survey`.
         output: JSON lines (`.jsonl`) or Parquet (`.parquet`).
         threshold: The first step of a chain with a probability below it is its `first_error`.
@@ -149,31 +241,33 @@ def score_file(
     """
     output = Path(output)
     check_output(output, overwrite=overwrite)
-    settings = _settings(scorer, inputs, threshold, keep_text)
+    engine = scorer if isinstance(scorer, Engine) else LocalEngine(scorer)
+    row_format = RowFormat(threshold, keep_text)
+    settings = _settings(engine, inputs, row_format)
     partial = PartialFile(output, settings, BLOCK)
     with partial.opened(overwrite=overwrite):
         summary = Summary(num_resumed=partial.num_rows)
         summary.add(partial.rows())
         _report(on_block, summary)
-        for block in _blocks(islice(inputs.records, partial.num_rows, None)):
-            scores = scorer.score(block)
-            rows = [_row(*pair, threshold, keep_text) for pair in zip(block, scores, strict=True)]
-            partial.append(rows)
-            summary.add(rows)
-            _report(on_block, summary)
+        blocks = engine.score_blocks(inputs.records, partial.num_rows, BLOCK, row_format)
+        with closing(blocks):
+            for rows in blocks:
+                partial.append(rows)
+                summary.add(rows)
+                _report(on_block, summary)
         _check_complete(summary, inputs)
-        _write_spec(scorer, partial)
-        _publish(partial, keep_text)
+        _write_spec(engine.spec, partial)
+        publish(partial, keep_text)
     return summary
 
 
-def _write_spec(scorer: RewardScorer, partial: PartialFile) -> None:
+def _write_spec(spec: RewardSpec, partial: PartialFile) -> None:
     """Write the spec beside scores of responses; one that lies beside scores of chains is old."""
     from prm.scoring.tables import spec_path
 
     path = spec_path(partial.output)
     if "utilities" in next(partial.rows()):
-        write_text(path, scorer.spec.to_json())
+        write_text(path, spec.to_json())
     else:
         path.unlink(missing_ok=True)
 
@@ -183,44 +277,18 @@ def _report(on_block: Callable[[Summary], None] | None, summary: Summary) -> Non
         on_block(summary)
 
 
-def _blocks(records: Iterator[Chain | Rating]) -> Iterator[list[Chain | Rating]]:
-    while block := list(islice(records, BLOCK)):
-        yield block
-
-
-def _settings(
-    scorer: RewardScorer, inputs: Survey, threshold: float, keep_text: bool
-) -> dict[str, Any]:
-    """Return everything that rows depend on; the golden scores stand for the weights."""
-    from prm.models.golden import chain_scores, response_scores
-
-    spec = scorer.model.spec
-    spec = spec.with_(
-        golden=spec.golden or chain_scores(scorer.model),
-        golden_responses=spec.golden_responses or response_scores(scorer.model),
-    )
-    chosen = scorer.spec.to_dict()
+def _settings(engine: Engine, inputs: Survey, row_format: RowFormat) -> dict[str, Any]:
+    """Return everything that rows depend on."""
+    identity, chosen = engine.identity(), engine.spec.to_dict()
     return {
-        "model": hashlib.sha256(spec.to_json().encode()).hexdigest()[:16],
+        "model": identity["model"],
         "input": f"of {inputs.num_records} records ({inputs.fingerprint})",
-        "dtype": str(next(scorer.model.backbone.parameters()).dtype).removeprefix("torch."),
+        "dtype": identity["dtype"],
         "aggregation": {k: chosen[k] for k in ("step_aggregation", "objective_aggregation")},
-        "threshold": threshold,
-        "keep_text": keep_text,
+        "threshold": row_format.threshold,
+        "keep_text": row_format.keep_text,
         "version of prm": prm.__version__,
     }
-
-
-def _row(record: Chain | Rating, score: Any, threshold: float, keep_text: bool) -> dict[str, Any]:
-    if isinstance(record, Chain):
-        row: dict[str, Any] = score.to_row(threshold)
-        labels: dict[str, Any] = {name: list(values) for name, values in record.labels.items()}
-        texts = {"prompt": record.to_row()["prompt"], "completions": list(record.completions)}
-    else:
-        row = score.to_row()
-        labels = dict(record.values)
-        texts = {"prompt": record.to_row()["prompt"], "response_text": record.response}
-    return row | (texts | {"labels": labels or None} if keep_text else {})
 
 
 def _check_complete(summary: Summary, inputs: Survey) -> None:
@@ -231,98 +299,3 @@ def _check_complete(summary: Summary, inputs: Survey) -> None:
             got=summary.num_records,
             fix="Score it again with --overwrite",
         )
-
-
-def _publish(partial: PartialFile, keep_text: bool) -> None:
-    if partial.output.suffix == ".jsonl":
-        partial.publish()
-        return
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = _schema(partial, keep_text)
-    with (
-        atomic_file(partial.output) as stream,
-        pq.ParquetWriter(stream, schema) as writer,
-    ):
-        for rows in _groups(partial):
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    partial.remove()
-
-
-def _groups(partial: PartialFile) -> Iterator[list[dict[str, Any]]]:
-    rows = partial.rows()
-    while group := list(islice(rows, _ROWS_PER_GROUP)):
-        yield group
-
-
-def _schema(partial: PartialFile, keep_text: bool) -> pa.Schema:
-    """Return the columns of the rows; types of texts are known when all rows have been seen."""
-    import pyarrow as pa
-
-    first = next(partial.rows())
-    objectives = list(first["scores"])
-    texts = [name for name in ("prompt", "completions", "response_text", "labels") if name in first]
-    columns = _response_columns(objectives) if "utilities" in first else _chain_columns(objectives)
-    return pa.schema([*columns, *(_text_fields(partial, texts) if keep_text else [])])
-
-
-def _chain_columns(objectives: list[str]) -> list[tuple[str, pa.DataType]]:
-    import pyarrow as pa
-
-    numbers = pa.list_(pa.float64())
-    return [
-        ("id", pa.string()),
-        ("group", pa.string()),
-        ("reward", pa.float64()),
-        ("aggregation", pa.string()),
-        ("scores", _by_objective(objectives, pa.float64())),
-        ("step_probabilities", _by_objective(objectives, numbers)),
-        ("step_logits", _by_objective(objectives, numbers)),
-        ("first_error", pa.int64()),
-        ("num_truncated", pa.int64()),
-        ("reason", pa.string()),
-    ]
-
-
-def _response_columns(objectives: list[str]) -> list[tuple[str, pa.DataType]]:
-    import pyarrow as pa
-
-    number = _by_objective(objectives, pa.float64())
-    return [
-        ("id", pa.string()),
-        ("group", pa.string()),
-        ("response", pa.int64()),
-        ("scores", number),
-        ("spreads", number),
-        ("gates", number),
-        ("utilities", number),
-        ("reward", pa.float64()),
-        ("aggregation", pa.string()),
-        ("num_truncated", pa.int64()),
-        ("reason", pa.string()),
-    ]
-
-
-def _by_objective(objectives: list[str], kind: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
-
-    return pa.struct([(name, kind) for name in objectives])
-
-
-def _text_fields(partial: PartialFile, names: Sequence[str]) -> list[pa.Field]:
-    import pyarrow as pa
-
-    schema = pa.schema([])
-    try:
-        for rows in _groups(partial):
-            seen = pa.Table.from_pylist([{name: row[name] for name in names} for row in rows])
-            schema = pa.unify_schemas([schema, seen.schema], promote_options="permissive")
-    except pa.ArrowException as error:
-        raise OutputError(
-            "the texts do not fit into Parquet columns",
-            got=str(error).splitlines()[0],
-            where=str(partial.output),
-            fix="Text and conversation prompts cannot share a column: write .jsonl instead",
-        ) from error
-    return list(schema)

@@ -1,0 +1,48 @@
+"""`ScorerOptions`: what to load, as plain values that can travel to another process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from prm.aggregation.objectives import ObjectiveAggregation
+    from prm.aggregation.steps import StepAggregation
+    from prm.scoring.scorer import RewardScorer
+
+
+@dataclass(frozen=True)
+class ScorerOptions:
+    """Arguments of `RewardScorer.from_pretrained`.
+
+    Args:
+        path: The model folder.
+        device: Where the model runs.
+        dtype: Type of the backbone's weights.
+        aggregation: Step aggregation in place of the spec's.
+        max_tokens: Tokens in one forward pass.
+        objective_aggregation: Objective aggregation in place of the spec's.
+    """
+
+    path: Path
+    device: str = "auto"
+    dtype: torch.dtype | None = None
+    aggregation: StepAggregation | None = None
+    max_tokens: int = 16384
+    objective_aggregation: ObjectiveAggregation | None = None
+
+    def load(self) -> RewardScorer:
+        """Load the model; raises as `RewardScorer.from_pretrained`."""
+        from prm.scoring.scorer import RewardScorer
+
+        return RewardScorer.from_pretrained(
+            self.path,
+            self.device,
+            self.dtype,
+            self.aggregation,
+            self.max_tokens,
+            self.objective_aggregation,
+        )
