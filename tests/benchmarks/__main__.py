@@ -23,7 +23,7 @@ from typing import Any
 from tests.benchmarks import growing, machine, peers, report, scoring, startup, training
 from tests.benchmarks.findings import CaseResult, evaluate
 from tests.benchmarks.harness import Case, Side, measure
-from tests.benchmarks.workloads import MODEL_S, TINY, Scale, write_models
+from tests.benchmarks.workloads import MODEL_S, SCALES, TINY, Scale, write_models
 
 GROUPS: tuple[Callable[[Path, Scale, int], list[Case]], ...] = (
     training.cases,
@@ -35,8 +35,10 @@ GROUPS: tuple[Callable[[Path, Scale, int], list[Case]], ...] = (
 PAIRS, QUICK_PAIRS = 7, 2
 
 
-def all_cases(models: Path, scale: Scale, pairs: int) -> list[Case]:
+def all_cases(models: Path, scale: Scale, pairs: int, device: machine.Device = "cpu") -> list[Case]:
     """Return the cases of the suite, in order."""
+    if device == "cuda":
+        return training.gpu_cases(models, scale, pairs)
     return [case for group in GROUPS for case in group(models, scale, pairs)]
 
 
@@ -58,6 +60,15 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument(
         "--quick", action="store_true", help="a tiny model: shows that a case runs, not its speed"
+    )
+    options.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where sides run; cuda has training cases only (default: cpu)",
+    )
+    options.add_argument(
+        "--scale", choices=list(SCALES), default="S", help="size of the model (default: S)"
     )
     options.add_argument(
         "--threads",
@@ -87,15 +98,15 @@ def run(
         context: How the sides' processes are started.
         say: Called with what happens.
     """
-    scale = TINY if options.quick else MODEL_S
+    scale = TINY if options.quick else SCALES[options.scale]
     pairs = options.pairs or (QUICK_PAIRS if options.quick else PAIRS)
     output = options.output or Path("runs/bench") / time.strftime("%Y-%m-%d-%H%M%S")
     logs = output / "logs"
-    about = machine.describe(options.threads) | {
+    about = machine.describe(options.threads, options.device) | {
         "model": scale.name,
         "linear_parameters": scale.linear_parameters,
         "pairs": pairs,
-        "bandwidth": machine.bandwidth(),
+        "bandwidth": machine.bandwidth(options.device),
         "gemm": {},
     }
     results: list[CaseResult] = []
@@ -103,7 +114,7 @@ def run(
         write_models(Path(models), scale)
         chosen = [
             case
-            for case in all_cases(Path(models), scale, pairs)
+            for case in all_cases(Path(models), scale, pairs, options.device)
             if options.cases is None or case.name in options.cases
         ]
         for number, case in enumerate(chosen, 1):
@@ -126,7 +137,9 @@ def _run(
     logs: Path,
     say: Callable[[str], None],
 ) -> CaseResult:
-    limit = Side(machine.GEMM, partial(machine.gemm, scale=scale, dtype=case.dtype))
+    limit = Side(
+        machine.GEMM, partial(machine.gemm, scale=scale, dtype=case.dtype, device=options.device)
+    )
     needed = [side.peer for side in case.sides if side.peer]
     folders = peers.install(needed, options.peers)
     sides = [limit, *case.sides]

@@ -173,10 +173,14 @@ def serve(connection: Connection, side: Side, folder: str | None, threads: int, 
 
 
 def peak_bytes() -> int:
-    """Return the largest resident memory of this process so far.
+    """Return the largest resident memory of this process so far, or if it has one, of its GPU.
 
     From `/proc`, because `ru_maxrss` starts with what the parent process held.
     """
+    import torch
+
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status").read_text(encoding="ascii")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024

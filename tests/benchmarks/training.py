@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.benchmarks.harness import WARM_UP, Bar, Case, Laps, Side
-from tests.benchmarks.machine import DTYPES
+from tests.benchmarks.machine import DTYPES, Device
 from tests.benchmarks.workloads import (
     OUTCOME,
     PROCESS,
@@ -29,10 +29,12 @@ from tests.benchmarks.workloads import (
     write_rows,
 )
 
-BATCH = 8
+BATCH = {"cpu": 8, "cuda": 32}
+"""Pairs or chains in an optimizer step."""
+
 RATE = 1e-6
-MAX_TOKENS = 2048
-"""Tokens of a forward pass of prm; sets its memory, and hardly its speed."""
+MAX_TOKENS = {"cpu": 2048, "cuda": 32768}
+"""Tokens of a forward pass of prm; sets its memory, and on a CPU hardly its speed."""
 
 POOL = 1600
 """Records that bucketing sorts: enough for it to work at its best, 50 batches at a time."""
@@ -52,6 +54,7 @@ class Plan:
         dtype: Of the weights; `mixed` keeps them in float32 and computes in bfloat16.
         bucketed: Whether the batches are those of length grouping.
         repetitions: Measured and warm-up repetitions, of one optimizer step each.
+        device: Where both sides run.
     """
 
     kind: Literal["pairs", "chains"]
@@ -60,6 +63,12 @@ class Plan:
     dtype: Literal["bf16", "fp32", "mixed"]
     bucketed: bool
     repetitions: int
+    device: Device = "cpu"
+
+    @property
+    def size(self) -> int:
+        """Records in a batch."""
+        return BATCH[self.device]
 
     @property
     def model(self) -> Path:
@@ -76,8 +85,8 @@ class Plan:
         make: Any = random_pairs if self.kind == "pairs" else random_chains
         count = self.repetitions + 1
         if self.bucketed:
-            return length_grouped(make(0, POOL, self.scale), BATCH, count)
-        return batches_of(make(0, count * BATCH, self.scale), BATCH)
+            return length_grouped(make(0, POOL, self.scale), self.size, count)
+        return batches_of(make(0, count * self.size, self.scale), self.size)
 
 
 def useful(batch: Sequence[Any]) -> int:
@@ -129,8 +138,8 @@ class StepClock:
         )
 
 
-def train_prm(laps: Laps, plan: Plan, max_tokens: int = MAX_TOKENS) -> None:
-    """Run a task as `prm fit` does, without its files."""
+def train_prm(laps: Laps, plan: Plan) -> None:
+    """Run a task as `prm fit` does, without its files; on a GPU as `overlay/gpu.yaml` says."""
     import lightning as L
     import torch
     from safetensors.torch import load_file
@@ -154,7 +163,8 @@ def train_prm(laps: Laps, plan: Plan, max_tokens: int = MAX_TOKENS) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
-            accelerator="cpu",
+            accelerator=plan.device,
+            devices=1,
             precision="bf16-mixed" if plan.dtype == "mixed" else "32-true",
             max_epochs=1,
             logger=False,
@@ -165,10 +175,12 @@ def train_prm(laps: Laps, plan: Plan, max_tokens: int = MAX_TOKENS) -> None:
             callbacks=[Clock()],
             default_root_dir=folder,
         )
-        trainer.fit(task, _data(plan, Path(folder), max_tokens))
+        trainer.fit(task, _data(plan, Path(folder)))
 
 
 def _task(plan: Plan) -> Any:
+    from torch.optim import AdamW
+
     from prm.losses.process import CrossEntropy
     from prm.models.sources import Pretrained
     from prm.training.objectives import ResponseObjective, StepObjective
@@ -178,12 +190,14 @@ def _task(plan: Plan) -> Any:
 
     source = Pretrained(str(plan.model), dtype=plan.weights)
     options: dict[str, Any] = {"lr": RATE, "schedule": Schedule("constant", warmup=0)}
+    if plan.device == "cuda":
+        options |= {"compile_layers": True, "optimizer": partial(AdamW, fused=True)}
     if plan.kind == "pairs":
         return OutcomeRewardTask(source, [ResponseObjective("good")], **options)
     return ProcessRewardTask(source, [StepObjective(loss=CrossEntropy())], **options)
 
 
-def _data(plan: Plan, folder: Path, max_tokens: int) -> Any:
+def _data(plan: Plan, folder: Path) -> Any:
     from prm.data.datamodules import ChainDataModule, OutcomeDataModule
     from prm.data.formats.hf_stepwise import HFStepwise
     from prm.data.formats.outcomes import Outcomes
@@ -192,7 +206,11 @@ def _data(plan: Plan, folder: Path, max_tokens: int) -> Any:
     path = folder / "train.jsonl"
     records = [record for batch in plan.batches() for record in batch]
     write_rows(path, in_order(records))
-    options: dict[str, Any] = {"batch_size": BATCH, "max_tokens": max_tokens, "validation_share": 0}
+    options: dict[str, Any] = {
+        "batch_size": plan.size,
+        "max_tokens": MAX_TOKENS[plan.device],
+        "validation_share": 0,
+    }
     if plan.kind == "pairs":
         return OutcomeDataModule([OutcomeSource(str(path), Outcomes())], **options)
     return ChainDataModule([ChainSource(str(path), HFStepwise())], **options)
@@ -224,14 +242,14 @@ def train_trl(laps: Laps, plan: Plan, checkpointing: bool = False) -> None:
         config = config_class(
             output_dir=folder,
             num_train_epochs=1,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=plan.size,
             train_sampling_strategy="sequential",
             learning_rate=RATE,
             lr_scheduler_type="constant",
             max_length=None,
             gradient_checkpointing=checkpointing,
             bf16=plan.dtype == "mixed",
-            use_cpu=True,
+            use_cpu=plan.device == "cpu",
             dataloader_pin_memory=False,
             save_strategy="no",
             report_to="none",
@@ -308,6 +326,20 @@ PLAIN, DEFAULT, BUCKETED = "no checkpointing", "default (checkpointing)", "lengt
 TOLERANCE = {"bf16": 0.02, "mixed": 0.02, "fp32": 1e-4}
 
 
+def gpu_cases(models: Path, scale: Scale, pairs: int) -> list[Case]:
+    """Return the training cases for a GPU; the bars are shares of its measured GEMM."""
+    make = partial(
+        _case, models=models, scale=scale, repetitions=pairs + WARM_UP, gemm=0.45, device="cuda"
+    )
+    return [
+        make("pairwise-mixed", "pairs", "mixed", {PLAIN: 2.4, DEFAULT: None}),
+        make("pairwise-mixed-bucketed", "pairs", "mixed", {BUCKETED: 1.6}),
+        make("pairwise-bf16", "pairs", "bf16", {PLAIN: 2.4, DEFAULT: None}),
+        make("process-mixed", "chains", "mixed", {PLAIN: 1.8}),
+        make("process-bf16", "chains", "bf16", {PLAIN: 1.8}),
+    ]
+
+
 def cases(models: Path, scale: Scale, pairs: int) -> list[Case]:
     """Return the training cases."""
     make = partial(_case, models=models, scale=scale, repetitions=pairs + WARM_UP)
@@ -326,8 +358,8 @@ def cases(models: Path, scale: Scale, pairs: int) -> list[Case]:
 
 
 TITLES = {
-    "pairs": "pairwise training, batch 8, prompts ~200, responses 150 ± 100",
-    "chains": "process training, batch 8, prompt 120, 8 ± 4 steps of 40",
+    "pairs": "pairwise training, batch {}, prompts ~200, responses 150 ± 100",
+    "chains": "process training, batch {}, prompt 120, 8 ± 4 steps of 40",
 }
 
 
@@ -345,8 +377,9 @@ def _case(
     repetitions: int,
     gemm: float | None = None,
     memory: float | None = None,
+    device: Device = "cpu",
 ) -> Case:
-    plan = Plan(kind, models, scale, dtype, BUCKETED in speed, repetitions)
+    plan = Plan(kind, models, scale, dtype, BUCKETED in speed, repetitions, device)
     peer, trainer = {
         "pairs": ("trl-1.16", "TRL 1.16 RewardTrainer"),
         "chains": ("trl-1.13", "TRL 1.13 PRMTrainer"),
@@ -359,7 +392,7 @@ def _case(
         bars.append(Bar("speed", value, (sides[-1].name,)))
     bars.append(Bar("gemm", gemm))
     bars.append(Bar("memory", memory, (sides[1].name,)))
-    title = f"{TITLES[kind]}, {NAMES[dtype]}" + (
+    title = f"{TITLES[kind].format(plan.size)}, {NAMES[dtype]}" + (
         ", length-bucketed batches" if plan.bucketed else ""
     )
     return Case(

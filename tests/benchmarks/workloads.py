@@ -74,7 +74,11 @@ class Scale:
 
 MODEL_S = Scale("S", 512, 1792, 8, 8, 2, 8192)
 TINY = Scale("tiny", 32, 64, 2, 4, 2, 512, shrink=8)
-SCALES = {scale.name: scale for scale in (MODEL_S, TINY)}
+HALF_B = Scale("0.5B", 896, 4864, 24, 14, 2, 32768)
+"""The shape of Qwen2.5-0.5B, with a smaller vocabulary."""
+ONE_AND_A_HALF_B = Scale("1.5B", 1536, 8960, 28, 12, 2, 32768)
+"""The shape of Qwen2.5-1.5B, with a smaller vocabulary."""
+SCALES = {scale.name: scale for scale in (MODEL_S, TINY, HALF_B, ONE_AND_A_HALF_B)}
 
 
 def causal_pairs(length: int, before: int = 0) -> int:
