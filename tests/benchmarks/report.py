@@ -43,7 +43,8 @@ def page(results: Sequence[CaseResult], machine: dict[str, Any], command: str) -
         f"{machine['pairs']} rounds after a warm-up."
     )
     where = (
-        f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"Machine: {machine.get('gpu') or machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['threads']} threads, "
         f"{machine['memory_gib']} GiB; GEMM {gemm}; "
         f"copy {machine['bandwidth'] / 1e9:.0f} GB/s; "
         f"load before the run {machine['load_before']:.1f}. "
@@ -57,7 +58,7 @@ def bars_table(results: Sequence[CaseResult]) -> str:
     """Return one row per bar: medians with their 95 % intervals."""
     rows = [
         (
-            result.case.title,
+            result.case.name,
             _metric(finding),
             _bar(finding),
             _result(finding),
@@ -153,6 +154,7 @@ def draw(results: Sequence[CaseResult], path: Path) -> None:
             axes.plot([finding.bar.value] * 2, [place - 0.4, place + 0.4], color="black", lw=2)
     axes.axvline(1, color="gray", linestyle=":")
     axes.set_yticks(range(len(chosen)), [label for label, _ in reversed(chosen)], fontsize=7)
-    axes.set_xlabel("times the peer's speed; black line: the bar; whiskers: 95 % interval")
+    axes.set_xlabel("times the peer's speed; line: bar; whiskers: 95 % interval", fontsize=8)
+    axes.margins(y=0.01)
     with mpl.rc_context({"svg.hashsalt": "prm"}), atomic_file(path) as stream:
         figure.savefig(stream, format="png", dpi=120)

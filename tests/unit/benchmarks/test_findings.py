@@ -92,10 +92,10 @@ def test_tables_show_bar_measure_interval_and_verdict() -> None:
     found = result(*bars)
     first, second, third = bars_table([found]).splitlines()[2:]
     assert first == (
-        "| a case | speed against the faster of slow and fast | ≥ 2.5 | 3.00 [2.00, 3.00] | yes |"
+        "| case | speed against the faster of slow and fast | ≥ 2.5 | 3.00 [2.00, 3.00] | yes |"
     )
-    assert second == "| a case | executed work over GEMM | ≥ 60% | 50% [25%, 50%] | no |"
-    assert third == "| a case | peak memory against slow |  | 0.50 |  |"
+    assert second == "| case | executed work over GEMM | ≥ 60% | 50% [25%, 50%] | no |"
+    assert third == "| case | peak memory against slow |  | 0.50 |  |"
     assert "| case | fast | 3 | 3 | 17% | 10% | 1.00 | 0 |" in sides_table([found])
 
 
