@@ -30,4 +30,5 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!prm\.).*"),
     (r"py:class", r"prm\..*\._\w+"),
     (r"py:class", r"prm\.data\.splits\.AnyUnit"),
+    (r"py:class", r"prm\.models\.cached_attention\.CachedLayout"),
 ]
