@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "error: prm needs Python 3.11 to 3.13, got " \
 	    + sys.version.split()[0] + "; choose one with make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,peft,plots]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,interop,peft,plots,serve]'
 	@touch $@
 
 demo: setup ## train a small process reward model from scratch and score a chain with it

@@ -65,13 +65,18 @@ class StepFormat:
     Args:
         marker: A dedicated special token after each step; `None` for none.
         suffix: Text after each step, before its marker, tokenized together with the step.
+        separator: What separates the steps in a response that comes as one text, as a policy
+            writes it. It is not part of the steps.
     """
 
     marker: str | None = STEP_MARKER
     suffix: str = ""
+    separator: str = "\n"
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not self.separator:
+            raise SpecError("separator is empty", expected="text between two steps")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from prm.spec.parts import (
     check_fields,
 )
 
-SPEC_VERSION = 2
+SPEC_VERSION = 3
 SPEC_FILE = "prm_config.json"
 
 Kind = Literal["process", "outcome", "joint"]

@@ -209,4 +209,4 @@ def test_a_file_of_version_1_is_still_read() -> None:
         tokenizer=TokenizerIdentity("ab", 300, 299),
         golden=(GoldenScore("q", ("a",), {"correctness": (0.5,)}),),
     )
-    assert json.loads(spec.to_json())["version"] == SPEC_VERSION == 2
+    assert json.loads(spec.to_json())["version"] == SPEC_VERSION == 3
