@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ class ChainScore:
         step_logits: Objective to one log-odds per step; `None` for a step that was not scored
             (empty, or cut off at `max_length`).
         scores: Objective to the aggregated score of the chain, in the aggregation's unit.
-        reward: The score of the spec's reward objective; `None` if no step was scored.
+        reward: The score of the spec's reward objective, shaped as the spec says; `None` if no step
+            was scored.
         aggregation: Name of the step aggregation.
         num_truncated: Steps that were cut off at `max_length`.
         reason: Why there is no reward: the chain was left out, or the model gave a NaN. Empty if
@@ -83,13 +84,35 @@ class ChainScore:
             "reason": self.reason,
         }
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], spec: RewardSpec) -> ChainScore:
+        """Return the score that `to_row` wrote.
+
+        Args:
+            row: The row.
+            spec: The spec that the chain was scored with.
+
+        Raises:
+            KeyError: A field is missing.
+        """
+        return cls(
+            id=row["id"],
+            step_logits={name: tuple(logits) for name, logits in row["step_logits"].items()},
+            scores=row["scores"],
+            reward=row["reward"],
+            reward_objective=spec.reward_objective,
+            aggregation=row["aggregation"],
+            num_truncated=row["num_truncated"],
+            reason=row["reason"],
+            group=row["group"],
+        )
+
 
 def chain_score(
     chain: Chain,
     tokens: TokenizedChain | DroppedRecord,
     logits: Sequence[Sequence[float]],
     spec: RewardSpec,
-    aggregation: StepAggregation,
 ) -> ChainScore:
     """Return the score of a chain.
 
@@ -98,7 +121,6 @@ def chain_score(
         tokens: What the model read of it, or why it was left out.
         logits: Log-odds, read by read and step objective by step objective.
         spec: The model's spec.
-        aggregation: How steps become one score.
     """
     steps = tokens.steps if isinstance(tokens, TokenizedChain) else ()
     finite = {
@@ -117,21 +139,44 @@ def chain_score(
         )
         for column, objective in enumerate(spec.objectives)
     }
-    scores = {
-        name: None if reason else aggregate(aggregation, values)
-        for name, values in step_logits.items()
-    }
-    return ChainScore(
+    score = ChainScore(
         id=chain.id,
         step_logits=step_logits,
-        scores=scores,
-        reward=scores[spec.reward_objective],
+        scores=dict.fromkeys(step_logits),
+        reward=None,
         reward_objective=spec.reward_objective,
-        aggregation=aggregation.name,
+        aggregation=spec.step_aggregation.name,
         num_truncated=tokens.num_truncated if isinstance(tokens, TokenizedChain) else 0,
         reason=reason,
         group=chain.group,
     )
+    return aggregated_chain(score, spec)
+
+
+def aggregated_chain(score: ChainScore, spec: RewardSpec) -> ChainScore:
+    """Return a chain's score with its steps aggregated as a spec says; its log-odds stay.
+
+    Args:
+        score: The score; one with a reason gets no reward.
+        spec: The spec, with the step aggregation that is wanted.
+    """
+    scores = {
+        name: None if score.reason else aggregate(spec.step_aggregation, logits)
+        for name, logits in score.step_logits.items()
+    }
+    return replace(
+        score,
+        scores=scores,
+        reward=_shaped(scores[spec.reward_objective], spec),
+        reward_objective=spec.reward_objective,
+        aggregation=spec.step_aggregation.name,
+    )
+
+
+def _shaped(score: float | None, spec: RewardSpec) -> float | None:
+    if score is None:
+        return None
+    return float(spec.shaping(torch.tensor(score, dtype=torch.float64)))
 
 
 def aggregate(aggregation: StepAggregation, logits: Sequence[float | None]) -> float | None:

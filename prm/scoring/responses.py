@@ -28,7 +28,7 @@ class ResponseScore:
         scores: Objective to score, in the head's units; `None` if it was not scored.
         spreads: Objective to the spread of its score, for heads that have one.
         utilities: Objective to normalized score of which more is better, what is aggregated.
-        reward: The aggregated reward; `None` if there is none.
+        reward: The aggregated utilities, shaped as the spec says; `None` if there is none.
         aggregation: Name of the objective aggregation.
         num_truncated: 1 if the response was cut off at `max_length`.
         reason: Why there is no reward. Empty if there is one.
@@ -62,6 +62,15 @@ class ResponseScore:
             "num_truncated": self.num_truncated,
             "reason": self.reason,
         }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> ResponseScore:
+        """Return the score that `to_row` wrote.
+
+        Raises:
+            KeyError: A field is missing.
+        """
+        return cls(**{name: row[name] for name in cls.__slots__})
 
 
 RESPONSE = "response"

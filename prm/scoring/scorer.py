@@ -24,7 +24,7 @@ from prm.models.reward_model import ModelOutput, RewardModel
 from prm.records import Chain, Comparison, Rating
 from prm.scoring.chains import ChainScore, chain_score
 from prm.scoring.responses import ResponseScore, by_prompt, response_scores
-from prm.spec import RewardSpec
+from prm.spec import RewardSpec, Shaping
 
 if TYPE_CHECKING:
     from prm.scoring.session import ScoringSession
@@ -45,6 +45,7 @@ class RewardScorer:
         aggregation: Step aggregation in place of the spec's.
         max_tokens: Tokens in one forward pass; sets the memory, not the result.
         objective_aggregation: Objective aggregation in place of the spec's.
+        shaping: Shaping of the reward in place of the spec's.
 
     Raises:
         ConfigError: An aggregation is given that the model has no use for, or that does not fit
@@ -64,10 +65,11 @@ class RewardScorer:
         aggregation: StepAggregation | str | None = None,
         max_tokens: int = 16384,
         objective_aggregation: ObjectiveAggregation | None = None,
+        shaping: Shaping | None = None,
     ) -> None:
         self.model = model.eval()
         self.max_tokens = max_tokens
-        self.spec = with_aggregations(model.spec, aggregation, objective_aggregation)
+        self.spec = with_aggregations(model.spec, aggregation, objective_aggregation, shaping)
         self._check_gate()
 
     @classmethod
@@ -79,6 +81,7 @@ class RewardScorer:
         aggregation: StepAggregation | str | None = None,
         max_tokens: int = 16384,
         objective_aggregation: ObjectiveAggregation | None = None,
+        shaping: Shaping | None = None,
     ) -> RewardScorer:
         """Load a model folder that prm wrote.
 
@@ -89,6 +92,7 @@ class RewardScorer:
             aggregation: Step aggregation in place of the spec's.
             max_tokens: Tokens in one forward pass.
             objective_aggregation: Objective aggregation in place of the spec's.
+            shaping: Shaping of the reward in place of the spec's.
 
         Raises:
             SpecError: There is no spec, it is too new, or the tokenizer does not match.
@@ -97,7 +101,7 @@ class RewardScorer:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model = checkpoint.load(path, device, dtype)
-        return cls(model, aggregation, max_tokens, objective_aggregation)
+        return cls(model, aggregation, max_tokens, objective_aggregation, shaping)
 
     def session(self, max_cached_tokens: int = 32768) -> ScoringSession:
         """Return a scorer with the same scores that computes only what it has not seen.
@@ -179,14 +183,13 @@ class RewardScorer:
 
     def _score_chains(self, chains: Sequence[Chain]) -> list[ChainScore]:
         tokenized = list(self.builder.build_all(chains)) if chains else []
-        outputs = self._outputs([_tree(tokens) for tokens in tokenized])
+        outputs = self.outputs([_tree(tokens) for tokens in tokenized])
         return [
             chain_score(
                 chain,
                 tokens,
                 self.model.step_logits(output.columns).tolist(),
                 self.spec,
-                self.aggregation,
             )
             for chain, tokens, output in zip(chains, tokenized, outputs, strict=True)
         ]
@@ -195,7 +198,7 @@ class RewardScorer:
         families = by_prompt(ratings)
         sets = [ResponseSet.of([ratings[index] for index in family]) for family in families]
         tokenized = list(self.response_builder.build_all(sets)) if sets else []
-        outputs = self._outputs([_tree(tokens) for tokens in tokenized])
+        outputs = self.outputs([_tree(tokens) for tokens in tokenized])
         found: dict[int, ResponseScore] = {}
         for family, one, tokens, output in zip(families, sets, tokenized, outputs, strict=True):
             columns = output.columns
@@ -205,7 +208,7 @@ class RewardScorer:
         return [found[index] for index in range(len(ratings))]
 
     @torch.inference_mode()
-    def _outputs(self, trees: Sequence[TokenTree | None]) -> list[ModelOutput]:
+    def outputs(self, trees: Sequence[TokenTree | None]) -> list[ModelOutput]:
         """Return what the model gives at the reads of each tree, on the CPU; empty without one."""
         outputs = [self._nothing for _ in trees]
         for members in plan_packs(trees, self.max_tokens):
@@ -258,8 +261,9 @@ def with_aggregations(
     spec: RewardSpec,
     steps: StepAggregation | str | None,
     objectives: ObjectiveAggregation | None,
+    shaping: Shaping | None = None,
 ) -> RewardSpec:
-    """Return the spec with other aggregations, where they are given.
+    """Return the spec with other aggregations and shaping, where they are given.
 
     Raises:
         ConfigError: One is given that the model has no use for.
@@ -274,6 +278,7 @@ def with_aggregations(
         spec,
         step_aggregation=steps or spec.step_aggregation,
         objective_aggregation=objectives or spec.objective_aggregation,
+        shaping=shaping or spec.shaping,
     )
 
 

@@ -1,0 +1,1 @@
+"""The reward at RL time: one callable, and views of it for each trainer."""

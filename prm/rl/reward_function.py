@@ -1,0 +1,295 @@
+"""`RewardFunction`: the reward of completions, as every RL trainer can call it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prm.aggregation.objectives import ObjectiveAggregation
+from prm.aggregation.steps import StepAggregation
+from prm.data.step_split import StepSpan, split_steps
+from prm.errors import ConfigError, DataError
+from prm.records import Chain, Prompt, Rating
+from prm.rl.completions import Text, as_pair
+from prm.scoring.chains import ChainScore
+from prm.scoring.loading import ScorerOptions
+from prm.scoring.reaggregate import reaggregate
+from prm.scoring.responses import ResponseScore
+from prm.scoring.scorer import RewardScorer, with_aggregations
+from prm.spec import RewardSpec
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from prm.scoring.client import RemoteScorer
+
+RewardFrom = Literal["steps", "response"]
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionReward:
+    """What a model says about one completion of a policy.
+
+    Args:
+        reward: The scalar that RL gets; `None` if there is none, and `score.reason` says why.
+        objectives: Objective to its value, of which more is better: the utility for objectives of
+            responses, the aggregated step score for step objectives. `None` where it is missing.
+        score: All that the model said.
+        response: The text that was scored.
+        steps: Where its steps stand in it; empty if the response was scored as a whole.
+    """
+
+    reward: float | None
+    objectives: Mapping[str, float | None]
+    score: ChainScore | ResponseScore
+    response: str
+    steps: tuple[StepSpan, ...] = ()
+
+    @property
+    def step_probabilities(self) -> tuple[float | None, ...]:
+        """Probability of each step, for the reward objective; empty without steps."""
+        return self.score.probabilities if isinstance(self.score, ChainScore) else ()
+
+
+class RewardFunction:
+    r"""The reward of completions: a callable for RL trainers, with the scores of `RewardScorer`.
+
+    It is no `nn.Module`. It pickles as its arguments: the model is loaded at the first use, and
+    again in a process that it was sent to. The last batch is remembered, so that several views
+    of it (one callable per objective) cost one forward pass. Calls may come from several threads.
+
+    Args:
+        model: Folder of a model, the address of a `prm serve` (`http://host:port`), a
+            `RemoteScorer` for one of its models, or a loaded scorer, which cannot be pickled.
+        aggregation: Step aggregation in place of the spec's.
+        objective_aggregation: Objective aggregation in place of the spec's.
+        reward_from: Whether the steps of a completion or the whole response are scored; needed for
+            a joint model alone, which can do both.
+        empty: Reward of a completion without any text, which the model cannot score; `None` gives
+            it none. Trainers treat `None` as average, which a policy can exploit.
+        tokenizer: The policy's tokenizer or its folder, to decode completions that come as token
+            ids.
+        device: Where the model runs; `auto` takes a GPU if there is one.
+        dtype: Type of the backbone's weights; as stored if not given.
+        max_tokens: Tokens in one forward pass.
+
+    Raises:
+        ConfigError: An argument does not fit the model.
+        SpecError: The folder holds no model.
+
+    Attributes:
+        observers: Called with the rewards of each new batch. They stay behind when the function is
+            pickled.
+
+    Example:
+        >>> reward = RewardFunction("runs/arithmetic/model")  # doctest: +SKIP
+        >>> problem = "Compute ((8 + 20) + 10) - 8."  # doctest: +SKIP
+        >>> reward([problem], ["8 + 20 = 28\n28 + 10 = 38\n38 - 8 = 30"])  # doctest: +SKIP
+        [0.99]
+    """
+
+    def __init__(
+        self,
+        model: str | Path | RewardScorer | RemoteScorer,
+        *,
+        aggregation: StepAggregation | str | None = None,
+        objective_aggregation: ObjectiveAggregation | None = None,
+        reward_from: RewardFrom | None = None,
+        empty: float | None = None,
+        tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
+        device: str = "auto",
+        dtype: torch.dtype | None = None,
+        max_tokens: int = 16384,
+    ) -> None:
+        self.model = model
+        self.empty = empty
+        self.observers: list[Callable[[Sequence[CompletionReward]], None]] = []
+        self._aggregations = (aggregation, objective_aggregation)
+        self._tokenizer = tokenizer
+        self._loading = (device, dtype, max_tokens)
+        self._reset()
+        self.reward_from = _checked_source(self._stored_spec, reward_from)
+        self.spec = with_aggregations(self._stored_spec, aggregation, objective_aggregation)
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._last: tuple[list[tuple[Prompt, str]], list[ChainScore | ResponseScore]] = ([], [])
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the objectives that a completion gets values for."""
+        if self.reward_from == "response":
+            return self.spec.outcome_names
+        return tuple(objective.name for objective in self.spec.objectives)
+
+    @cached_property
+    def scorer(self) -> RewardScorer | RemoteScorer:
+        """What scores; loaded at the first use."""
+        if not isinstance(self.model, str | Path):
+            return self.model
+        if _is_address(self.model):
+            from prm.scoring.client import RemoteScorer
+
+            return RemoteScorer(str(self.model))
+        device, dtype, max_tokens = self._loading
+        return ScorerOptions(Path(self.model), device, dtype, max_tokens=max_tokens).load()
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """What decodes token ids."""
+        if not isinstance(self._tokenizer, str | Path):
+            return self._tokenizer
+        from transformers import AutoTokenizer
+
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self._tokenizer)
+        return loaded
+
+    @cached_property
+    def _stored_spec(self) -> RewardSpec:
+        """The model's own spec; a folder is not loaded for it."""
+        if isinstance(self.model, str | Path) and not _is_address(self.model):
+            return RewardSpec.load(self.model)
+        return self.scorer.spec
+
+    def set_step_aggregation(self, aggregation: StepAggregation | str) -> None:
+        """Aggregate steps in another way from now on; raises as the constructor."""
+        self._set(aggregation, self._aggregations[1])
+
+    def set_objective_aggregation(self, aggregation: ObjectiveAggregation) -> None:
+        """Aggregate objectives in another way from now on; raises as the constructor."""
+        self._set(self._aggregations[0], aggregation)
+
+    def _set(
+        self, steps: StepAggregation | str | None, objectives: ObjectiveAggregation | None
+    ) -> None:
+        spec = with_aggregations(self._stored_spec, steps, objectives)
+        with self._lock:
+            self._aggregations, self.spec = (steps, objectives), spec
+
+    def __call__(
+        self, prompts: Sequence[Text], completions: Sequence[Text], **_: Any
+    ) -> list[float | None]:
+        """Return the reward of each completion; arguments as `score`, others are ignored."""
+        return [found.reward for found in self.score(prompts, completions)]
+
+    def score(
+        self,
+        prompts: Sequence[Text],
+        completions: Sequence[Text],
+        *,
+        applicable: Sequence[Collection[str] | None] | None = None,
+    ) -> list[CompletionReward]:
+        """Return what the model says about each completion.
+
+        Args:
+            prompts: Texts, conversations, or token ids; one per completion.
+            completions: What the policy wrote, in any of these forms.
+            applicable: For each completion the objectives that mean something for it; `None` for
+                all. The others are missing, and the aggregation's policy decides.
+
+        Raises:
+            DataError: The lengths differ, something is no text, or an objective is unknown.
+        """
+        names = [None] * len(prompts) if applicable is None else list(applicable)
+        if not len(prompts) == len(completions) == len(names):
+            raise DataError(
+                "prompts, completions and applicable objectives do not match",
+                expected="one of each per completion",
+                got=(len(prompts), len(completions), len(names)),
+            )
+        pairs = [
+            as_pair(prompt, completion, self.tokenizer)
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        with self._lock:
+            is_new = pairs != self._last[0]
+            if is_new:
+                self._last = pairs, self._scores(pairs)
+            rewards = [
+                self._reward(response, score, only)
+                for (_, response), score, only in zip(pairs, self._last[1], names, strict=True)
+            ]
+        if is_new:
+            for observer in self.observers:
+                observer(rewards)
+        return rewards
+
+    def _scores(self, pairs: Sequence[tuple[Prompt, str]]) -> list[ChainScore | ResponseScore]:
+        records = [self._record(prompt, response) for prompt, response in pairs]
+        scores = iter(self.scorer.score([record for record in records if record is not None]))
+        return [self._nothing if record is None else next(scores) for record in records]
+
+    def _record(self, prompt: Prompt, response: str) -> Chain | Rating | None:
+        if not response.strip():
+            return None
+        if self.reward_from == "response":
+            return Rating(prompt, response)
+        steps = split_steps(response, self.spec.step_format)
+        return Chain(prompt, [step.text for step in steps]) if steps else None
+
+    @property
+    def _nothing(self) -> ChainScore | ResponseScore:
+        reason = "the completion has no text"
+        names = dict.fromkeys(self.objectives)
+        if self.reward_from == "response":
+            return ResponseScore("", "", 0, names, None, names, None, "", reason=reason)
+        logits: dict[str, tuple[float | None, ...]] = dict.fromkeys(names, ())
+        return ChainScore("", logits, names, None, self.spec.reward_objective, "", reason=reason)
+
+    def _reward(
+        self,
+        response: str,
+        score: ChainScore | ResponseScore,
+        applicable: Collection[str] | None,
+    ) -> CompletionReward:
+        if applicable is not None or self._aggregations != (None, None):
+            score = reaggregate(score, self.spec, applicable=applicable)
+        if self.empty is not None and not response.strip():
+            score = replace(score, reward=self.empty)
+        if isinstance(score, ResponseScore):
+            return CompletionReward(score.reward, score.utilities, score, response)
+        steps = split_steps(response, self.spec.step_format)
+        return CompletionReward(score.reward, score.scores, score, response, steps)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if isinstance(self.model, RewardScorer):
+            raise ConfigError(
+                "this RewardFunction cannot be sent to another process",
+                expected="the folder of a model, or an address",
+                got="a loaded model",
+                fix="Give it the folder that the model was loaded from",
+            )
+        dropped = {"scorer", "tokenizer", "_lock", "_last"}
+        kept = {key: value for key, value in self.__dict__.items() if key not in dropped}
+        return kept | {"observers": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+
+def _is_address(model: str | Path) -> bool:
+    return str(model).startswith(("http://", "https://"))
+
+
+def _checked_source(spec: RewardSpec, reward_from: RewardFrom | None) -> RewardFrom:
+    fits: dict[str, tuple[RewardFrom, ...]] = {
+        "process": ("steps",),
+        "outcome": ("response",),
+        "joint": ("steps", "response"),
+    }
+    allowed = fits[spec.kind]
+    if reward_from is None and len(allowed) == 1:
+        return allowed[0]
+    if reward_from not in allowed:
+        raise ConfigError(
+            f"reward_from does not fit a {spec.kind} model",
+            expected=" or ".join(allowed),
+            got=reward_from,
+        )
+    return reward_from
