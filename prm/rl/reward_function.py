@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from prm.scoring.loading import ScorerOptions
 from prm.scoring.reaggregate import reaggregate
 from prm.scoring.responses import ResponseScore
 from prm.scoring.scorer import RewardScorer, with_aggregations
-from prm.spec import RewardSpec
+from prm.spec import RewardSpec, Shaping
 
 if TYPE_CHECKING:
     import torch
@@ -68,10 +68,12 @@ class RewardFunction:
             `RemoteScorer` for one of its models, or a loaded scorer, which cannot be pickled.
         aggregation: Step aggregation in place of the spec's.
         objective_aggregation: Objective aggregation in place of the spec's.
+        shaping: Shaping of the reward in place of the spec's.
         reward_from: Whether the steps of a completion or the whole response are scored; needed for
             a joint model alone, which can do both.
-        empty: Reward of a completion without any text, which the model cannot score; `None` gives
-            it none. Trainers treat `None` as average, which a policy can exploit.
+        empty: Reward, and value of every objective, of a completion without any text, which the
+            model cannot score; `None` gives it none. Trainers treat `None` as average, which a
+            policy can exploit.
         tokenizer: The policy's tokenizer or its folder, to decode completions that come as token
             ids.
         device: Where the model runs; `auto` takes a GPU if there is one.
@@ -99,6 +101,7 @@ class RewardFunction:
         *,
         aggregation: StepAggregation | str | None = None,
         objective_aggregation: ObjectiveAggregation | None = None,
+        shaping: Shaping | None = None,
         reward_from: RewardFrom | None = None,
         empty: float | None = None,
         tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
@@ -109,18 +112,23 @@ class RewardFunction:
         self.model = model
         self.empty = empty
         self.observers: list[Callable[[Sequence[CompletionReward]], None]] = []
-        self._aggregations = (aggregation, objective_aggregation)
+        self._replaced = (aggregation, objective_aggregation, shaping)
         self._tokenizer = tokenizer
         self._loading = (device, dtype, max_tokens)
         self._reset()
-        self.reward_from = _checked_source(self._stored_spec, reward_from)
-        self.spec = with_aggregations(self._stored_spec, aggregation, objective_aggregation)
+        self.reward_from = _checked_source(self.spec, reward_from)
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._last: tuple[list[tuple[Prompt, str]], list[ChainScore | ResponseScore]] = ([], [])
 
     @property
+    def spec(self) -> RewardSpec:
+        """The model's spec, with the aggregations in force; those of a server may change."""
+        stored = self._folder_spec if self._is_folder else self.scorer.spec
+        return with_aggregations(stored, *self._replaced)
+
+    @cached_property
     def objectives(self) -> tuple[str, ...]:
         """Names of the objectives that a completion gets values for."""
         if self.reward_from == "response":
@@ -149,27 +157,33 @@ class RewardFunction:
         loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self._tokenizer)
         return loaded
 
+    @property
+    def _is_folder(self) -> bool:
+        return isinstance(self.model, str | Path) and not _is_address(self.model)
+
     @cached_property
-    def _stored_spec(self) -> RewardSpec:
-        """The model's own spec; a folder is not loaded for it."""
-        if isinstance(self.model, str | Path) and not _is_address(self.model):
-            return RewardSpec.load(self.model)
-        return self.scorer.spec
+    def _folder_spec(self) -> RewardSpec:
+        """The spec of a folder, for which no model is loaded."""
+        return RewardSpec.load(str(self.model))
 
     def set_step_aggregation(self, aggregation: StepAggregation | str) -> None:
         """Aggregate steps in another way from now on; raises as the constructor."""
-        self._set(aggregation, self._aggregations[1])
+        self._replace(aggregation, *self._replaced[1:])
 
     def set_objective_aggregation(self, aggregation: ObjectiveAggregation) -> None:
         """Aggregate objectives in another way from now on; raises as the constructor."""
-        self._set(self._aggregations[0], aggregation)
+        steps, _, shaping = self._replaced
+        self._replace(steps, aggregation, shaping)
 
-    def _set(
-        self, steps: StepAggregation | str | None, objectives: ObjectiveAggregation | None
+    def _replace(
+        self,
+        steps: StepAggregation | str | None,
+        objectives: ObjectiveAggregation | None,
+        shaping: Shaping | None,
     ) -> None:
-        spec = with_aggregations(self._stored_spec, steps, objectives)
+        with_aggregations(self.spec, steps, objectives, shaping)
         with self._lock:
-            self._aggregations, self.spec = (steps, objectives), spec
+            self._replaced = (steps, objectives, shaping)
 
     def __call__(
         self, prompts: Sequence[Text], completions: Sequence[Text], **_: Any
@@ -210,8 +224,9 @@ class RewardFunction:
             is_new = pairs != self._last[0]
             if is_new:
                 self._last = pairs, self._scores(pairs)
+            spec = self.spec
             rewards = [
-                self._reward(response, score, only)
+                self._reward(response, score, only, spec)
                 for (_, response), score, only in zip(pairs, self._last[1], names, strict=True)
             ]
         if is_new:
@@ -222,7 +237,12 @@ class RewardFunction:
     def _scores(self, pairs: Sequence[tuple[Prompt, str]]) -> list[ChainScore | ResponseScore]:
         records = [self._record(prompt, response) for prompt, response in pairs]
         scores = iter(self.scorer.score([record for record in records if record is not None]))
-        return [self._nothing if record is None else next(scores) for record in records]
+        return [
+            self._unscored("the completion has no text")
+            if record is None
+            else next(scores) or self._unscored("the server did not score it")
+            for record in records
+        ]
 
     def _record(self, prompt: Prompt, response: str) -> Chain | Rating | None:
         if not response.strip():
@@ -232,9 +252,7 @@ class RewardFunction:
         steps = split_steps(response, self.spec.step_format)
         return Chain(prompt, [step.text for step in steps]) if steps else None
 
-    @property
-    def _nothing(self) -> ChainScore | ResponseScore:
-        reason = "the completion has no text"
+    def _unscored(self, reason: str) -> ChainScore | ResponseScore:
         names = dict.fromkeys(self.objectives)
         if self.reward_from == "response":
             return ResponseScore("", "", 0, names, None, names, None, "", reason=reason)
@@ -246,14 +264,17 @@ class RewardFunction:
         response: str,
         score: ChainScore | ResponseScore,
         applicable: Collection[str] | None,
+        spec: RewardSpec,
     ) -> CompletionReward:
-        if applicable is not None or self._aggregations != (None, None):
-            score = reaggregate(score, self.spec, applicable=applicable)
+        applies_in_part = applicable is not None and set(applicable) != set(self.objectives)
+        if applies_in_part or self._replaced != (None, None, None):
+            score = reaggregate(score, spec, applicable=applicable)
         if self.empty is not None and not response.strip():
-            score = replace(score, reward=self.empty)
+            values = dict.fromkeys(self.objectives, self.empty)
+            return CompletionReward(self.empty, values, score, response)
         if isinstance(score, ResponseScore):
             return CompletionReward(score.reward, score.utilities, score, response)
-        steps = split_steps(response, self.spec.step_format)
+        steps = split_steps(response, spec.step_format)
         return CompletionReward(score.reward, score.scores, score, response, steps)
 
     def __getstate__(self) -> dict[str, Any]:

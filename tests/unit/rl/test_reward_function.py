@@ -83,12 +83,24 @@ def test_token_ids_need_a_tokenizer(outcome: Path) -> None:
 
 def test_a_completion_without_text_gets_what_was_asked_for(process: Path) -> None:
     silent = RewardFunction(process, device="cpu").score([PROMPT, PROMPT], ["", "20"])
-    punished = RewardFunction(process, device="cpu", empty=-1)([PROMPT, PROMPT], [" \n", "20"])
+    punished = RewardFunction(process, device="cpu", empty=-1).score([PROMPT] * 2, [" \n", "20"])
 
     assert silent[0].reward is None
     assert silent[0].score.reason == "the completion has no text"
-    assert punished[0] == -1
-    assert punished[1] == silent[1].reward is not None
+    assert punished[0].reward == punished[0].objectives["correctness"] == -1
+    assert punished[1].reward == silent[1].reward is not None
+
+
+def test_what_a_server_did_not_score_has_no_reward() -> None:
+    class Silent(RewardScorer):
+        def score(self, records: object) -> list[None]:
+            return [None]
+
+    found = RewardFunction(Silent(outcome_model())).score([PROMPT], ["20"])[0]
+
+    assert found.reward is None
+    assert found.objectives == {"helpfulness": None, "toxicity": None}
+    assert found.score.reason == "the server did not score it"
 
 
 def test_views_of_one_batch_cost_one_forward_pass(outcome: Path) -> None:
