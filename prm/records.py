@@ -81,7 +81,7 @@ class Chain:
         where = _where(origin, id)
         steps = _check_steps(completions, where)
         checked_prompt = _check_prompt(prompt, where)
-        _check_encodable((id, prompt_text(checked_prompt), *steps), where)
+        check_encodable((id, prompt_text(checked_prompt), *steps), where)
         _set(
             self,
             prompt=checked_prompt,
@@ -207,7 +207,7 @@ class Comparison:
         where = _where(origin, id)
         texts = _check_responses(responses, where)
         checked_prompt = _check_prompt(prompt, where)
-        _check_encodable((id, prompt_text(checked_prompt), *texts), where)
+        check_encodable((id, prompt_text(checked_prompt), *texts), where)
         checked_ranks = _check_ranks(ranks, len(texts), where)
         _set(
             self,
@@ -312,7 +312,7 @@ class Rating:
         where = _where(origin, id)
         text = _check_response("response", response, where)
         checked_prompt = _check_prompt(prompt, where)
-        _check_encodable((id, prompt_text(checked_prompt), text), where)
+        check_encodable((id, prompt_text(checked_prompt), text), where)
         _set(
             self,
             prompt=checked_prompt,
@@ -390,7 +390,7 @@ def _prompt_row(prompt: Prompt) -> str | list[Message]:
     return prompt if isinstance(prompt, str) else list(prompt)
 
 
-def _check_encodable(texts: Sequence[str], where: str | None) -> None:
+def check_encodable(texts: Sequence[str], where: str | None) -> None:
     """Refuse lone surrogates, which JSON can escape and no tokenizer or file can hold."""
     for text in texts:
         try:

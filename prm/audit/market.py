@@ -50,7 +50,7 @@ class Market:
 
     @classmethod
     def of(cls, table: ScoreTable, base: ObjectiveAggregation) -> Market:
-        utilities, rewards = table.utilities(), table.rewards(base)
+        utilities, rewards = table.utilities(), table.aggregated(base)
         usable = np.isfinite(utilities).all(axis=1) & np.isfinite(rewards)
         candidates = Candidates.of(table.groups, usable)
         if candidates.num_groups == 0:

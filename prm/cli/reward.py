@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prm.cli.score_files import Rewarded, aggregated, open_scores, progress
+from prm.cli.score_files import Rewarded, aggregated, open_scores, progress, reshaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +16,7 @@ def reward(
     output: Path,
     aggregation: str | None = None,
     aggregation_overrides: dict[str, Any] | None = None,
+    shaping: dict[str, Any] | None = None,
     model: Path | None = None,
     overwrite: bool = False,
 ) -> int:
@@ -28,6 +29,10 @@ def reward(
         prm reward scores.jsonl --aggregation.weights.safety=2 --output safer.jsonl
         prm reward scores.jsonl --aggregation configs/aggregation/mine.yaml --output mine.parquet
 
+    Rewards can be limited, or squashed, after they are aggregated::
+
+        prm reward scores.jsonl --shaping.clip='[-5,5]' --output limited.jsonl
+
     All other fields of the rows stay as they are. The new rule is stored in the spec beside the
     output, so that the output can be ranked, filtered and aggregated again.
 
@@ -37,6 +42,7 @@ def reward(
         aggregation: Class (WeightedSum, WorstCase, ...), or YAML file; by default as in the spec.
         aggregation_overrides: Parameters to change, as JSON; --aggregation.weights.safety=2 is the
             short way to write {"weights.safety": 2}.
+        shaping: Fields of the shaping to change, as JSON, or --shaping.squash=sigmoid for short.
         model: Folder of the model, if no spec lies beside the scores.
         overwrite: Replace the output if it exists.
 
@@ -48,7 +54,7 @@ def reward(
     from prm.scoring.rewrite import check_outputs, write_scores
 
     check_outputs(output, overwrite=overwrite)
-    table = open_scores(scores, model)
+    table = reshaped(open_scores(scores, model), shaping)
     rewarded = aggregated(table, aggregation, aggregation_overrides)
     order = np.arange(table.num_rows)
     track = progress("writing", table.num_rows)

@@ -38,6 +38,7 @@ def score(
     aggregation: str | None = None,
     beta: float | None = None,
     aggregation_overrides: dict[str, Any] | None = None,
+    shaping: dict[str, Any] | None = None,
     threshold: float = DEFAULT_THRESHOLD,
     device: str = "auto",
     dtype: DType | None = None,
@@ -96,6 +97,8 @@ def score(
         beta: Sharpness of softmin, above 0; 10 if not given.
         aggregation_overrides: Parameters of the objective aggregation to change, as JSON; written
             `--aggregation.weights.safety=2` for short.
+        shaping: Fields of the reward's shaping to change, as JSON; written --shaping.clip='[-5,5]'
+            for short.
         threshold: The first step of a chain with a probability below it is its first error.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
         dtype: Type of the model's weights; by default as stored.
@@ -154,7 +157,7 @@ def score(
     from prm.cli.score_run import load_scorer, score_records, score_to_file, scorer_options
 
     options = scorer_options(
-        model, device, dtype, aggregation, beta, aggregation_overrides, max_tokens
+        model, device, dtype, aggregation, beta, aggregation_overrides, max_tokens, shaping
     )
     if output is None:
         return score_records(load_scorer(options), records, threshold, as_json=json)

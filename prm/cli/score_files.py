@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,6 +49,20 @@ def open_scores(scores: Path, model: Path | None) -> ScoreTable:
 
     with Console(stderr=True).status(f"reading {scores}"):
         return read_scores(scores, model)
+
+
+def reshaped(table: ScoreTable, shaping: Mapping[str, Any] | None) -> ScoreTable:
+    """Return the table with another shaping in its spec, if one is given.
+
+    Raises:
+        ConfigError: The file has no spec, or as `resolve_shaping`.
+    """
+    from prm.cli.aggregation import resolve_shaping
+
+    if not shaping:
+        return table
+    spec = table.known_spec()
+    return replace(table, spec=spec.with_(shaping=resolve_shaping(spec, shaping)))
 
 
 def with_rewards(

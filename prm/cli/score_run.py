@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import STEP_AGGREGATIONS, StepAggregation, step_aggregation
-from prm.cli.aggregation import resolve_aggregation
+from prm.cli.aggregation import resolve_aggregation, resolve_shaping
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
 from prm.report.responses import draw_responses
@@ -44,16 +44,19 @@ def scorer_options(
     beta: float | None,
     overrides: Mapping[str, Any] | None,
     max_tokens: int,
+    shaping: Mapping[str, Any] | None = None,
 ) -> ScorerOptions:
     """Return what the options of `prm score` ask to load.
 
     Raises:
         SpecError: There is no spec, or it is too new.
-        ConfigError: The aggregation does not fit the model.
+        ConfigError: The aggregation does not fit the model, or the shaping is unknown.
     """
-    steps, objectives = _aggregations(RewardSpec.load(model), aggregation, beta, overrides)
+    spec = RewardSpec.load(model)
+    steps, objectives = _aggregations(spec, aggregation, beta, overrides)
     weights = None if dtype is None else getattr(torch, dtype)
-    return ScorerOptions(model, device, weights, steps, max_tokens, objectives)
+    shaped = resolve_shaping(spec, shaping) if shaping else None
+    return ScorerOptions(model, device, weights, steps, max_tokens, objectives, shaped)
 
 
 def load_scorer(options: ScorerOptions) -> RewardScorer:

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from prm.atomic import atomic_folder
 from prm.data.response_sets import ResponseSet
-from prm.data.tree import TokenTree
+from prm.data.tree import TokenTree, flat_path
 from prm.errors import DataError, ModelError
 from prm.models import checkpoint, golden
 from prm.models.fold import LinearReward, dropped_constant, fold
@@ -190,7 +190,7 @@ def _stock_columns(folder: Path, spec: RewardSpec, trees: Sequence[TokenTree]) -
     )
     with checkpoint.quiet():
         stock = family.from_pretrained(folder, dtype=torch.float32).eval()
-    paths = [_path(tree) for tree in trees]
+    paths = [flat_path(tree) for tree in trees]
     rows = [torch.tensor(ids) for ids, _ in paths]
     pad = stock.config.pad_token_id
     logits: Tensor = stock(
@@ -202,16 +202,6 @@ def _stock_columns(folder: Path, spec: RewardSpec, trees: Sequence[TokenTree]) -
     if not by_token:
         return logits
     return torch.cat([row[reads] for row, (_, reads) in zip(logits, paths, strict=True)])
-
-
-def _path(tree: TokenTree) -> tuple[list[int], list[int]]:
-    """Return the ids of a tree that does not fork, and the positions of its reads."""
-    ids: list[int] = []
-    reads: list[int] = []
-    for segment in tree.segments:
-        reads.extend(len(ids) + offset for offset in segment.reads)
-        ids.extend(segment.input_ids)
-    return ids, reads
 
 
 def serving_findings(folder: Path, is_encoder: bool = False) -> tuple[str, ...]:

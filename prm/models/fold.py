@@ -1,9 +1,9 @@
 """Folding: several objectives and their linear aggregation become one head column.
 
 Scores are linear in the head columns, columns are linear in the hidden state, and so, with affine
-normalizers and fixed weights, is the reward:
+normalizers, fixed weights and shaping that is affine too, is the reward:
 
-    R = sum_k w_k d_k (a_k s_k + b_k) = sum_k slope_k s_k + constant
+    R = c sum_k w_k d_k (a_k s_k + b_k) + d = sum_k slope_k s_k + constant
 
 A model with that one column is what trainers and serving engines that know one label can use.
 """
@@ -21,7 +21,7 @@ from prm.errors import ModelError
 from prm.models.lora import merged
 from prm.models.reward_model import OutcomeRewardModel, RewardModel
 from prm.models.stock import head_has_bias
-from prm.spec import OutcomeObjective, RewardSpec
+from prm.spec import OutcomeObjective, RewardSpec, Shaping
 
 REWARD = "reward"
 """Name of the one objective of a folded model."""
@@ -44,7 +44,8 @@ class LinearReward:
         """Return the reward of a spec.
 
         Raises:
-            ModelError: The aggregation or a normalizer is not linear, or nothing is aggregated.
+            ModelError: The aggregation, a normalizer or the shaping is not linear, or nothing is
+                aggregated.
 
         Example:
             >>> from prm.aggregation.objectives import WeightedSum
@@ -60,11 +61,13 @@ class LinearReward:
             >>> LinearReward.of(spec)
             LinearReward(slopes={'safety': 1.0, 'length': -0.01}, constant=1.0)
         """
-        slopes, constant = {}, 0.0
-        for name, weight in _weights(spec).items():
+        weights = _weights(spec)
+        gain, constant = _shaping(spec)
+        slopes = {}
+        for name, weight in weights.items():
             if weight == 0:
                 continue
-            signed = weight * _objective(spec, name).sign
+            signed = gain * weight * _objective(spec, name).sign
             scale, shift = _line(spec, name)
             slopes[name] = signed * scale
             constant += signed * shift
@@ -96,8 +99,8 @@ def fold(model: RewardModel) -> OutcomeRewardModel:
         model: A model with outcome objectives and linear heads.
 
     Raises:
-        ModelError: The heads, the aggregation or a normalizer are not linear; the message says
-            which.
+        ModelError: The heads, the aggregation, a normalizer or the shaping are not linear; the
+            message says which.
     """
     plain = merged(model)
     weight, constant = _folded_head(plain)
@@ -139,6 +142,18 @@ def _weights(spec: RewardSpec) -> Mapping[str, float]:
             fix="Choose another with --aggregation, or use all objectives (--to hf)",
         )
     return weights
+
+
+def _shaping(spec: RewardSpec) -> tuple[float, float]:
+    line = spec.shaping.affine()
+    if line is None:
+        raise ModelError(
+            "the reward cannot be folded into one label: its shaping is not linear",
+            expected="no squash and no clip",
+            got=spec.shaping,
+            fix="Use all objectives (--to hf), and shape the reward where it is used",
+        )
+    return line
 
 
 def _line(spec: RewardSpec, name: str) -> tuple[float, float]:
@@ -191,6 +206,7 @@ def _scalar_spec(spec: RewardSpec) -> RewardSpec:
         reward_objective="",
         normalizers={},
         objective_aggregation=None,
+        shaping=Shaping(),
         tokenizer=None,
         golden=(),
         golden_responses=(),

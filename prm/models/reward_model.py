@@ -17,11 +17,10 @@ from prm.data.packing import PackedTrees
 from prm.data.tokenize import TreeBuilder
 from prm.data.tokenize_responses import ResponseTreeBuilder
 from prm.errors import ModelError, SpecError
-from prm.losses.process import log_odds
-from prm.losses.readouts import score, spread
 from prm.models.backbone import Backbone
 from prm.models.gate import Gate
 from prm.models.heads import HeadKind, Heads
+from prm.models.readouts import outcome_scores, outcome_spreads, step_logits
 from prm.models.stock import head_has_bias
 from prm.models.tree_attention import Kernel
 from prm.spec import RewardSpec
@@ -146,32 +145,15 @@ class RewardModel(nn.Module):
 
     def step_logits(self, columns: Tensor) -> Tensor:
         """Return log-odds per step objective, shape `[read, objective]`, from `[read, column]`."""
-        return _stack(
-            [
-                log_odds(columns[:, self.spec.columns[objective.name]], objective.readout)
-                for objective in self.spec.objectives
-            ],
-            columns,
-        )
+        return step_logits(columns, self.spec)
 
     def scores(self, columns: Tensor) -> Tensor:
         """Return scores per outcome objective, shape `[read, objective]`, from `[read, column]`."""
-        return _stack(
-            [
-                score(columns[:, self.spec.columns[objective.name]], objective.readout)
-                for objective in self.spec.outcome_objectives
-            ],
-            columns,
-        )
+        return outcome_scores(columns, self.spec)
 
     def spreads(self, columns: Tensor) -> Tensor:
         """Return the spread of each score, `[read, objective]`; NaN where the head has none."""
-        found = []
-        for objective in self.spec.outcome_objectives:
-            own = columns[:, self.spec.columns[objective.name]]
-            width = spread(own, objective.readout)
-            found.append(torch.full_like(own[:, 0], torch.nan) if width is None else width)
-        return _stack(found, columns)
+        return outcome_spreads(columns, self.spec)
 
 
 class ProcessRewardModel(RewardModel):
@@ -234,7 +216,3 @@ def grow_embeddings(model: PreTrainedModel, num_tokens: int) -> None:
 def _num_embeddings(model: PreTrainedModel) -> int:
     weight: Any = model.get_input_embeddings().weight
     return int(weight.shape[0])
-
-
-def _stack(values: list[Tensor], columns: Tensor) -> Tensor:
-    return torch.stack(values, dim=-1) if values else columns.new_zeros(len(columns), 0)

@@ -35,7 +35,7 @@ def empty_classifier(model: PreTrainedModel, spec: RewardSpec) -> PreTrainedMode
     labels = [name for objective in spec.heads for name in objective.column_names]
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = _problem_type(spec)
+    config.problem_type = problem_type(spec)
     config._attn_implementation = "eager"
     family: Any = (
         AutoModelForSequenceClassification
@@ -80,7 +80,8 @@ def _reads_alike(model: PreTrainedModel, spec: RewardSpec) -> bool:
     return spec.response_format.read_at == ("pooler" if has_pooler else "last")
 
 
-def _problem_type(spec: RewardSpec) -> ProblemType:
+def problem_type(spec: RewardSpec) -> ProblemType:
+    """Return what `config.json` says, from which engines infer the activation of the columns."""
     if spec.outcome_objectives:
         return "regression"
     if all(objective.readout == "sigmoid" for objective in spec.objectives):

@@ -280,11 +280,12 @@ def _report(on_block: Callable[[Summary], None] | None, summary: Summary) -> Non
 def _settings(engine: Engine, inputs: Survey, row_format: RowFormat) -> dict[str, Any]:
     """Return everything that rows depend on."""
     identity, chosen = engine.identity(), engine.spec.to_dict()
+    fields = ("step_aggregation", "objective_aggregation", "shaping")
     return {
         "model": identity["model"],
         "input": f"of {inputs.num_records} records ({inputs.fingerprint})",
         "dtype": identity["dtype"],
-        "aggregation": {k: chosen[k] for k in ("step_aggregation", "objective_aggregation")},
+        "aggregation": {name: chosen[name] for name in fields},
         "threshold": row_format.threshold,
         "keep_text": row_format.keep_text,
         "version of prm": prm.__version__,

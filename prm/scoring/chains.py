@@ -194,4 +194,7 @@ def aggregate(aggregation: StepAggregation, logits: Sequence[float | None]) -> f
 
 
 def _sigmoid(logit: float) -> float:
-    return float(torch.tensor(logit, dtype=torch.float64).sigmoid())
+    if logit >= 0:
+        return 1 / (1 + math.exp(-logit))
+    odds = math.exp(logit)
+    return odds / (1 + odds)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from prm.aggregation.objectives import ObjectiveAggregation
     from prm.aggregation.steps import StepAggregation
     from prm.scoring.scorer import RewardScorer
+    from prm.spec import Shaping
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ScorerOptions:
         aggregation: Step aggregation in place of the spec's.
         max_tokens: Tokens in one forward pass.
         objective_aggregation: Objective aggregation in place of the spec's.
+        shaping: Shaping of the reward in place of the spec's.
     """
 
     path: Path
@@ -33,6 +35,7 @@ class ScorerOptions:
     aggregation: StepAggregation | None = None
     max_tokens: int = 16384
     objective_aggregation: ObjectiveAggregation | None = None
+    shaping: Shaping | None = None
 
     def load(self) -> RewardScorer:
         """Load the model; raises as `RewardScorer.from_pretrained`."""
@@ -45,4 +48,5 @@ class ScorerOptions:
             self.aggregation,
             self.max_tokens,
             self.objective_aggregation,
+            self.shaping,
         )

@@ -74,7 +74,7 @@ def _check_names(
 ) -> None:
     stored = score.step_logits if isinstance(score, ChainScore) else score.scores
     place = f"row {score.id!r}" if score.id else None
-    if set(stored) != set(names):
+    if not names or set(stored) != set(names):
         raise DataError(
             "the score is not of this model",
             expected=f"the objectives {', '.join(names)}",

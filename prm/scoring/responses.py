@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -190,7 +191,8 @@ def _spreads(spec: RewardSpec, values: Tensor | None) -> dict[str, float] | None
 
 
 def _number(value: Tensor) -> float | None:
-    return float(value) if bool(torch.isfinite(value)) else None
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def _truncated(tokens: TokenizedResponses | DroppedRecord, place: int) -> int:

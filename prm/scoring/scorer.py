@@ -151,26 +151,14 @@ class RewardScorer:
             DataError: Something is neither, or the spec says to stop at what does not fit.
             ModelError: The model has no heads for this kind of record.
         """
-        many: Any = [records] if _is_one(records) else records
+        many: Any = [records] if is_one_record(records) else records
         return list(self.stream(many))
 
     def stream(self, records: Iterable[Scorable]) -> Iterator[Any]:
         """Score records block by block, in bounded memory; arguments and errors as in `score`."""
-        if not isinstance(records, Iterable):
-            raise DataError("not records", expected="an iterable", got=records)
-        iterator = (self._checked(_as_record(item)) for item in records)
+        iterator = as_records(records, self.spec)
         while block := list(islice(iterator, BLOCK)):
             yield from self._score_block(block)
-
-    def _checked(self, record: Chain | Rating) -> Chain | Rating:
-        kind = "steps" if isinstance(record, Chain) else "whole responses"
-        if not (self.spec.objectives if isinstance(record, Chain) else self.spec.outcome_names):
-            raise ModelError(
-                f"the model does not score {kind}",
-                expected=f"records for a model of kind {self.spec.kind}",
-                got=f"a {type(record).__name__.lower()}",
-            )
-        return record
 
     def _score_block(self, records: Sequence[Chain | Rating]) -> list[Score]:
         chains = [record for record in records if isinstance(record, Chain)]
@@ -282,10 +270,34 @@ def with_aggregations(
     )
 
 
-def _is_one(records: object) -> bool:
+def as_records(records: Iterable[Scorable], spec: RewardSpec) -> Iterator[Chain | Rating]:
+    """Yield what `RewardScorer.score` is given, as the records that a model of the spec scores.
+
+    Raises:
+        DataError: Something is neither a chain nor a response.
+        ModelError: The model has no heads for this kind of record.
+    """
+    if not isinstance(records, Iterable):
+        raise DataError("not records", expected="an iterable", got=records)
+    return (_checked(_as_record(item), spec) for item in records)
+
+
+def is_one_record(records: object) -> bool:
+    """Whether `RewardScorer.score` is given a single record."""
     return isinstance(records, Chain | Rating | Mapping) or (
         isinstance(records, tuple) and len(records) == 2 and isinstance(records[0], str)
     )
+
+
+def _checked(record: Chain | Rating, spec: RewardSpec) -> Chain | Rating:
+    kind = "steps" if isinstance(record, Chain) else "whole responses"
+    if not (spec.objectives if isinstance(record, Chain) else spec.outcome_names):
+        raise ModelError(
+            f"the model does not score {kind}",
+            expected=f"records for a model of kind {spec.kind}",
+            got=f"a {type(record).__name__.lower()}",
+        )
+    return record
 
 
 def _as_record(item: object) -> Chain | Rating:

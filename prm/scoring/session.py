@@ -144,7 +144,7 @@ class ScoringSession(RewardScorer):
             return super()._score_block(records)
 
     @torch.inference_mode()
-    def _outputs(self, trees: Sequence[TokenTree | None]) -> list[ModelOutput]:
+    def outputs(self, trees: Sequence[TokenTree | None]) -> list[ModelOutput]:
         self.model.backbone.check(self.model.device)
         if self._is_incremental and self.model.backbone.mode != "tree":
             self._give_up("it does not attend over trees")
@@ -153,7 +153,7 @@ class ScoringSession(RewardScorer):
                 return self._incremental_outputs(trees)
             except ModelError as error:
                 self._give_up(str(error))
-        return super()._outputs(trees)
+        return super().outputs(trees)
 
     def _give_up(self, reason: str) -> None:
         self._is_incremental = False

@@ -96,7 +96,16 @@ class ScoreTable:
         return utilities
 
     def rewards(self, aggregation: ObjectiveAggregation) -> Array:
-        """Return the reward of each row under an aggregation; NaN where it has none.
+        """Return the reward of each row under an aggregation, shaped as the spec says.
+
+        NaN where a row has none; raises as `aggregated`.
+        """
+        aggregated = torch.from_numpy(self.aggregated(aggregation))
+        rewards: Array = self.known_spec().shaping(aggregated).numpy()
+        return rewards
+
+    def aggregated(self, aggregation: ObjectiveAggregation) -> Array:
+        """Return what `rewards` is before it is shaped.
 
         Raises:
             ConfigError: As `known_spec`, the aggregation does not fit the objectives, or it needs
@@ -107,16 +116,17 @@ class ScoreTable:
     def deviations(self, aggregation: ObjectiveAggregation) -> Array | None:
         """Return the standard deviation of each reward, or `None` where it is not exact.
 
-        `sqrt(sum_k (w_k a_k s_k)^2)` for reward `sum_k w_k u_k`, utility `u_k = a_k score_k + b_k`
-        and independent spreads `s_k`. NaN in rows that miss a score or a spread.
+        `sqrt(sum_k (c w_k a_k s_k)^2)` for reward `c sum_k w_k u_k + d`, utility
+        `u_k = a_k score_k + b_k` and independent spreads `s_k`. NaN in rows that miss a score or a
+        spread.
         """
         spec = self.known_spec()
-        weights = aggregation.linear_weights(self.objectives)
+        weights, shaping = aggregation.linear_weights(self.objectives), spec.shaping.affine()
         normalizers = [spec.normalizers.get(name) for name in self.objectives]
         lines = [(1.0, 0.0) if item is None else item.affine() for item in normalizers]
-        if self.spreads is None or weights is None or None in lines:
+        if self.spreads is None or weights is None or shaping is None or None in lines:
             return None
-        slope = np.array([weights[name] for name in self.objectives])
+        slope = shaping[0] * np.array([weights[name] for name in self.objectives])
         slope *= [line[0] for line in lines if line is not None]
         used = slope != 0
         known = ~np.isnan(self.scores[:, used]).any(axis=1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from torch import Tensor
 
 from prm.errors import SpecError
 from prm.losses.process import Readout, num_columns
@@ -23,12 +26,16 @@ def check_fields(part: Any) -> None:
         value = getattr(part, name)
         if get_origin(hint) is Literal:
             expected, fits = " | ".join(get_args(hint)), value in get_args(hint)
-        elif isinstance(hint, type | UnionType):
+        elif all(isinstance(kind, type) for kind in _alternatives(hint)):
             expected, fits = getattr(hint, "__name__", str(hint)), isinstance(value, hint)
         else:
             continue
         if not fits:
             raise SpecError(f"{name} is wrong", expected=expected, got=value)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
 
 
 @dataclass(frozen=True)
@@ -170,6 +177,72 @@ class OutcomeObjective:
         if self.readout == "quantile":
             return [f"{self.name}_{index}" for index in range(self.num_columns)]
         return [self.name, f"{self.name}_spread"][: self.num_columns]
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """What happens to an aggregated score before it is the reward; by default nothing.
+
+    In this order: `clip(squash((score - center) / scale))`. A higher score never gets a lower
+    reward. Bounded rewards leave a policy less to gain from answers that a model overrates.
+
+    Args:
+        center: Subtracted first.
+        scale: Divided by next, above 0.
+        squash: `sigmoid` maps to between 0 and 1, `tanh` to between -1 and 1, `none` not at all.
+        clip: Lowest and highest reward; `None` for no limits.
+
+    Source: centered sigmoid: Fu et al. 2025 (PAR, arXiv 2502.18770); clipping: OpenRLHF.
+
+    Raises:
+        SpecError: A number is not finite, the scale is not above 0, or the limits are not in order.
+
+    Example:
+        >>> import torch
+        >>> Shaping(center=1.0, scale=2.0, clip=(-1.0, 1.0))(torch.tensor([-3.0, 0.0, 2.0]))
+        tensor([-1.0000, -0.5000,  0.5000])
+    """
+
+    center: float = 0.0
+    scale: float = 1.0
+    squash: Literal["none", "sigmoid", "tanh"] = "none"
+    clip: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "center", _number(self.center, "center"))
+        object.__setattr__(self, "scale", _number(self.scale, "scale"))
+        if self.scale <= 0:
+            raise SpecError("scale of shaping is wrong", expected="above 0", got=self.scale)
+        if self.clip is not None:
+            object.__setattr__(self, "clip", _limits(self.clip))
+        check_fields(self)
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Return the rewards of aggregated scores of any shape; NaN stays NaN."""
+        rewards = (scores - self.center) / self.scale
+        if self.squash != "none":
+            rewards = rewards.sigmoid() if self.squash == "sigmoid" else rewards.tanh()
+        return rewards if self.clip is None else rewards.clamp(*self.clip)
+
+    def affine(self) -> tuple[float, float] | None:
+        """Return slope and intercept if the reward is linear in the score, else `None`."""
+        if self.squash != "none" or self.clip is not None:
+            return None
+        return 1 / self.scale, -self.center / self.scale
+
+
+def _number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SpecError(f"{name} of shaping is wrong", expected="a finite number", got=value)
+    return float(value)
+
+
+def _limits(clip: object) -> tuple[float, float]:
+    if isinstance(clip, tuple | list) and len(clip) == 2:
+        low, high = (_number(limit, "clip") for limit in clip)
+        if low < high:
+            return low, high
+    raise SpecError("clip of shaping is wrong", expected="(low, high), low below high", got=clip)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from prm.spec.parts import (
     Objective,
     OutcomeObjective,
     ResponseFormat,
+    Shaping,
     StepFormat,
     Template,
     TokenizerIdentity,
@@ -50,6 +51,8 @@ class RewardSpec:
         normalizers: Outcome objective to the normalizer of its scores; the others stay as they are.
         objective_aggregation: How a response's objectives become one reward; with one objective it
             is that objective if not given.
+        shaping: What happens to the aggregated score of a chain or response before it is the
+            reward; a joint model shapes both alike.
         max_length: Most tokens of a chain or response, prompt included.
         on_too_long: What happens to one over `max_length`: `truncate` drops whole steps from the
             end of a chain (they stay unscored) and tokens from the end of a response, `drop` leaves
@@ -82,6 +85,7 @@ class RewardSpec:
     step_aggregation: StepAggregation = field(default_factory=Min)
     normalizers: Mapping[str, Normalizer] = field(default_factory=dict)
     objective_aggregation: ObjectiveAggregation | None = None
+    shaping: Shaping = field(default_factory=Shaping)
     max_length: int = 4096
     on_too_long: Literal["truncate", "drop", "error"] = "truncate"
     on_long_prompt: Literal["drop", "cut_left"] = "drop"
@@ -185,14 +189,15 @@ class RewardSpec:
         return self.normalizers[name](scores) if name in self.normalizers else scores
 
     def rewards(self, scores: Tensor, gates: Tensor | None = None) -> Tensor:
-        """Return one reward per response, shape `[...]`, from scores `[..., objective]`.
+        """Return one shaped reward per response, shape `[...]`, from scores `[..., objective]`.
 
         Args:
             scores: Scores of the outcome objectives; NaN where missing.
             gates: Weights that depend on the prompt, same shape, for an aggregation that is gated.
         """
         assert self.objective_aggregation is not None
-        return self.objective_aggregation(self.utilities(scores), self.outcome_names, gates)
+        aggregated = self.objective_aggregation(self.utilities(scores), self.outcome_names, gates)
+        return self.shaping(aggregated)
 
     def with_(self, **changes: Any) -> RewardSpec:
         """Return a copy with some fields changed."""
@@ -295,6 +300,7 @@ def _built(values: dict[str, Any], where: str) -> dict[str, Any]:
             name: normalize.from_dict(item) for name, item in values.pop("normalizers", {}).items()
         },
         "objective_aggregation": None if aggregation is None else objectives.from_dict(aggregation),
+        "shaping": _build(Shaping, values.pop("shaping", {}), where),
         "golden": tuple(_golden(item, where) for item in values.pop("golden", ())),
         "golden_responses": _build_all(GoldenResponse, values.pop("golden_responses", ()), where),
     }

@@ -56,6 +56,7 @@ scorer.score([("problem", ["first step", "second step"])])
 |---|---|
 | objectives | {objectives} |
 | step aggregation | {spec.step_aggregation!r} |
+| shaping | {spec.shaping!r} |
 | step marker | `{spec.step_format.marker}`, token {marker} |
 | template | {spec.template.style}, BOS: {spec.template.bos} |
 | most tokens | {spec.max_length} |

@@ -130,7 +130,8 @@ def _objectives(spec: RewardSpec) -> str:
     ]
     table = _table(("objective", "readout", "direction", "normalizer", "weight"), rows)
     gated = " The prompt chooses the weights, by `gate.safetensors`." * aggregation.needs_gates
-    return f"{table}\n\nAggregation: `{aggregation!r}`.{gated}"
+    made = f"Aggregation: `{aggregation!r}`. Shaping: `{spec.shaping!r}`."
+    return f"{table}\n\n{made}{gated}"
 
 
 def _normalizer(spec: RewardSpec, objective: OutcomeObjective) -> str:

@@ -26,7 +26,7 @@ from prm.models.lora import LoRA
 from prm.models.reward_model import ModelOutput, RewardModel, reward_model_class
 from prm.models.sources import BackboneSource
 from prm.records import Record
-from prm.spec import RewardSpec, Template
+from prm.spec import RewardSpec, Shaping, Template
 from prm.training import snapshot
 from prm.training.distributed import average_gradients, clip_gradients, gradient_sync, whole
 from prm.training.losses import BatchLoss, LanguageLoss, LossPart
@@ -60,6 +60,7 @@ class RewardTask(L.LightningModule):
             against it.
         on_too_long: See `RewardSpec`.
         on_long_prompt: See `RewardSpec`.
+        shaping: What happens to an aggregated score before it is the reward; no loss reads it.
         head: Kind of the heads.
         language_model: Next-token regularizer on the same forward pass. Its output embeddings are
             the input embeddings; those of a pretrained model that has its own stay as they are.
@@ -89,6 +90,7 @@ class RewardTask(L.LightningModule):
         max_length: int = 4096,
         on_too_long: Literal["truncate", "drop", "error"] = "truncate",
         on_long_prompt: Literal["drop", "cut_left"] = "drop",
+        shaping: Shaping = Shaping(),  # noqa: B008
         head: HeadKind = "linear",
         language_model: LanguageModelLoss | None = None,
         lora: LoRA | None = None,
@@ -112,6 +114,7 @@ class RewardTask(L.LightningModule):
                 max_length=max_length,
                 on_too_long=on_too_long,
                 on_long_prompt=on_long_prompt,
+                shaping=shaping,
                 **spec_options,
             )
         )

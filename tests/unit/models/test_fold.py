@@ -20,7 +20,7 @@ from prm.aggregation.objectives import (
 from prm.errors import ModelError
 from prm.models.fold import REWARD, LinearReward, dropped_constant, fold, is_linear
 from prm.models.reward_model import JointRewardModel, RewardModel
-from prm.spec import Objective, OutcomeObjective, RewardSpec
+from prm.spec import Objective, OutcomeObjective, RewardSpec, Shaping
 from tests.outcome_models import (
     RESPONSES,
     SPREAD_OBJECTIVES,
@@ -67,6 +67,24 @@ def test_the_folded_head_is_the_reward(
     got = folded.spec.rewards(folded.scores(folded.heads(states)).double())
     scale = LinearReward.of(model.spec).gain
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6 * max(1.0, scale))
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_shaping_that_is_a_line_is_folded(family: str) -> None:
+    shaping = Shaping(center=0.5, scale=4.0)
+    read_at = "pooler" if family == "bert" else "last"
+    model = outcome_model(family, read_at, normalizers=SCALES, shaping=shaping)
+    folded = fold(model)
+    assert folded.spec.shaping == Shaping()
+    torch.testing.assert_close(rewards(folded), rewards(model), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("shaping", [Shaping(squash="sigmoid"), Shaping(clip=(-5.0, 5.0))])
+def test_shaping_that_bends_is_not_folded(shaping: Shaping) -> None:
+    model = outcome_model(shaping=shaping)
+    assert not is_linear(model.spec)
+    with pytest.raises(ModelError, match="its shaping is not linear"):
+        fold(model)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
