@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from prm.scoring.client import RemoteScorer
 
 RewardFrom = Literal["steps", "response"]
+Pairs = list[tuple[Prompt, str]]
+Scores = list[ChainScore | ResponseScore]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,8 @@ class RewardFunction:
         self.reward_from = _checked_source(self.spec, reward_from)
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
-        self._last: tuple[list[tuple[Prompt, str]], list[ChainScore | ResponseScore]] = ([], [])
+        self._lock, self._model_lock = threading.Lock(), threading.RLock()
+        self._last: tuple[Pairs | None, Future[Scores]] = (None, Future())
 
     @property
     def spec(self) -> RewardSpec:
@@ -220,21 +224,43 @@ class RewardFunction:
             as_pair(prompt, completion, self.tokenizer)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        with self._lock:
-            is_new = pairs != self._last[0]
-            if is_new:
-                self._last = pairs, self._scores(pairs)
-            spec = self.spec
-            rewards = [
-                self._reward(response, score, only, spec)
-                for (_, response), score, only in zip(pairs, self._last[1], names, strict=True)
-            ]
+        scores, is_new = self._shared_scores(pairs)
+        spec = self.spec
+        rewards = [
+            self._reward(response, score, only, spec)
+            for (_, response), score, only in zip(pairs, scores, names, strict=True)
+        ]
         if is_new:
             for observer in self.observers:
                 observer(rewards)
         return rewards
 
-    def _scores(self, pairs: Sequence[tuple[Prompt, str]]) -> list[ChainScore | ResponseScore]:
+    def _shared_scores(self, pairs: Pairs) -> tuple[Scores, bool]:
+        """Return the scores, and whether this call asked for them rather than one before it."""
+        with self._lock:
+            is_new = pairs != self._last[0]
+            if is_new:
+                self._last = pairs, Future()
+            result = self._last[1]
+        if is_new:
+            self._settle(pairs, result)
+        return result.result(), is_new
+
+    def _settle(self, pairs: Pairs, result: Future[Scores]) -> None:
+        try:
+            with nullcontext() if self._is_remote else self._model_lock:
+                result.set_result(self._scores(pairs))
+        except BaseException as error:
+            with self._lock:
+                self._last = None, Future()
+            result.set_exception(error)
+
+    @property
+    def _is_remote(self) -> bool:
+        """Whether a server scores, which batches concurrent requests itself."""
+        return not (self._is_folder or isinstance(self.model, RewardScorer))
+
+    def _scores(self, pairs: Pairs) -> Scores:
         records = [self._record(prompt, response) for prompt, response in pairs]
         scores = iter(self.scorer.score([record for record in records if record is not None]))
         return [
@@ -285,7 +311,7 @@ class RewardFunction:
                 got="a loaded model",
                 fix="Give it the folder that the model was loaded from",
             )
-        dropped = {"scorer", "tokenizer", "_lock", "_last"}
+        dropped = {"scorer", "tokenizer", "_lock", "_model_lock", "_last"}
         kept = {key: value for key, value in self.__dict__.items() if key not in dropped}
         return kept | {"observers": []}
 

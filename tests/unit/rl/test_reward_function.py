@@ -4,7 +4,9 @@ import multiprocessing
 import pickle
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
@@ -118,6 +120,42 @@ def test_views_of_one_batch_cost_one_forward_pass(outcome: Path) -> None:
 
     assert len(seen) == 2
     assert all(len(batch) == 3 for batch in seen)
+
+
+def test_a_call_that_fails_is_not_remembered(outcome: Path) -> None:
+    class Unsure(RewardScorer):
+        num_calls = 0
+
+        def score(self, records: Any) -> list[Any]:
+            self.num_calls += 1
+            if self.num_calls == 1:
+                raise TimeoutError
+            return super().score(records)
+
+    function = RewardFunction(Unsure(outcome_model()))
+    with pytest.raises(TimeoutError):
+        function(PROMPTS, COMPLETIONS)
+
+    assert None not in function(PROMPTS, COMPLETIONS)
+
+
+def test_a_server_is_asked_by_several_threads_at_once() -> None:
+    meeting = threading.Barrier(2, timeout=30)
+
+    class Served:
+        """A server that answers when two requests have come."""
+
+        spec = outcome_model().spec
+
+        def score(self, records: list[Rating]) -> list[None]:
+            meeting.wait()
+            return [None] * len(records)
+
+    function: Any = RewardFunction(Served())  # type: ignore[arg-type]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda text: function([PROMPT], [text]), ["a", "b"]))
+
+    assert found == [[None], [None]]
 
 
 def test_the_aggregation_can_be_changed_between_calls(outcome: Path) -> None:
