@@ -1,0 +1,1 @@
+"""Search at inference: a generator proposes, a reward model chooses."""

@@ -1,0 +1,73 @@
+"""The prompts that a search over a file is asked, and where its results may go; without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prm.data.rows import read_rows
+from prm.errors import DataError, OutputError
+from prm.records import Chain, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A prompt of a file.
+
+    Args:
+        id: Name of its row: the row's own, or its number.
+        prompt: The prompt.
+    """
+
+    id: str
+    prompt: Prompt
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output that cannot be written, before any work is done.
+
+    Raises:
+        OutputError: It exists and `overwrite` is false, or it is no .jsonl file.
+    """
+    if path.suffix != ".jsonl":
+        raise OutputError(
+            "the output's kind is not known", expected="a name that ends in .jsonl", got=path.name
+        )
+    if path.exists() and not overwrite:
+        raise OutputError("the output exists", got=str(path), fix="Give --overwrite to replace it")
+
+
+def read_problems(path: str) -> list[Problem]:
+    """Return the prompts of a file, folder, glob or dataset; other fields than `id` are left out.
+
+    Raises:
+        DataError: A row has no prompt, two rows have the same id, or there is no row.
+    """
+    problems = [_problem(index, row, where) for index, (row, where) in enumerate(read_rows(path))]
+    if not problems:
+        raise DataError("there is nothing to search", where=path)
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise DataError("two rows have the same id", got=problem.id, where=path)
+        seen.add(problem.id)
+    return problems
+
+
+def fingerprint(problems: Sequence[Problem]) -> str:
+    """Return what tells these prompts from others."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(json.dumps([problem.id, problem.prompt]).encode())
+    return f"of {len(problems)} prompts ({digest.hexdigest()[:16]})"
+
+
+def _problem(index: int, row: Mapping[str, Any], where: str) -> Problem:
+    if "prompt" not in row:
+        raise DataError("field 'prompt' is missing", got=", ".join(row) or "{}", where=where)
+    checked = Chain(row["prompt"], ["."], origin=where)
+    return Problem(str(row.get("id", index)), checked.prompt)
