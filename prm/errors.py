@@ -99,5 +99,12 @@ class OutputError(PrmError, OSError):
         return PrmError.__str__(self)
 
 
+class RemoteError(PrmError, ConnectionError):
+    """A server cannot be reached, refuses, or gives an answer that cannot be right."""
+
+    def __str__(self) -> str:
+        return PrmError.__str__(self)
+
+
 class MissingDependencyError(PrmError, ImportError):
     """An optional package is needed for what was asked."""

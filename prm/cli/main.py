@@ -40,9 +40,11 @@ USE = {
     "score": Command("prm.cli.score:score", "score chains step by step, or responses by objective"),
     "reward": Command("prm.cli.reward:reward", "aggregate stored scores into rewards again"),
     "rank": Command("prm.cli.rank:rank", "order the responses to each prompt: best of N"),
+    "search": Command("prm.cli.search:search", "sample responses or steps and choose the best"),
     "filter": Command(
         "prm.cli.filter:filter_rows", "keep or drop rows by reward, objective or rank"
     ),
+    "serve": Command("prm.cli.serve:serve", "answer over HTTP: trainers, engines, and a page"),
     "gate": Command("prm.cli.gate:gate", "let the prompt choose the weights of the objectives"),
     "export": Command("prm.cli.export:export", "write a model for trainers and serving engines"),
     "size": Command("prm.cli.size:size", "estimate the memory and speed of a training"),

@@ -68,6 +68,21 @@ class TokenTree:
         return tuple(reversed(steps))
 
 
+def flat_path(tree: TokenTree) -> tuple[list[int], list[int]]:
+    """Return the token ids of a tree that does not fork, and the positions of its reads.
+
+    Example:
+        >>> flat_path(TokenTree((Segment((7, 8)), Segment((1, 3), 0, (1,)))))
+        ([7, 8, 1, 3], [3])
+    """
+    ids: list[int] = []
+    reads: list[int] = []
+    for segment in tree.segments:
+        reads.extend(len(ids) + offset for offset in segment.reads)
+        ids.extend(segment.input_ids)
+    return ids, reads
+
+
 def graft(trees: Sequence[TokenTree]) -> TokenTree:
     """Join trees with the same root tokens under one root; reads keep their order, tree by tree.
 

@@ -214,12 +214,12 @@ class ScoringSession(RewardScorer):
 def _paths_to_reads(tree: TokenTree) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Yield for each segment with reads the tokens of its path, and the positions that matter.
 
-    The first position is the token before the segment, where a gate reads the prompt; the others
-    are the segment's reads.
+    The first position is the token before the segment, where a gate reads the prompt (at a root it
+    means nothing); the others are the segment's reads.
     """
     for index, depth in enumerate(tree.depths()):
         segment = tree.segments[index]
         if segment.reads:
             path = [tree.segments[part].input_ids for part in tree.path(index)]
             input_ids = tuple(token for part in path for token in part)
-            yield input_ids, (depth - 1, *(depth + offset for offset in segment.reads))
+            yield input_ids, (max(depth - 1, 0), *(depth + offset for offset in segment.reads))
