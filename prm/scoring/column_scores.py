@@ -1,0 +1,39 @@
+"""The score of one record from the head columns at its reads, wherever they were computed."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from prm.data.prompts import DroppedRecord
+from prm.data.response_sets import ResponseSet
+from prm.data.tokenize import TokenizedChain
+from prm.data.tokenize_responses import TokenizedResponses
+from prm.models.readouts import outcome_scores, outcome_spreads, step_logits
+from prm.records import Chain, Rating
+from prm.scoring.chains import chain_score
+from prm.scoring.responses import response_scores
+from prm.scoring.scorer import Score
+from prm.spec import RewardSpec
+
+
+def column_score(
+    record: Chain | Rating,
+    tokens: TokenizedChain | TokenizedResponses | DroppedRecord,
+    columns: Tensor,
+    spec: RewardSpec,
+) -> Score:
+    """Return the score of a record, without gates, which are no columns.
+
+    Args:
+        record: The record.
+        tokens: Its own tokens, or why it was left out.
+        columns: Head columns at its reads, shape `[read, column]`.
+        spec: The model's spec, with the aggregations that are wanted.
+    """
+    if isinstance(record, Chain):
+        assert not isinstance(tokens, TokenizedResponses)
+        return chain_score(record, tokens, step_logits(columns, spec).tolist(), spec)
+    assert not isinstance(tokens, TokenizedChain)
+    scores, spreads = outcome_scores(columns, spec), outcome_spreads(columns, spec)
+    (score,) = response_scores(ResponseSet.of([record]), tokens, scores, spreads, spec)
+    return score

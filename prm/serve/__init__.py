@@ -1,0 +1,1 @@
+"""`prm serve`: scores over HTTP, in the native dialect and in those of other systems."""

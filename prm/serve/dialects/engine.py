@@ -1,0 +1,234 @@
+"""A served model as vLLM or SGLang would serve its exported folder: tokens in, head columns out.
+
+Both engines add one thing of ours: the model name `NAME:reward` gives the aggregated reward as the
+only column, which clients that read the first or the last number get right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from prm.data.prompts import DroppedRecord, first_token
+from prm.data.response_sets import ResponseSet
+from prm.data.step_split import split_steps
+from prm.data.tokenize import TokenizedChain, TreeBuilder
+from prm.data.tokenize_responses import ResponseTreeBuilder, TokenizedResponses
+from prm.data.tree import Segment, TokenTree, flat_path
+from prm.errors import ConfigError, DataError, ModelError
+from prm.models.fold import REWARD
+from prm.models.stock import problem_type
+from prm.records import Chain, Message, Rating, check_encodable
+from prm.scoring.column_scores import column_score
+from prm.serve.pool import ModelPool, ServedModel
+
+REWARD_SUFFIX = f":{REWARD}"
+"""End of a model's name that asks for the aggregated reward."""
+
+Input = str | list[int]
+"""A text or token ids."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EngineModel:
+    """A model, and whether it is asked for its columns or for its reward.
+
+    Args:
+        served: The model.
+        texts: What tokenizes for it.
+        is_reward: Whether the aggregated reward stands for the columns.
+    """
+
+    served: ServedModel
+    texts: EngineTexts
+    is_reward: bool
+
+    @classmethod
+    def of(cls, pool: ModelPool, name: str | None) -> EngineModel:
+        """Return a model of the pool; the first one if no name is given.
+
+        Raises:
+            UnknownModelError: There is no model of this name.
+            ConfigError: The reward is asked for and needs gates, which columns do not hold.
+        """
+        is_reward = name is not None and name.endswith(REWARD_SUFFIX)
+        served = pool.get(name if name is None else name.removesuffix(REWARD_SUFFIX))
+        chosen = served.spec.objective_aggregation
+        if is_reward and chosen is not None and chosen.needs_gates:
+            raise ConfigError(
+                f"{chosen.name} needs the gates of the prompt, which tokens do not name",
+                fix="Ask /v1/score, or choose another aggregation",
+            )
+        if served not in _texts:
+            _texts[served] = EngineTexts(served)
+        return cls(served, _texts[served], is_reward)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the numbers in a row, as `id2label` of the exported model."""
+        if self.is_reward:
+            return [REWARD]
+        return [name for head in self.served.spec.heads for name in head.column_names]
+
+    async def by_response(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Return one row of numbers per input, shape `[column]`.
+
+        Raises:
+            ModelError: The model reads steps, and columns are asked for.
+            DataError: An input holds no step, or has no reward.
+        """
+        spec = self.served.spec
+        by_step = not spec.outcome_objectives
+        if by_step and not self.is_reward:
+            raise ModelError(
+                "the model scores steps, not whole texts",
+                fix=f"Ask /pooling, or this route for {self.served.name}{REWARD_SUFFIX}",
+            )
+        reads = [self.texts.steps(own) if by_step else [len(own) - 1] for own in ids]
+        columns = await self.served.columns(ids, reads)
+        return [self._reward(own) if self.is_reward else own[0] for own in columns]
+
+    async def by_token(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Return the rows of each input, shape `[read, column]`.
+
+        Process models with a marker have a row per marker, as with vLLM's STEP pooling; others have
+        one per token.
+
+        Raises:
+            DataError: An input holds no step marker.
+        """
+        reads = [self.texts.steps(own) for own in ids]
+        return await self.served.columns(ids, reads)
+
+    def activated(self, row: Tensor) -> Tensor:
+        """Return numbers after the activation that engines infer from `problem_type`."""
+        kind = problem_type(self.served.spec)
+        if self.is_reward or kind == "regression":
+            return row
+        return row.sigmoid() if kind == "multi_label_classification" else row.softmax(dim=-1)
+
+    def _reward(self, columns: Tensor) -> Tensor:
+        """Return the reward of columns `[read, column]`, shape `[1]`."""
+        spec, count = self.served.spec, len(columns)
+        tree = TokenTree((Segment((0,) * count, -1, tuple(range(count))),))
+        if spec.outcome_objectives:
+            response = TokenizedResponses(tree, (0,), (False,))
+            score = column_score(Rating("", ""), response, columns, spec)
+        else:
+            chain = TokenizedChain(tree, tuple(range(count)))
+            score = column_score(Chain("", ["."] * count), chain, columns, spec)
+        if score.reward is None:
+            raise DataError("there is no reward", got=score.reason)
+        return torch.tensor([score.reward], dtype=torch.float64)
+
+
+class EngineTexts:
+    """Turns the texts and messages of engine requests into the token ids of one model.
+
+    Args:
+        served: The model; its tokenizer is copied, because its own belongs to the model's thread.
+    """
+
+    def __init__(self, served: ServedModel) -> None:
+        self.spec = served.spec
+        self.tokenizer = copy.deepcopy(served.scorer.model.tokenizer)
+        self._start = first_token(self.tokenizer)
+        self._marker = self.spec.tokenizer.marker_id if self.spec.tokenizer else None
+        self._lock = threading.Lock()
+
+    async def ids(self, inputs: Sequence[Input], add_special_tokens: bool) -> list[list[int]]:
+        """Return token ids of inputs; those that are ids already stay as they are.
+
+        With `add_special_tokens`, a text begins with one BOS token or with none, as the spec says,
+        whatever text and tokenizer add. Without, it is exactly what it says.
+
+        Raises:
+            DataError: A text is not valid Unicode.
+        """
+        return await asyncio.to_thread(self._ids, inputs, add_special_tokens)
+
+    async def message_ids(self, messages: Sequence[Message]) -> tuple[list[int], bool]:
+        """Return the token ids of a conversation in the template of the spec.
+
+        The second value says whether something was cut off, because it is over `max_length`.
+
+        Raises:
+            DataError: It does not end with the assistant's turn, or does not fit the model.
+        """
+        return await asyncio.to_thread(self._message_ids, messages)
+
+    def steps(self, ids: Sequence[int]) -> list[int]:
+        """Return the positions of the step markers; of all tokens for a model that is read there.
+
+        Raises:
+            DataError: There is no marker.
+        """
+        if self._marker is None or self.spec.kind != "process":
+            return list(range(len(ids)))
+        found = [index for index, token in enumerate(ids) if token == self._marker]
+        if not found:
+            raise DataError(
+                "the input holds no step marker",
+                expected=f"{self.spec.marker} (token {self._marker}) after each step",
+                fix="Send messages, which are rendered as the model was trained",
+            )
+        return found
+
+    def _ids(self, inputs: Sequence[Input], add_special_tokens: bool) -> list[list[int]]:
+        check_encodable([item for item in inputs if isinstance(item, str)], None)
+        with self._lock:
+            return [
+                self._text_ids(item, add_special_tokens) if isinstance(item, str) else item
+                for item in inputs
+            ]
+
+    def _text_ids(self, text: str, add_special_tokens: bool) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
+        if not add_special_tokens or self._start is None:
+            return ids
+        first = next((index for index, token in enumerate(ids) if token != self._start), len(ids))
+        bare = ids[first:]
+        return [self._start, *bare] if self.spec.template.bos == "one" else bare
+
+    def _message_ids(self, messages: Sequence[Message]) -> tuple[list[int], bool]:
+        *prompt, last = messages
+        if not prompt or last["role"] != "assistant":
+            raise DataError(
+                "messages are wrong",
+                expected="a conversation that ends with the assistant's turn",
+                got=[message["role"] for message in messages],
+            )
+        with self._lock:
+            item = self._tokenized(prompt, last["content"])
+        if isinstance(item, DroppedRecord):
+            raise item
+        lost = item.num_truncated if isinstance(item, TokenizedChain) else item.truncated[0]
+        return flat_path(item.tree)[0], bool(lost or item.num_prompt_cut)
+
+    def _tokenized(
+        self, prompt: Sequence[Message], response: str
+    ) -> TokenizedChain | TokenizedResponses | DroppedRecord:
+        if self.spec.outcome_objectives:
+            rating = Rating(prompt, response)
+            return next(self._responses.build_all([ResponseSet.of([rating])]))
+        steps = [step.text for step in split_steps(response, self.spec.step_format)]
+        return next(self._chains.build_all([Chain(prompt, steps)]))
+
+    @cached_property
+    def _chains(self) -> TreeBuilder:
+        return TreeBuilder(self.tokenizer, self.spec)
+
+    @cached_property
+    def _responses(self) -> ResponseTreeBuilder:
+        return ResponseTreeBuilder(self.tokenizer, self.spec)
+
+
+_texts: WeakKeyDictionary[ServedModel, EngineTexts] = WeakKeyDictionary()

@@ -1,0 +1,182 @@
+"""The reward of texts that RL trainers send, for the dialects that give one number per response.
+
+Trainers send what the policy was shown: prompts in the policy's chat template, responses with
+special tokens. What was said is read out of them by the policy's tokenizer, and scored in the
+template of the reward model.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from fastapi import Request
+
+from prm.data.policy_text import PolicyText
+from prm.data.step_split import split_steps
+from prm.errors import DataError
+from prm.models.sources import load_tokenizer
+from prm.records import Chain, Prompt, Rating, prompt_text
+from prm.scoring.chains import ChainScore
+from prm.scoring.responses import ResponseScore
+from prm.serve.pool import ModelPool, ServedModel
+
+_TURNS = r"<\|[^\s<>|]+\|>|\[/?INST\]|<(?:start|end)_of_turn>"
+"""What chat templates write around turns."""
+
+_RENDERED = re.compile(rf"^\s*<(?:s|bos)>|{_TURNS}")
+_ENDING = re.compile(rf"(?:{_TURNS}|</s>|<eos>)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyAnswer:
+    """What a policy said.
+
+    Args:
+        prompt: What it was asked.
+        response: What it answered, without special tokens.
+        finished: Whether the answer ended by itself, with a special token.
+    """
+
+    prompt: Prompt
+    response: str
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TextReward:
+    """What a trainer is told about an answer.
+
+    Args:
+        reward: The reward; `None` if there is none.
+        probability: The same on a scale from 0 to 1: the aggregated probability of the steps, or
+            the logistic function of the reward of a response.
+        objectives: Objective to its value, of which more is better, as in `CompletionReward`.
+        truncated: Whether the model read only a part of it.
+        finished: As of the answer.
+        reason: Why there is no reward. Empty if there is one.
+    """
+
+    reward: float | None
+    probability: float | None
+    objectives: Mapping[str, float | None]
+    truncated: bool
+    finished: bool
+    reason: str
+
+
+def served(request: Request, name: str | None) -> ServedModel:
+    """Return the model of a request; the first one if it names none."""
+    return _pool(request).get(name)
+
+
+def _pool(request: Request) -> ModelPool:
+    pool: ModelPool = request.app.state.pool
+    return pool
+
+
+def policy_text(request: Request, model: ServedModel) -> PolicyText:
+    """Return what reads the policy's texts, by its tokenizer or by that of the reward model."""
+    folder = _pool(request).options.policy_tokenizer
+    if folder:
+        return load_policy(folder)
+    if model not in _of_model:
+        _of_model[model] = PolicyText(model.scorer.model.tokenizer)
+    return _of_model[model]
+
+
+_of_model: WeakKeyDictionary[ServedModel, PolicyText] = WeakKeyDictionary()
+
+
+@functools.cache
+def load_policy(folder: str) -> PolicyText:
+    """Return what reads the texts of the policy whose tokenizer lies in a folder.
+
+    Raises:
+        ModelError: There is no tokenizer.
+    """
+    return PolicyText(load_tokenizer(folder))
+
+
+async def text_rewards(
+    request: Request, model: ServedModel, answers: Sequence[PolicyAnswer]
+) -> list[TextReward]:
+    """Return the reward of each answer, in order.
+
+    A process model reads an answer as steps, other models as a whole.
+
+    Raises:
+        DataError: A text has markup of a policy whose tokenizer the server does not have.
+    """
+    options = _pool(request).options
+    for answer in answers if not options.policy_tokenizer else ():
+        _refuse_markup(answer)
+    scored = [answer for answer in answers if answer.response.strip()]
+    scores = iter(await model.score([_record(answer, model) for answer in scored]))
+    return [
+        _reward(next(scores), answer, model)
+        if answer.response.strip()
+        else _empty(answer, model, options.empty_reward)
+        for answer in answers
+    ]
+
+
+def _refuse_markup(answer: PolicyAnswer) -> None:
+    """Refuse markup that the model would read as if somebody had said it."""
+    found = _RENDERED.search(prompt_text(answer.prompt)) or _ENDING.search(answer.response)
+    if found:
+        raise DataError(
+            "the text has markup of a chat template that the server does not know",
+            got=found.group(),
+            fix="Start the server with --policy_tokenizer and the policy's folder",
+        )
+
+
+def _record(answer: PolicyAnswer, model: ServedModel) -> Chain | Rating:
+    if model.spec.outcome_objectives:
+        return Rating(answer.prompt, answer.response)
+    steps = split_steps(answer.response, model.spec.step_format)
+    return Chain(answer.prompt, [step.text for step in steps])
+
+
+def _reward(
+    score: ChainScore | ResponseScore, answer: PolicyAnswer, model: ServedModel
+) -> TextReward:
+    return TextReward(
+        reward=score.reward,
+        probability=_probability(score, model),
+        objectives=score.scores if isinstance(score, ChainScore) else score.utilities,
+        truncated=score.num_truncated > 0,
+        finished=answer.finished,
+        reason=score.reason,
+    )
+
+
+def _probability(score: ChainScore | ResponseScore, model: ServedModel) -> float | None:
+    if isinstance(score, ResponseScore):
+        return None if score.reward is None else _logistic(score.reward)
+    value = score.scores[score.reward_objective]
+    if value is None or model.spec.step_aggregation.unit == "probability":
+        return value
+    return _logistic(value)
+
+
+def _empty(answer: PolicyAnswer, model: ServedModel, empty: float | None) -> TextReward:
+    spec = model.spec
+    names = spec.outcome_names or [objective.name for objective in spec.objectives]
+    return TextReward(
+        reward=empty,
+        probability=None if empty is None else min(1.0, max(0.0, empty)),
+        objectives=dict.fromkeys(names, empty),
+        truncated=False,
+        finished=answer.finished,
+        reason="the response has no text" if empty is None else "",
+    )
+
+
+def _logistic(value: float) -> float:
+    return 0.5 + 0.5 * math.tanh(value / 2)

@@ -1,0 +1,65 @@
+"""`ServeOptions`: the limits and habits of a server."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from prm.errors import ConfigError
+
+MEGABYTE = 1 << 20
+
+_NO_LIMITS = ("token", "reward_range", "log_texts", "policy_tokenizer", "empty_reward")
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What a server accepts, how long it waits, and what it logs.
+
+    Args:
+        token: Bearer token that requests must show; nobody is asked for one if empty.
+        reward_range: Lowest and highest reward that is expected; others are counted. Any if `None`.
+        max_body_bytes: Most bytes of a request's body.
+        max_records: Most records of a request: chains, responses or inputs.
+        max_record_tokens: Most tokens of a record; the model's `max_length` may cut it off earlier.
+        max_request_tokens: Most tokens of all records of a request.
+        max_waiting: Most requests that are being read or wait for the model; more get 429.
+        max_waiting_bytes: Most bytes of their bodies, likewise.
+        timeout: Seconds that a request may take once it is read.
+        body_timeout: Seconds that a client may take to send a body.
+        write_timeout: Seconds that a client may take to read each part of a reply.
+        drain_timeout: Seconds that accepted requests get to finish when the server stops.
+        log_texts: Whether the log may hold prompts and responses.
+        policy_tokenizer: Folder of the tokenizer of the policy whose texts OpenRLHF,
+            LLaMA-Factory and slime send; by default that of the model.
+        empty_reward: Reward of a response without any text in these dialects; by default it has
+            none, which stops a trainer.
+
+    Raises:
+        ConfigError: A limit is not above 0, or the range is empty.
+    """
+
+    token: str = ""
+    reward_range: tuple[float, float] | None = None
+    max_body_bytes: int = 16 * MEGABYTE
+    max_records: int = 1024
+    max_record_tokens: int = 65536
+    max_request_tokens: int = 4 * MEGABYTE
+    max_waiting: int = 256
+    max_waiting_bytes: int = 256 * MEGABYTE
+    timeout: float = 120.0
+    body_timeout: float = 20.0
+    write_timeout: float = 20.0
+    drain_timeout: float = 120.0
+    log_texts: bool = False
+    policy_tokenizer: str = ""
+    empty_reward: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if name not in _NO_LIMITS and not 0 < value < math.inf:
+                raise ConfigError(f"--{name} is wrong", expected="a number above 0", got=value)
+        if self.reward_range is not None and not self.reward_range[0] < self.reward_range[1]:
+            expected = "[LOWEST, HIGHEST]"
+            raise ConfigError("--reward_range is wrong", expected=expected, got=self.reward_range)
