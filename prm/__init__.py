@@ -16,7 +16,9 @@ _HOMES = {
     "Comparison": "prm.records",
     "PrmError": "prm.errors",
     "Rating": "prm.records",
+    "RemoteScorer": "prm.scoring.client",
     "ResponseScore": "prm.scoring.responses",
+    "RewardFunction": "prm.rl.reward_function",
     "RewardScorer": "prm.scoring.scorer",
     "RewardSpec": "prm.spec",
     "ScoringSession": "prm.scoring.session",
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from prm.records import Chain as Chain
     from prm.records import Comparison as Comparison
     from prm.records import Rating as Rating
+    from prm.rl.reward_function import RewardFunction as RewardFunction
     from prm.scoring.chains import ChainScore as ChainScore
+    from prm.scoring.client import RemoteScorer as RemoteScorer
     from prm.scoring.responses import ResponseScore as ResponseScore
     from prm.scoring.scorer import RewardScorer as RewardScorer
     from prm.scoring.session import ScoringSession as ScoringSession
@@ -39,7 +43,9 @@ __all__ = [
     "Comparison",
     "PrmError",
     "Rating",
+    "RemoteScorer",
     "ResponseScore",
+    "RewardFunction",
     "RewardScorer",
     "RewardSpec",
     "ScoringSession",

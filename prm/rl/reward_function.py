@@ -22,7 +22,7 @@ from prm.scoring.loading import ScorerOptions
 from prm.scoring.reaggregate import reaggregate
 from prm.scoring.responses import ResponseScore
 from prm.scoring.scorer import RewardScorer, with_aggregations
-from prm.spec import RewardSpec, Shaping
+from prm.spec import RewardSpec, Shaping, StepFormat
 
 if TYPE_CHECKING:
     import torch
@@ -261,7 +261,8 @@ class RewardFunction:
         return not (self._is_folder or isinstance(self.model, RewardScorer))
 
     def _scores(self, pairs: Pairs) -> Scores:
-        records = [self._record(prompt, response) for prompt, response in pairs]
+        step_format = self.spec.step_format
+        records = [self._record(prompt, response, step_format) for prompt, response in pairs]
         scores = iter(self.scorer.score([record for record in records if record is not None]))
         return [
             self._unscored("the completion has no text")
@@ -270,12 +271,14 @@ class RewardFunction:
             for record in records
         ]
 
-    def _record(self, prompt: Prompt, response: str) -> Chain | Rating | None:
+    def _record(
+        self, prompt: Prompt, response: str, step_format: StepFormat
+    ) -> Chain | Rating | None:
         if not response.strip():
             return None
         if self.reward_from == "response":
             return Rating(prompt, response)
-        steps = split_steps(response, self.spec.step_format)
+        steps = split_steps(response, step_format)
         return Chain(prompt, [step.text for step in steps]) if steps else None
 
     def _unscored(self, reason: str) -> ChainScore | ResponseScore:

@@ -18,6 +18,8 @@ from prm.scoring.responses import RESPONSE
 from prm.scoring.scorer import Scorable, Score, as_records, is_one_record
 from prm.spec import RewardSpec
 
+_IN_FORCE = ("step_aggregation", "objective_aggregation", "shaping")
+
 BATCH = 64
 """Records in one request."""
 
@@ -66,7 +68,7 @@ class RemoteScorer:
 
     @cached_property
     def spec(self) -> RewardSpec:
-        """The model's spec, with the aggregations that the server had in force when asked."""
+        """The model's spec, with the aggregations in force when the server was last asked."""
         return self._connection.run(self._fetch_spec())
 
     @property
@@ -196,10 +198,18 @@ class RemoteScorer:
     async def _send(self, spec: RewardSpec, records: Sequence[Chain | Rating]) -> list[Score]:
         found = await self._post("/v1/score", {"records": [_row(record) for record in records]})
         rows = self._answers.rows(found, "results", len(records))
+        self._follow(spec, found)
         return [
             _placed(self._answers.score(row, spec, record), record)
             for row, record in zip(rows, records, strict=True)
         ]
+
+    def _follow(self, spec: RewardSpec, found: Mapping[str, Any]) -> None:
+        """Forget a spec if the server has put other aggregations in force since."""
+        known = spec.to_dict()
+        told = {name: found.get(name) for name in _IN_FORCE}
+        if any(value not in (None, known[name]) for name, value in told.items()):
+            self.__dict__.pop("spec", None)
 
     async def _steps(
         self, prompt: Prompt, response: str | Sequence[str], threshold: float

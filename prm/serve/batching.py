@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -197,7 +197,9 @@ class Batcher:
             results[index] = result
         return results
 
-    async def stream(self, work: Work, inputs: Sequence[Any]) -> AsyncIterator[tuple[int, Any]]:
+    async def stream(
+        self, work: Work, inputs: Sequence[Any]
+    ) -> AsyncGenerator[tuple[int, Any], None]:
         """Yield the index and result of each input as soon as it is there.
 
         Work that nobody waits for any more, because the iteration ends early, is dropped.
@@ -242,7 +244,7 @@ class Batcher:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Stop the thread when it has run what is waiting."""
+        """Stop the thread after the pass that it runs."""
         self._incoming.put(None)
         self._thread.join()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ def _record(item: Any, index: int) -> Chain | Rating:
     return record
 
 
-async def _lines(found: AsyncIterator[tuple[int, Any]]) -> AsyncIterator[bytes]:
+async def _lines(found: AsyncGenerator[tuple[int, Any], None]) -> AsyncIterator[bytes]:
     """Return rows as lines; an error before the first one is raised, later ones are a line.
 
     Raises:
@@ -160,7 +160,7 @@ async def _lines(found: AsyncIterator[tuple[int, Any]]) -> AsyncIterator[bytes]:
     first = await anext(found, None)
 
     async def lines() -> AsyncIterator[bytes]:
-        async with aclosing(found):  # type: ignore[type-var]
+        async with aclosing(found):
             if first is not None:
                 yield _line(*first)
             try:

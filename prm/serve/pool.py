@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -75,7 +75,7 @@ class ServedModel:
         *,
         spec: RewardSpec | None = None,
         applicable: Sequence[Collection[str] | None] | None = None,
-    ) -> AsyncIterator[tuple[int, Any]]:
+    ) -> AsyncGenerator[tuple[int, Any], None]:
         """Yield the index and score of each record when it is there; otherwise as `score`."""
         work = Scoring(self.scorer, spec or self.spec, self.metrics)
         return self.batcher.stream(work, self._requests(records, applicable))
@@ -261,6 +261,6 @@ class ModelPool:
         return all(model.batcher.is_alive for model in self._models.values())
 
     def close(self) -> None:
-        """Stop the models' threads when they have run what waits."""
+        """Stop the models' threads after the passes that they run."""
         for model in self._models.values():
             model.batcher.close()

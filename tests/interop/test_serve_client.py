@@ -145,6 +145,23 @@ def test_a_reward_function_of_an_address_gives_the_offline_reward(
     assert pickle.loads(pickle.dumps(remote))(*given) == pytest.approx(local(*given), abs=1e-5)
 
 
+def test_a_reward_function_follows_what_others_put_in_force(served: Served) -> None:
+    function = RewardFunction(RemoteScorer(served.url, "replies"))
+    before = function.spec.objective_aggregation
+    other = RemoteScorer(served.url, "replies")
+    try:
+        other.set_aggregation(overrides={"weights.safety": 7})
+        rewards = function.score([PROMPT], [ANSWER])
+        local = RewardFunction(
+            served.offline["replies"], objective_aggregation=function.spec.objective_aggregation
+        )
+
+        assert function.spec.objective_aggregation == other.spec.objective_aggregation != before
+        assert rewards[0].reward == pytest.approx(local([PROMPT], [ANSWER])[0], abs=1e-5)
+    finally:
+        other.set_aggregation(objective_aggregation=before)
+
+
 def test_a_token_is_asked_for_on_every_route(model_root: Path) -> None:
     with serving(model_root, token="secret") as own:
         for path in ("/get_reward", "/classify", "/pooling", "/v1/embeddings", "/rm", "/v1/score"):

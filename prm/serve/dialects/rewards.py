@@ -8,7 +8,6 @@ template of the reward model.
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from prm.models.sources import load_tokenizer
 from prm.records import Chain, Prompt, Rating, prompt_text
 from prm.scoring.chains import ChainScore
 from prm.scoring.responses import ResponseScore
+from prm.scoring.unit_score import unit_score
 from prm.serve.pool import ModelPool, ServedModel
 
 _TURNS = r"<\|[^\s<>|]+\|>|\[/?INST\]|<(?:start|end)_of_turn>"
@@ -148,21 +148,12 @@ def _reward(
 ) -> TextReward:
     return TextReward(
         reward=score.reward,
-        probability=_probability(score, model),
+        probability=unit_score(score, model.spec),
         objectives=score.scores if isinstance(score, ChainScore) else score.utilities,
         truncated=score.num_truncated > 0,
         finished=answer.finished,
         reason=score.reason,
     )
-
-
-def _probability(score: ChainScore | ResponseScore, model: ServedModel) -> float | None:
-    if isinstance(score, ResponseScore):
-        return None if score.reward is None else _logistic(score.reward)
-    value = score.scores[score.reward_objective]
-    if value is None or model.spec.step_aggregation.unit == "probability":
-        return value
-    return _logistic(value)
 
 
 def _empty(answer: PolicyAnswer, model: ServedModel, empty: float | None) -> TextReward:
@@ -176,7 +167,3 @@ def _empty(answer: PolicyAnswer, model: ServedModel, empty: float | None) -> Tex
         finished=answer.finished,
         reason="the response has no text" if empty is None else "",
     )
-
-
-def _logistic(value: float) -> float:
-    return 0.5 + 0.5 * math.tanh(value / 2)
