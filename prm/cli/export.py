@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from prm.errors import ConfigError, OutputError
-
-if TYPE_CHECKING:
-    from prm.models.export import Exported
-    from prm.models.reward_model import RewardModel
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -58,6 +54,7 @@ def export(
     from transformers.utils import logging
 
     from prm.cli.aggregation import resolve_aggregation
+    from prm.cli.export_run import export_model
     from prm.models import checkpoint
 
     logging.disable_progress_bar()
@@ -65,38 +62,5 @@ def export(
     if aggregation is not None or aggregation_overrides:
         chosen = resolve_aggregation(loaded.spec, aggregation, aggregation_overrides)
         loaded.spec = loaded.spec.with_(objective_aggregation=chosen)
-    written = _scalar(loaded, output) if to == "scalar" else _stock(loaded, output, model)
-    _report(written, output)
+    export_model(loaded, output, to, model)
     return 0
-
-
-def _stock(model: RewardModel, output: Path, source: Path) -> Exported:
-    """Export all labels, with the card of training, or a new one for another aggregation."""
-    from prm.models.checkpoint import CARD_FILE
-    from prm.models.export import export_stock
-    from prm.spec import RewardSpec
-    from prm.training.card import model_card
-
-    old, aggregation = source / CARD_FILE, RewardSpec.load(source).objective_aggregation
-    if old.is_file() and aggregation == model.spec.objective_aggregation:
-        return export_stock(model, output, old.read_text(encoding="utf-8"))
-    return export_stock(model, output, model_card(model.spec, {}, "exported"))
-
-
-def _scalar(model: RewardModel, output: Path) -> Exported:
-    from functools import partial
-
-    from prm.models.export import export_scalar
-    from prm.training.outcome_card import scalar_card
-
-    return export_scalar(model, output, partial(scalar_card, model.spec))
-
-
-def _report(written: Exported, output: Path) -> None:
-    print(f"{output}: stock transformers gives the same scores (up to {written.difference:.1e})")
-    if written.constant != 0:
-        print(
-            f"  the logit is the reward less {written.constant:.6g}: heads of decoders have no bias"
-        )
-    for finding in written.findings:
-        print(f"  warning: {finding}")

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prm.data.formats import OutcomeFormat, all_formats
 from prm.data.formats.outcomes import Outcomes
 from prm.data.readers import OutcomeSource
 from prm.errors import ConfigError, OutputError
 from prm.records import Comparison
-
-if TYPE_CHECKING:
-    from prm.training.gating import GateReport
 
 all_formats()  # so that every format can be named by its class alone
 
@@ -74,6 +70,7 @@ def gate(
     import torch
     from transformers.utils import logging
 
+    from prm.cli.gate_report import print_gate
     from prm.models import checkpoint
     from prm.training.card import model_card
     from prm.training.gating import GateOptions, train_gate
@@ -97,7 +94,7 @@ def gate(
     metrics = {"val/reward/pair_accuracy": report.accuracy_gated}
     stock = checkpoint.is_stock(loaded)
     checkpoint.save(loaded.cpu(), output, model_card(loaded.spec, metrics, "with a gate", stock))
-    _print(report, output)
+    print_gate(report, output)
     return int(report.accuracy_gated <= report.accuracy_equal)
 
 
@@ -116,19 +113,3 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(tasks[phase], advance=count, total=total)
 
         yield on_progress
-
-
-def _print(report: GateReport, output: Path) -> None:
-    left_out = f", {report.num_dropped:,} comparisons left out" if report.num_dropped else ""
-    print(f"{output}: learned from {report.num_pairs:,} pairs{left_out}")
-    print(f"  accuracy on {report.num_held_out:,} pairs of held-out prompts")
-    print(f"    equal weights  {report.accuracy_equal:.4f}")
-    print(f"    gated          {report.accuracy_gated:.4f}")
-    print("  mean weight of each objective")
-    width = max(map(len, report.mean_gates))
-    for name, weight in report.mean_gates.items():
-        penalty = report.penalties.get(name)
-        taken = "" if penalty is None else f"  less {penalty:g} of what it follows"
-        print(f"    {name:<{width}}  {weight:.4f}{taken}")
-    if report.num_epochs == 0:
-        print("  No weights did better than equal ones on the held-out prompts.")

@@ -5,13 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from prm.cli.inputs import model_kind
 from prm.errors import ConfigError, MissingDependencyError
-
-if TYPE_CHECKING:
-    from prm.scoring.scorer import RewardScorer
 
 TOKEN_VARIABLE = "PRM_SERVE_TOKEN"
 
@@ -157,11 +154,12 @@ def _serve(
     if options.policy_tokenizer:
         load_policy(options.policy_tokenizer)
     listener = run.open_socket(host, port, options)
-    scorers: dict[str, RewardScorer] = {}
-    for name, folder in folders.items():
-        wanted = scorer_options(folder, device, dtype, None, None, None, max_tokens)
-        scorer = load_scorer(wanted)
-        scorers[name] = scorer.session(cache_tokens) if cache_tokens else scorer
+    scorers = {
+        name: load_scorer(scorer_options(folder, device, dtype, None, None, None, max_tokens))
+        for name, folder in folders.items()
+    }
+    if cache_tokens:
+        scorers = {name: scorer.session(cache_tokens) for name, scorer in scorers.items()}
     set_up_logging()
     run.serve(ModelPool(scorers, options), listener)
     return 0
@@ -186,7 +184,12 @@ def _check_numbers(max_tokens: int, cache_tokens: int, threads: int | None) -> N
 
 
 def _name(folder: Path) -> str:
-    """Return the name of a model: its folder's, or that of the run for `runs/NAME/model`."""
+    """Return the name of a model: its folder's, or that of the run for `runs/NAME/model`.
+
+    Example:
+        >>> _name(Path("runs/arithmetic/model")), _name(Path("models/math"))
+        ('arithmetic', 'math')
+    """
     path = folder.resolve()
     return path.parent.name if path.name == "model" else path.name
 

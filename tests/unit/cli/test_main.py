@@ -9,7 +9,7 @@ import pytest
 
 import prm
 from prm.cli import main as cli
-from prm.cli.main import COMMANDS, GROUPS, Command, main
+from prm.cli.main import COMMANDS, DATA, GROUPS, USE, Command, main
 from prm.cli.parsing import shorten_error
 from prm.errors import DataError
 
@@ -57,6 +57,13 @@ def test_import_prm_loads_no_torch() -> None:
 def test_help_loads_neither_torch_nor_jsonargparse(args: list[str]) -> None:
     loaded = loaded_modules(f"from prm.cli.main import main\nassert main({args}) == 0")
     assert not loaded & {"torch", "jsonargparse", "lightning", "numpy"}
+
+
+@pytest.mark.parametrize("name", [*USE, *DATA])
+def test_help_of_a_command_loads_no_torch(name: str) -> None:
+    words = [*name.split(), "--help"]
+    code = f"from prm.cli.main import main\ntry: main({words})\nexcept SystemExit: pass"
+    assert not loaded_modules(code) & {"torch", "transformers", "lightning"}
 
 
 def test_help_names_every_command_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,8 @@ def test_a_signal_under_load_loses_nothing_that_was_accepted(model: Path, tmp_pa
                 if len(statuses) > 30:
                     is_loaded.set()
 
-    words = ("--model", model, "--token_file", token, "--max_tokens", 64, "--cache_tokens", 100)
+    names = json.dumps({"tiny": str(model)})
+    words = ("--model", names, "--token_file", token, "--max_tokens", 64, "--cache_tokens", 100)
     with running(*words) as (process, url):
         clients = [threading.Thread(target=client, args=(url,)) for _ in range(8)]
         for thread in clients:
