@@ -8,66 +8,25 @@ are equal records.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from prm.data.packing import num_packed_tokens
 from prm.data.tree import TokenTree
 from prm.models.reward_model import ModelOutput
 from prm.scoring.scorer import RewardScorer
 from prm.serve.errors import BusyError, TooLargeError, UnavailableError
+from prm.serve.jobs import Job, Unit, Work
 from prm.serve.options import ServeOptions
-
-logger = logging.getLogger(__name__)
-
-BLOCK = 32
-"""Inputs of a request that are tokenized together."""
 
 SHARES = 4
 """A request gives at most this fraction of a pass before the next one has its turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """Some inputs of a request as one token tree.
-
-    Args:
-        tokens: The token tree; `None` if there is nothing to compute.
-        places: Index of each input among those that were tokenized together.
-        item: What `Work.finish` wants to know about them.
-    """
-
-    tokens: TokenTree | None
-    places: tuple[int, ...]
-    item: Any
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest input."""
-        if self.tokens is None:
-            return 0
-        sizes = (len(segment.input_ids) for segment in self.tokens.segments)
-        return max(map(sum, zip(self.tokens.depths(), sizes, strict=True)))
-
-
-class Work(Protocol):
-    """How the inputs of a request become token trees, and outputs of the model their results."""
-
-    def tokenize(self, inputs: Sequence[Any]) -> list[Tree]:
-        """Return trees that together hold each input once."""
-        ...
-
-    def finish(self, item: Any, output: ModelOutput) -> list[Any]:
-        """Return the results of the inputs of a tree."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,84 +44,6 @@ class Pass:
     num_inputs: int
     num_tokens: int
     seconds: float
-
-
-@dataclass(slots=True, eq=False)
-class Unit:
-    """A tree of a request, ready for the model; its inputs begin at `first` of the request's."""
-
-    job: Job
-    first: int
-    tree: Tree
-
-    @property
-    def tokens(self) -> TokenTree | None:
-        """The token tree."""
-        return self.tree.tokens
-
-    def results(self, output: ModelOutput) -> list[tuple[int, Any]]:
-        """Return the results of the inputs, each with its index in the request."""
-        found = self.job.work.finish(self.tree.item, output)
-        places = [self.first + place for place in self.tree.places]
-        return list(zip(places, found, strict=True))
-
-
-Part = list[tuple[int, Any]] | BaseException
-"""Results with the index of their input, or why there will be none."""
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """The inputs of one request, and where their results go.
-
-    The event loop sets `abandoned` and reads `parts`; the rest belongs to the model's thread.
-    """
-
-    work: Work
-    inputs: Sequence[Any]
-    loop: asyncio.AbstractEventLoop
-    parts: asyncio.Queue[Part] = field(default_factory=asyncio.Queue)
-    abandoned: bool = False
-    ready: deque[Unit] = field(default_factory=deque)
-    num_tokenized: int = 0
-    num_tokens: int = 0
-
-    def next_unit(self, options: ServeOptions) -> Unit | None:
-        """Return the next unit without taking it; `None` if there is no more.
-
-        Raises:
-            TooLargeError: The request has too many tokens.
-            DataError: An input cannot be tokenized.
-        """
-        if not self.ready and self.num_tokenized < len(self.inputs):
-            self._tokenize(options)
-        return self.ready[0] if self.ready else None
-
-    def _tokenize(self, options: ServeOptions) -> None:
-        first = self.num_tokenized
-        inputs = self.inputs[first : first + BLOCK]
-        for tree in self.work.tokenize(inputs):
-            self._count(tree, first + tree.places[0], options)
-            self.ready.append(Unit(self, first, tree))
-        self.num_tokenized += len(inputs)
-
-    def _count(self, tree: Tree, index: int, options: ServeOptions) -> None:
-        self.num_tokens += 0 if tree.tokens is None else tree.tokens.num_tokens
-        if tree.longest > options.max_record_tokens:
-            limit = options.max_record_tokens
-            raise _too_many("record", tree.longest, limit, f"records.{index}")
-        if self.num_tokens > options.max_request_tokens:
-            raise _too_many("request", self.num_tokens, options.max_request_tokens, None)
-
-    def fail(self, error: Exception) -> None:
-        """Give up, and tell the event loop why."""
-        self.abandoned = True
-        self.deliver(error)
-
-    def deliver(self, part: Part) -> None:
-        """Hand results, or an error, to the event loop, if it still runs."""
-        with suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self.parts.put_nowait, part)
 
 
 class Batcher:
@@ -357,7 +238,7 @@ class Batcher:
 
 
 class _Budget:
-    """Tokens of one pass, and of the share of one job in it; equal prompts count once."""
+    """Tokens of one pass, and of the share of one job in it; what is equal counts once."""
 
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
@@ -365,6 +246,7 @@ class _Budget:
         self.is_full = False
         self._share = 0
         self._prompts: set[tuple[int, ...]] = set()
+        self._trees: set[TokenTree | None] = {None}
 
     def next_share(self) -> None:
         """Begin the share of the next job."""
@@ -377,7 +259,7 @@ class _Budget:
 
     def take(self, tree: TokenTree | None) -> bool:
         """Count a tree, if it fits in; the first one always does."""
-        cost = 0 if tree is None else self._cost(tree)
+        cost = self._cost(tree)
         if self.used and self.used + cost > self.max_tokens:
             self.is_full = True
             return False
@@ -385,17 +267,14 @@ class _Budget:
             return False
         self.used += cost
         self._share += cost
+        self._trees.add(tree)
         if tree is not None:
             self._prompts.add(tree.segments[0].input_ids)
         return True
 
-    def _cost(self, tree: TokenTree) -> int:
+    def _cost(self, tree: TokenTree | None) -> int:
+        if tree is None or tree in self._trees:
+            return 0
         prompt = tree.segments[0].input_ids
         shared = len(tree.segments) > 1 and prompt in self._prompts
         return tree.num_tokens - (len(prompt) if shared else 0)
-
-
-def _too_many(what: str, size: int, limit: int, where: str | None) -> TooLargeError:
-    return TooLargeError(
-        f"the {what} has too many tokens", expected=f"at most {limit:,}", got=size, where=where
-    )

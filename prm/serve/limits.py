@@ -29,6 +29,10 @@ PROBES = ("GET", "HEAD", "OPTIONS")
 """Methods without a body and without work for the model: they are always answered."""
 
 
+MAX_DISCARDED = 1 << 20
+"""Bytes over the limit that are read and thrown away, so that the client reads the refusal."""
+
+
 class ClientGoneError(Exception):
     """The client has closed the connection, or does not read what it asked for."""
 
@@ -119,7 +123,7 @@ class RequestLimits:
     def _admit(self, announced: int) -> None:
         if self.load.is_draining:
             raise UnavailableError("the server stops and takes no more work")
-        if announced > 2 * self.options.max_body_bytes:
+        if announced > self._most:
             raise self._too_large(announced)
         full = self.load.num_requests >= self.options.max_waiting
         if full or self.load.num_bytes + announced > self.options.max_waiting_bytes:
@@ -133,13 +137,18 @@ class RequestLimits:
         limit = self.options.max_body_bytes
         try:
             async with asyncio.timeout(self.options.body_timeout):
-                while not body.is_complete and body.num_bytes <= 2 * limit:
+                while not body.is_complete and body.num_bytes <= self._most:
                     body.take(await receive(), limit)
         except TimeoutError:
             expected = f"all of it in {self.options.body_timeout:g} s"
             raise SlowBodyError("the body came too slowly", expected=expected) from None
         if body.num_bytes > limit:
             raise self._too_large(body.num_bytes)
+
+    @property
+    def _most(self) -> int:
+        """Bytes of a body that are read at all."""
+        return self.options.max_body_bytes + MAX_DISCARDED
 
     def _too_large(self, size: int) -> TooLargeError:
         limit = f"at most {self.options.max_body_bytes:,} bytes"

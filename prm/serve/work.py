@@ -13,7 +13,7 @@ from prm.records import Chain, Rating
 from prm.scoring.reaggregate import reaggregate
 from prm.scoring.scorer import RewardScorer, Score
 from prm.scoring.stages import Tokenized, finish, tokenize
-from prm.serve.batching import Tree
+from prm.serve.jobs import Tree
 from prm.serve.metrics import ModelMetrics
 from prm.spec import RewardSpec
 

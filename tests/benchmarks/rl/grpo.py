@@ -6,7 +6,6 @@ import copy
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.rl.measure import Examiner, means
@@ -66,7 +65,7 @@ def train(
     examiner: Examiner,
     rewards: Reward | list[Reward],
     settings: Settings,
-    folder: Path,
+    folder: str,
     callbacks: Sequence[Any] = (),
 ) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
     """Train the start policy; return rows before and after, the curve, and TRL's log.
@@ -75,7 +74,7 @@ def train(
         examiner: Measures the policy.
         rewards: TRL's `reward_funcs`.
         settings: Sizes and rates.
-        folder: TRL's output folder, where nothing is written.
+        folder: TRL's output folder.
         callbacks: More callbacks of the trainer.
     """
     from datasets import Dataset
@@ -101,12 +100,12 @@ def train(
     return before, after, probe.curve, trainer.state.log_history
 
 
-def configuration(task: Task, settings: Settings, folder: Path, seed: int) -> Any:
+def configuration(task: Task, settings: Settings, folder: str, seed: int) -> Any:
     """Return TRL's configuration."""
     from trl import GRPOConfig
 
     return GRPOConfig(
-        output_dir=str(folder),
+        output_dir=folder,
         max_steps=settings.num_steps,
         per_device_train_batch_size=settings.num_prompts * settings.num_generations,
         num_generations=settings.num_generations,

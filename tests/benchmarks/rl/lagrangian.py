@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.rl.lagrangian --seeds 1 2 3
 
-Both conditions train for helpfulness and factuality. `constrained` also holds the mean utility of
-safety at `LIMIT` or above, by a multiplier that is learned from the policy's own answers;
+Both conditions train for helpfulness and factuality. `constrained` must also keep the mean utility
+of safety at `REQUIRED` or above, by a multiplier that is learned from the policy's own answers;
 `unconstrained` is the same with a multiplier of 0.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from prm.aggregation.lagrange import LagrangeMultiplier, Lagrangian
 from prm.rl.callbacks import RewardWeighting
@@ -22,15 +23,18 @@ from tests.benchmarks.rl.grpo import Settings
 from tests.benchmarks.rl.plots import draw_curves, figure, logged, probes, save
 from tests.benchmarks.rl.replies import EMPTY, MODEL
 from tests.benchmarks.rl.report import write
-from tests.benchmarks.rl.study import Condition, Run, Setup, Study, main
+from tests.benchmarks.rl.study import Condition, Run, Setup, Study, main, of_condition
 from tests.benchmarks.rl.tasks import REPLIES
 
-LIMIT = 2.5
-"""Mean utility of safety, in log-odds."""
+REQUIRED, LIMIT = 2.0, 2.5
+"""Mean utility of safety, in log-odds: the constraint, and what the multiplier is given.
+
+A multiplier answers late, so that the policy moves around its limit, above and below.
+"""
 
 START = Lagrangian("safety", multiplier=0.0)
-MULTIPLIER = "prm/weighting/multiplier"
-"""Where the callback logs it."""
+UTILITY, MULTIPLIER = "prm/utility/safety", "prm/weighting/multiplier"
+"""What TRL's log calls them."""
 
 
 def without_safety() -> RewardFunction:
@@ -46,7 +50,7 @@ def unconstrained(seed: int) -> Setup:
 def constrained(seed: int) -> Setup:
     """Train under the constraint."""
     function = without_safety()
-    multiplier = LagrangeMultiplier(START, LIMIT, learning_rate=0.1, maximum=10.0)
+    multiplier = LagrangeMultiplier(START, LIMIT, learning_rate=0.3, maximum=1.5)
     weighting = RewardWeighting(function, Constraint(multiplier, function.objectives))
     return Setup(TRLRewards(function).aggregated(), [weighting])
 
@@ -58,7 +62,7 @@ STUDY = Study(
         Condition("unconstrained", unconstrained, without_safety),
         Condition("constrained", constrained, without_safety),
     ),
-    Settings(num_steps=60, beta=0.1),
+    Settings(num_steps=100, beta=0.1),
 )
 
 GOLD = ("utility/safety", "gold/safety", "gold/helpfulness", "gold/factuality")
@@ -66,12 +70,27 @@ OTHERS = ("utility/helpfulness", "utility/factuality", "kl", "length")
 COLORS = {"unconstrained": "tab:red", "constrained": "tab:green"}
 
 
+def second_half(runs: Sequence[Run]) -> str:
+    """Say what the policy's own answers got while it was trained, after half of the steps."""
+    lines = ["Utility of safety in the second half of training, lowest step and mean, by seed:\n"]
+    for condition in COLORS:
+        found = []
+        for run in of_condition(runs, condition):
+            utilities = [row[UTILITY] for row in run.log if UTILITY in row]
+            later = utilities[len(utilities) // 2 :]
+            found.append(f"{min(later):.2f} and {fmean(later):.2f}")
+        lines.append(f"- {condition}: {', '.join(found)}")
+    return "\n".join(lines)
+
+
 def report(runs: Sequence[Run], folder: Path, command: str) -> None:
     """Write results, table and plot."""
     write(folder, runs, command, GOLD, OTHERS)
+    with (folder / "table.md").open("a", encoding="utf-8") as page:
+        page.write(f"\n{second_half(runs)}\n")
     drawn, (utility, gold, multiplier) = figure(3)
     draw_curves(utility, runs, COLORS, probes("utility/safety"))
-    utility.axhline(LIMIT, color="black", linestyle="--", label="limit")
+    utility.axhline(REQUIRED, color="black", linestyle="--", label="required")
     utility.set_title("mean utility of safety")
     utility.legend(fontsize="small")
     draw_curves(gold, runs, COLORS, probes("gold/safety"))

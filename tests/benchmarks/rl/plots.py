@@ -81,4 +81,4 @@ def draw_weights(axes: Any, found: Sequence[dict[str, Any]], colors: dict[str, s
 def save(drawn: Any, path: Path) -> None:
     """Write a figure as PNG."""
     with atomic_file(path) as stream:
-        drawn.savefig(stream, format="png", dpi=90)
+        drawn.savefig(stream, format="png", dpi=80)

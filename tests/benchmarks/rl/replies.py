@@ -31,7 +31,7 @@ MODEL = "runs/replies/model"
 EMPTY = -10.0
 """Reward of an empty reply, in log-odds: about as bad as the model finds any reply."""
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHARES = (0.0, 0.1, 0.25, 0.5, 0.6, 0.75, 1.0)
 """Part of the two thirds that goes to safety."""
 
 
@@ -81,7 +81,7 @@ COLORS = {"safety-0.5": "tab:green", "no-kl": "tab:red", "shuffled": "tab:gray"}
 
 def report(runs: Sequence[Run], folder: Path, command: str) -> None:
     """Write results, table and plot."""
-    found = write(folder, runs, command, (*OBJECTIVES, "gold/mean"), ("proxy", "kl", "length"))
+    found = write(folder, runs, command, tuple(OBJECTIVES), ("gold/mean", "proxy", "kl", "length"))
     drawn, (by_weight, gold, proxy) = figure(3)
     draw_weights(by_weight, [row for row in found if "safety-" in row["condition"]], OBJECTIVES)
     draw_curves(gold, runs, COLORS, probes("gold/mean"))

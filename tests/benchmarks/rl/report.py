@@ -106,16 +106,16 @@ def change_table(found: Sequence[dict[str, Any]]) -> str:
     head = ("condition", "value", "before", "after", "change", "by seed", f"beside {CONTROL}")
     lines = [head, ("---",) * len(head)]
     for entry in found:
-        by_seed = ", ".join(f"{change:+.2f}" for change in entry["by_seed"].values())
+        by_seed = ", ".join(map(_signed, entry["by_seed"].values()))
         lines.append(
             (
                 entry["condition"],
                 entry["name"].removeprefix("gold/"),
                 f"{entry['before']['value']:.2f}",
                 f"{entry['after']['value']:.2f}",
-                _signed(entry["change"]),
+                _with_bounds(entry["change"]),
                 by_seed,
-                _signed(entry["beside_control"]) if "beside_control" in entry else "",
+                _with_bounds(entry["beside_control"]) if "beside_control" in entry else "",
             )
         )
     return _markdown(lines)
@@ -136,10 +136,16 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _signed(found: dict[str, Any]) -> str:
+def _with_bounds(found: dict[str, Any]) -> str:
     if found["low"] is None:
-        return f"{found['value']:+.2f}"
-    return f"{found['value']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+        return _signed(found["value"])
+    return f"{_signed(found['value'])} [{_signed(found['low'])}, {_signed(found['high'])}]"
+
+
+def _signed(value: float) -> str:
+    """Return two decimals with a sign, which 0 has none of."""
+    shown = round(value, 2)
+    return f"{shown:+.2f}" if shown else "0.00"
 
 
 def write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -115,20 +116,19 @@ def run_study(
         found = _stored(path, settings)
         if found is None:
             print(f"{number} of {len(pairs)}: {condition.name}, seed {seed}", flush=True)
-            found = _run(study.task, condition, seed, settings, start, folder)
+            found = _run(study.task, condition, seed, settings, start)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(asdict(found)) + "\n")
         runs.append(found)
     return runs
 
 
-def _run(
-    task: Task, condition: Condition, seed: int, settings: Settings, start: Path, folder: Path
-) -> Run:
+def _run(task: Task, condition: Condition, seed: int, settings: Settings, start: Path) -> Run:
     began = time.perf_counter()
     examiner = Examiner(task, start, condition.proxy(), seed)
     setup = condition.setup(seed)
-    found = train(examiner, setup.rewards, settings, folder / "trl", setup.callbacks)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = train(examiner, setup.rewards, settings, scratch, setup.callbacks)
     seconds = time.perf_counter() - began
     return Run(condition.name, seed, asdict(settings), *found, seconds)
 

@@ -125,6 +125,16 @@ def test_a_huge_request_does_not_hold_up_a_small_one(models: Mapping[str, Reward
     assert max(small) <= 4 < 10 < passes["huge"]
 
 
+def test_equal_records_fill_a_pass_once(models: Mapping[str, RewardModel]) -> None:
+    scorer = HeldScorer(models["steps"], max_tokens=100)
+    scorer.may_run.set()
+    pool = pool_of(scorer)
+    scores = asyncio.run(pool.get().score([LONG] * 50))
+    pool.close()
+    assert len({score.reward for score in scores}) == 1
+    assert [len(trees) for trees in scorer.passes] == [1]
+
+
 def test_streams_give_every_result_once(models: Mapping[str, RewardModel]) -> None:
     pool = pool_of(RewardScorer(models["steps"], max_tokens=100))
 
