@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from prm.errors import ConfigError
 
 if TYPE_CHECKING:
     from prm.aggregation.objectives import ObjectiveAggregation
-    from prm.spec import RewardSpec, Shaping
+    from prm.spec import RewardSpec
 
 OVERRIDES = {
     "aggregation": "aggregation_overrides",
@@ -104,21 +103,6 @@ def resolve_aggregation(
         chosen = chosen.with_overrides(overrides, names)
     chosen.check(names)
     return chosen
-
-
-def resolve_shaping(spec: RewardSpec, changes: Mapping[str, Any] | None) -> Shaping:
-    """Return the spec's shaping with some fields changed: `{"clip": [-5, 5]}`.
-
-    Raises:
-        ConfigError: Shaping has no such field.
-        SpecError: A value is not allowed.
-    """
-    changes = changes or {}
-    known = [item.name for item in fields(spec.shaping)]
-    unknown = [name for name in changes if name not in known]
-    if unknown:
-        raise ConfigError("unknown shaping", expected=", ".join(known), got=", ".join(unknown))
-    return replace(spec.shaping, **changes)
 
 
 def _chosen(spec: RewardSpec, aggregation: str | Mapping[str, Any] | None) -> ObjectiveAggregation:

@@ -55,14 +55,12 @@ def reshaped(table: ScoreTable, shaping: Mapping[str, Any] | None) -> ScoreTable
     """Return the table with another shaping in its spec, if one is given.
 
     Raises:
-        ConfigError: The file has no spec, or as `resolve_shaping`.
+        ConfigError: The file has no spec, or as `Shaping.changed`.
     """
-    from prm.cli.aggregation import resolve_shaping
-
     if not shaping:
         return table
     spec = table.known_spec()
-    return replace(table, spec=spec.with_(shaping=resolve_shaping(spec, shaping)))
+    return replace(table, spec=spec.with_(shaping=spec.shaping.changed(shaping)))
 
 
 def with_rewards(

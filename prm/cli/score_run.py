@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import STEP_AGGREGATIONS, StepAggregation, step_aggregation
-from prm.cli.aggregation import resolve_aggregation, resolve_shaping
+from prm.cli.aggregation import resolve_aggregation
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
 from prm.report.responses import draw_responses
@@ -55,7 +55,7 @@ def scorer_options(
     spec = RewardSpec.load(model)
     steps, objectives = _aggregations(spec, aggregation, beta, overrides)
     weights = None if dtype is None else getattr(torch, dtype)
-    shaped = resolve_shaping(spec, shaping) if shaping else None
+    shaped = spec.shaping.changed(shaping) if shaping else None
     return ScorerOptions(model, device, weights, steps, max_tokens, objectives, shaped)
 
 

@@ -136,6 +136,7 @@ class RemoteScorer:
         step_aggregation: StepAggregation | str | None = None,
         objective_aggregation: ObjectiveAggregation | None = None,
         overrides: Mapping[str, Any] | None = None,
+        shaping: Mapping[str, Any] | None = None,
     ) -> list[Any]:
         """Return scores with the reward of other aggregations; the model does not run.
 
@@ -144,8 +145,9 @@ class RemoteScorer:
             step_aggregation: In place of the one in force.
             objective_aggregation: In place of the one in force.
             overrides: Parameters of the one in force to change, such as `weights.safety`.
+            shaping: Fields of the shaping in force to change, such as `clip`.
         """
-        chosen = _chosen(step_aggregation, objective_aggregation, overrides)
+        chosen = _chosen(step_aggregation, objective_aggregation, overrides, shaping)
         return self._connection.run(self._reaggregate(scores, chosen))
 
     def set_aggregation(
@@ -154,13 +156,14 @@ class RemoteScorer:
         step_aggregation: StepAggregation | str | None = None,
         objective_aggregation: ObjectiveAggregation | None = None,
         overrides: Mapping[str, Any] | None = None,
+        shaping: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Change how the server aggregates, for everybody who asks it; arguments as `reaggregate`.
 
         Returns:
             What is in force now, with its version.
         """
-        chosen = _chosen(step_aggregation, objective_aggregation, overrides)
+        chosen = _chosen(step_aggregation, objective_aggregation, overrides, shaping)
         found = self._connection.run(self._set_aggregation(chosen))
         self.__dict__.pop("spec", None)
         return found
@@ -285,6 +288,7 @@ def _chosen(
     step: StepAggregation | str | None,
     objective: ObjectiveAggregation | None,
     overrides: Mapping[str, Any] | None,
+    shaping: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if step is not None:
@@ -293,4 +297,6 @@ def _chosen(
         found["objective_aggregation"] = objectives.to_dict(objective)
     if overrides is not None:
         found["overrides"] = dict(overrides)
+    if shaping is not None:
+        found["shaping"] = dict(shaping)
     return found

@@ -76,10 +76,12 @@ def _add_errors(app: FastAPI) -> None:
         return error_reply(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        problem = PrmError(first["msg"], where=where, got=first["type"])
+        is_json = "json" in request.headers.get("content-type", "")
+        fix = None if is_json else "Send JSON with the header Content-Type: application/json"
+        problem = PrmError(first["msg"], where=where, got=first["type"], fix=fix)
         return JSONReply(_named(problem, "ValidationError"), status_code=422)
 
     @app.exception_handler(HTTPException)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -105,6 +106,7 @@ class ServedModel:
         step_aggregation: str | Mapping[str, Any] | None = None,
         objective_aggregation: str | Mapping[str, Any] | None = None,
         overrides: Mapping[str, Any] | None = None,
+        shaping: Mapping[str, Any] | None = None,
     ) -> RewardSpec:
         """Return the spec in force with other aggregations, where they are given.
 
@@ -112,14 +114,16 @@ class ServedModel:
             step_aggregation: A name, or a name with parameters: `{"name": "softmin", "beta": 5}`.
             objective_aggregation: Likewise, or as in `configs/aggregation`.
             overrides: Parameters of the objective aggregation: `{"weights.safety": 2}`.
+            shaping: Fields of the shaping to change: `{"clip": [-5, 5]}`.
 
         Raises:
             ConfigError: There is no such aggregation or parameter, or it does not fit the model.
         """
-        if step_aggregation is None and objective_aggregation is None and not overrides:
+        if (step_aggregation, objective_aggregation) == (None, None) and not (overrides or shaping):
             return self.spec
         try:
-            return self._aggregated(step_aggregation, objective_aggregation, overrides)
+            spec = self._aggregated(step_aggregation, objective_aggregation, overrides)
+            return spec.with_(shaping=spec.shaping.changed(shaping or {}))
         except PrmError:
             raise
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -130,12 +134,13 @@ class ServedModel:
         step_aggregation: str | Mapping[str, Any] | None = None,
         objective_aggregation: str | Mapping[str, Any] | None = None,
         overrides: Mapping[str, Any] | None = None,
+        shaping: Mapping[str, Any] | None = None,
     ) -> int:
         """Put aggregations in force for requests that come from now on, and return their version.
 
         Arguments and errors as of `aggregated`.
         """
-        spec = self.aggregated(step_aggregation, objective_aggregation, overrides)
+        spec = self.aggregated(step_aggregation, objective_aggregation, overrides, shaping)
         if spec != self.spec:
             self.spec = spec
             self.version += 1
@@ -149,6 +154,7 @@ class ServedModel:
         return {
             "step_aggregation": steps.to_dict(spec.step_aggregation) if spec.objectives else None,
             "objective_aggregation": None if chosen is None else objectives.to_dict(chosen),
+            "shaping": asdict(spec.shaping),
             "version": self.version,
         }
 

@@ -81,6 +81,11 @@ class Aggregations(Strict):
         description="Parameters of the objective aggregation to change.",
         examples=[{"weights.safety": 2}],
     )
+    shaping: dict[str, JsonValue] | None = Field(
+        None,
+        description="What happens to the aggregated score: center, scale, squash, clip.",
+        examples=[{"clip": [-5, 5]}],
+    )
 
     def chosen(self) -> dict[str, Any]:
         """Return what `ServedModel.aggregated` takes."""
@@ -88,6 +93,7 @@ class Aggregations(Strict):
             "step_aggregation": self.step_aggregation,
             "objective_aggregation": self.objective_aggregation,
             "overrides": self.overrides,
+            "shaping": self.shaping,
         }
 
 
@@ -192,6 +198,7 @@ class InForce(BaseModel):
 
     step_aggregation: dict[str, Any] | None
     objective_aggregation: dict[str, Any] | None
+    shaping: dict[str, Any]
     version: int = Field(description="Times the aggregations in force were changed.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -223,6 +223,18 @@ class Shaping:
         if self.squash != "none":
             rewards = rewards.sigmoid() if self.squash == "sigmoid" else rewards.tanh()
         return rewards if self.clip is None else rewards.clamp(*self.clip)
+
+    def changed(self, changes: Mapping[str, Any]) -> Shaping:
+        """Return a copy with some fields changed: `{"clip": [-5, 5]}`.
+
+        Raises:
+            SpecError: There is no such field, or its value is not allowed.
+        """
+        known = [item.name for item in fields(self)]
+        unknown = [name for name in changes if name not in known]
+        if unknown:
+            raise SpecError("unknown shaping", expected=", ".join(known), got=", ".join(unknown))
+        return replace(self, **changes)
 
     def affine(self) -> tuple[float, float] | None:
         """Return slope and intercept if the reward is linear in the score, else `None`."""

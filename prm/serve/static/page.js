@@ -44,20 +44,12 @@ async function loadModels() {
   }
   $("model").replaceChildren(...state.models.map(({ name }) => h("option", { value: name }, name)));
   $("model").disabled = false;
-  await chooseModel();
+  chooseModel();
 }
 
-async function chooseModel() {
+function chooseModel() {
   stop();
-  $("score").disabled = $("example").disabled = true;
   const model = state.models.find(({ name }) => name === $("model").value);
-  try {
-    model.shaping ??= (await ask(`v1/models/${encodeURIComponent(model.name)}/spec`)).shaping ?? {};
-  } catch (error) {
-    showError(error, { again: chooseModel });
-    return;
-  }
-  if (model.name !== $("model").value) return; // another one was chosen meanwhile
   Object.assign(state, { model, collapses: {}, scored: {} });
   $("about").textContent = about(model);
   document.querySelector("[name=mode][value=steps]").disabled = model.kind === "outcome";

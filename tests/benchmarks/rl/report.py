@@ -103,22 +103,23 @@ def _change(runs: Sequence[Run], name: str) -> list[tuple[float, Values]]:
 
 def change_table(found: Sequence[dict[str, Any]]) -> str:
     """Return one row per change, with intervals, each seed, and the comparison with the control."""
-    head = ("condition", "value", "before", "after", "change", "by seed", f"beside {CONTROL}")
-    lines = [head, ("---",) * len(head)]
-    for entry in found:
-        by_seed = ", ".join(map(_signed, entry["by_seed"].values()))
-        lines.append(
-            (
-                entry["condition"],
-                entry["name"].removeprefix("gold/"),
-                f"{entry['before']['value']:.2f}",
-                f"{entry['after']['value']:.2f}",
-                _with_bounds(entry["change"]),
-                by_seed,
-                _with_bounds(entry["beside_control"]) if "beside_control" in entry else "",
-            )
-        )
-    return _markdown(lines)
+    head = ["condition", "value", "before", "after", "change", "by seed"]
+    if any("beside_control" in entry for entry in found):
+        head.append(f"beside {CONTROL}")
+    rows = [_change_row(entry)[: len(head)] for entry in found]
+    return _markdown([head, ["---"] * len(head), *rows])
+
+
+def _change_row(entry: dict[str, Any]) -> list[str]:
+    return [
+        entry["condition"],
+        entry["name"].removeprefix("gold/"),
+        f"{entry['before']['value']:.2f}",
+        f"{entry['after']['value']:.2f}",
+        _with_bounds(entry["change"]),
+        ", ".join(map(_signed, entry["by_seed"].values())),
+        _with_bounds(entry["beside_control"]) if "beside_control" in entry else "",
+    ]
 
 
 def side_table(found: Sequence[dict[str, Any]]) -> str:

@@ -46,6 +46,7 @@ def test_models(serve: Serve) -> None:
         "reward_objective": "correctness",
         "step_aggregation": {"name": "min"},
         "objective_aggregation": None,
+        "shaping": {"center": 0.0, "scale": 1.0, "squash": "none", "clip": None},
         "version": 0,
         "max_length": 256,
         "separator": "\n",
@@ -195,6 +196,35 @@ def test_aggregation_put_by_hand(serve: Serve, caplog: pytest.LogCaptureFixture)
     shown = 'prm_objective_weight{model="replies",objective="toxicity"} 3.0'
     assert shown in ask(app, "GET", "/metrics").text
     assert ask(app, "PUT", path, {}).json()["version"] == 1
+
+
+def test_shaping_can_be_changed_for_one_request_or_for_all(serve: Serve) -> None:
+    app = serve()
+    clip = {"clip": [-0.01, 0.01]}
+    free = score(app, REPLY, model="replies")["results"][0]["reward"]
+
+    once = score(app, REPLY, model="replies", shaping=clip)
+    reply = ask(app, "PUT", "/v1/models/replies/aggregation", {"shaping": clip})
+    after = score(app, REPLY, model="replies")
+
+    assert abs(free) > 0.01 == abs(once["results"][0]["reward"])
+    assert once["shaping"]["clip"] == reply.json()["shaping"]["clip"] == [-0.01, 0.01]
+    assert after["results"][0]["reward"] == once["results"][0]["reward"]
+    wrong = ask(app, "PUT", "/v1/models/replies/aggregation", {"shaping": {"clop": 1}})
+    assert wrong.status_code == 422
+    assert "clop" in wrong.text
+
+
+def test_a_body_that_is_not_said_to_be_json_is_refused_with_the_way_out(serve: Serve) -> None:
+    async def ask_plainly() -> httpx.Response:
+        transport = httpx.ASGITransport(serve())
+        async with httpx.AsyncClient(transport=transport, base_url="http://prm") as client:
+            return await client.post("/v1/score", content=b'{"records": []}')
+
+    reply = asyncio.run(ask_plainly())
+
+    assert reply.status_code == 422
+    assert "Content-Type: application/json" in reply.json()["error"]["fix"]
 
 
 def metric(app: Any, name: str, model: str) -> float:
