@@ -34,12 +34,10 @@ Mode = Literal["raw", "difference", "min", "terminal"]
 class StepCredit:
     r"""How the step probabilities `p_1 .. p_T` of a response become rewards of its steps.
 
-    | mode | reward of step t | total |
-    |---|---|---|
-    | `raw` | `p_t` | `sum_t p_t` |
-    | `difference` | `p_t - p_{t-1}`, where `p_0` is `initial` | `p_T - initial` |
-    | `min` | `w_t r_t`, where `r_t = 2 p_t - 1` | near `min_t r_t` |
-    | `terminal` | the aggregated reward, on the response's last token | the reward |
+    - `raw`: step t gets `p_t`; the total is `sum_t p_t`.
+    - `difference`: `p_t - p_{t-1}`, where `p_0` is `initial`; the total is `p_T - initial`.
+    - `min`: `w_t r_t`, where `r_t = 2 p_t - 1`; the total is near `min_t r_t`.
+    - `terminal`: the aggregated reward, on the last token of the response.
 
     The weights of `min` are `w = softmax(-r / temperature)`. `raw` pays for the number of steps,
     and a policy learns to write more of them; the totals of the others do not grow with it.

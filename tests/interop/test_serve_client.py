@@ -16,6 +16,8 @@ from prm.records import Chain, Rating
 from prm.rl.reward_function import RewardFunction
 from prm.scoring.client import RemoteScorer
 from prm.scoring.engines import SglangScorer, VllmScorer
+from prm.search.best_of_n import best_of_n
+from prm.search.generators import Sample
 from tests.interop.served_models import (
     ANSWER,
     PROMPT,
@@ -27,6 +29,7 @@ from tests.interop.served_models import (
     serving,
 )
 from tests.tiny_models import CHAINS
+from tests.toy_generator import ToyGenerator
 
 JOINT = [*CHAINS, *RATINGS]
 
@@ -143,6 +146,17 @@ def test_a_reward_function_of_an_address_gives_the_offline_reward(
     local = RewardFunction(served.offline[name], empty=-1.0)
     given = ([PROMPT, PROMPT, PROMPT], [ANSWER, "14", ""])
     assert pickle.loads(pickle.dumps(remote))(*given) == pytest.approx(local(*given), abs=1e-5)
+
+
+def test_a_search_may_ask_a_server(served: Served) -> None:
+    generator = ToyGenerator(lambda prefix: [Sample(text, "end") for text in ("a\nb", "c", "d")])
+    remote, local = RemoteScorer(served.url, "steps"), served.offline["steps"]
+    (mine,) = best_of_n(remote, generator, [PROMPT], 3)
+    (expected,) = best_of_n(local, generator, [PROMPT], 3)
+
+    assert mine.best == expected.best
+    for one, other in zip(mine.candidates, expected.candidates, strict=True):
+        assert one.reward == pytest.approx(other.reward, abs=1e-5)
 
 
 def test_a_reward_function_follows_what_others_put_in_force(served: Served) -> None:
