@@ -262,7 +262,10 @@ class RewardFunction:
 
     def _scores(self, pairs: Pairs) -> Scores:
         step_format = self.spec.step_format
-        records = [self._record(prompt, response, step_format) for prompt, response in pairs]
+        records = [
+            self._record(str(index), prompt, response, step_format)
+            for index, (prompt, response) in enumerate(pairs)
+        ]
         scores = iter(self.scorer.score([record for record in records if record is not None]))
         return [
             self._unscored("the completion has no text")
@@ -272,14 +275,15 @@ class RewardFunction:
         ]
 
     def _record(
-        self, prompt: Prompt, response: str, step_format: StepFormat
+        self, id: str, prompt: Prompt, response: str, step_format: StepFormat
     ) -> Chain | Rating | None:
+        """Return a completion as a record, whose id a server's score must carry."""
         if not response.strip():
             return None
         if self.reward_from == "response":
-            return Rating(prompt, response)
+            return Rating(prompt, response, id=id)
         steps = split_steps(response, step_format)
-        return Chain(prompt, [step.text for step in steps]) if steps else None
+        return Chain(prompt, [step.text for step in steps], id=id) if steps else None
 
     def _unscored(self, reason: str) -> ChainScore | ResponseScore:
         names = dict.fromkeys(self.objectives)

@@ -158,6 +158,13 @@ def test_a_server_is_asked_by_several_threads_at_once() -> None:
     assert found == [[None], [None]]
 
 
+def test_scores_carry_the_place_of_their_completion(outcome: Path) -> None:
+    """So that a server's answer in another order is refused, and not taken for the right one."""
+    found = RewardFunction(outcome, device="cpu").score(PROMPTS, ["3 * 4 = 12", "", "20"])
+
+    assert [item.score.id for item in found] == ["0", "", "2"]
+
+
 def test_the_aggregation_can_be_changed_between_calls(outcome: Path) -> None:
     function = RewardFunction(outcome, device="cpu")
     other = RewardFunction(outcome, device="cpu", objective_aggregation=WorstCase())
