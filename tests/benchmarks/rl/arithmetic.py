@@ -8,7 +8,8 @@ is correct if it is the solution, step by step. Conditions:
 - `process`: the reward of the process model, its weakest step, alone;
 - `process-kl`: the same with three times the penalty on the divergence from the start policy;
 - `process-steps`: as `process`, and one point for as many steps as the problem has operations;
-- `shuffled`: as `process-steps`, the rewards permuted over the batch.
+- `shuffled` and `shuffled-kl`: as `process-steps` and `process-kl`, the rewards permuted over the
+  batch.
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ def shuffled(seed: int) -> Setup:
     return Setup([Shuffled(reward, seed) for reward in rewards])
 
 
+def shuffled_process(seed: int) -> Setup:
+    """Train on the reward of the process model without information."""
+    return Setup(Shuffled(TRLRewards(process_model()).aggregated(), seed))
+
+
 STUDY = Study(
     "arithmetic",
     EASY_ARITHMETIC,
@@ -66,6 +72,7 @@ STUDY = Study(
         Condition("process-kl", process, process_model, {"beta": 0.1}),
         Condition("process-steps", process_and_steps, process_model),
         Condition("shuffled", shuffled, process_model),
+        Condition("shuffled-kl", shuffled_process, process_model, {"beta": 0.1}),
     ),
     Settings(num_steps=120, beta=0.03),
 )
@@ -77,6 +84,7 @@ COLORS = {
     "process-kl": "tab:orange",
     "process-steps": "tab:green",
     "shuffled": "tab:gray",
+    "shuffled-kl": "tab:brown",
 }
 PANELS = {"gold/correct": "gold: correct chains", "proxy": "proxy reward", "length": "words"}
 

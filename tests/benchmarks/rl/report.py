@@ -75,10 +75,10 @@ def column(name: str, rows: str) -> Callable[[Run], list[tuple[str, float]]]:
 
 def changes(runs: Sequence[Run], conditions: Sequence[str], names: Sequence[str]) -> list[Any]:
     """Return how each number changed under each condition, also beside the control."""
-    control = list(of_condition(runs, CONTROL))
     found = []
     for condition in conditions:
         own = list(of_condition(runs, condition))
+        control = control_of(runs, own)
         for name in names:
             sides = _change(own, name)
             (_, after), (_, before) = sides
@@ -90,11 +90,18 @@ def changes(runs: Sequence[Run], conditions: Sequence[str], names: Sequence[str]
                 "change": asdict(interval(*sides)),
                 "by_seed": {run.seed: interval(*_change([run], name)).value for run in own},
             }
-            if control and condition != CONTROL:
+            if control and not condition.startswith(CONTROL):
                 against = [(-weight, side) for weight, side in _change(control, name)]
                 entry["beside_control"] = asdict(interval(*sides, *against))
             found.append(entry)
     return found
+
+
+def control_of(runs: Sequence[Run], own: Sequence[Run]) -> list[Run]:
+    """Return the runs with shuffled rewards, those with equal settings if there are such."""
+    controls = [run for run in runs if run.condition.startswith(CONTROL)]
+    equal = [run for run in controls if run.settings == own[0].settings]
+    return equal or [run for run in controls if run.condition == CONTROL]
 
 
 def _change(runs: Sequence[Run], name: str) -> list[tuple[float, Values]]:
