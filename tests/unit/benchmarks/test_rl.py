@@ -14,7 +14,7 @@ from prm.spec import OutcomeObjective
 from tests.benchmarks.rl import arithmetic, lagrangian, replies
 from tests.benchmarks.rl.grpo import Settings, Shuffled
 from tests.benchmarks.rl.policy import Size, load_policy, make_policy, sample
-from tests.benchmarks.rl.report import interval
+from tests.benchmarks.rl.report import control_of, interval
 from tests.benchmarks.rl.study import Run, Study, run_study
 from tests.benchmarks.rl.tasks import EASY_ARITHMETIC, REPLIES, arithmetic_gold, solution
 from tests.outcome_models import save_outcome_model
@@ -65,7 +65,10 @@ def run_toy(
 def test_arithmetic(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = str(checkpoint.save(tiny_model(), run_dir / "model"))
     runs = run_toy(arithmetic.STUDY, arithmetic.report, model, run_dir, monkeypatch)
-    assert [run.condition for run in runs] == ["process", "process-kl", "process-steps", "shuffled"]
+    by_name = {run.condition: run for run in runs}
+    assert [*by_name] == ["process", "process-kl", "process-steps", "shuffled", "shuffled-kl"]
+    assert control_of(runs, [by_name["process-kl"]]) == [by_name["shuffled-kl"]]
+    assert control_of(runs, [by_name["process-steps"]]) == [by_name["shuffled"]]
     assert (run_dir / "arithmetic.png").stat().st_size > 1000
     assert "| process-steps | correct | 0.00 |" in (run_dir / "table.md").read_text("utf-8")
 
