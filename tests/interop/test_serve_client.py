@@ -148,6 +148,12 @@ def test_a_reward_function_of_an_address_gives_the_offline_reward(
     assert pickle.loads(pickle.dumps(remote))(*given) == pytest.approx(local(*given), abs=1e-5)
 
 
+def test_health_is_what_the_server_says(served: Served) -> None:
+    assert RemoteScorer(served.url).health() == {"status": "alive"}
+    with pytest.raises(RemoteError, match="does not answer"):
+        RemoteScorer("http://127.0.0.1:9", retries=0).health()
+
+
 def test_a_search_may_ask_a_server(served: Served) -> None:
     generator = ToyGenerator(lambda prefix: [Sample(text, "end") for text in ("a\nb", "c", "d")])
     remote, local = RemoteScorer(served.url, "steps"), served.offline["steps"]

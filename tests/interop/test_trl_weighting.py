@@ -16,17 +16,13 @@ from prm.rl.group_rewards import GroupNormalizedReward
 from prm.rl.reward_function import CompletionReward, RewardFunction
 from prm.rl.weighting import ByHand, Constraint, Schedule, Weighting
 from prm.spec import OutcomeObjective
+from tests.interop.trl_runs import TRL_WARNINGS, Which, make_trainer
 from tests.outcome_models import outcome_model
-from tests.tiny_models import character_tokenizer
 
 pytest.importorskip("trl")
-pytestmark = [
-    # TRL uses what transformers has renamed.
-    pytest.mark.filterwarnings("ignore:.gradient_checkpointing\\w*. is deprecated:FutureWarning"),
-]
+pytestmark = TRL_WARNINGS
 
 NAMES = ("helpfulness", "safety")
-PROMPTS = ["what is 2", "name a prime", "say yes", "1 and 1"]
 SAFETY = "prm/weighting/weights.safety"
 MULTIPLIER = "prm/weighting/multiplier"
 
@@ -39,42 +35,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trainer_of(
-    folder: Path, reward_funcs: Any, callbacks: list[Any], which: str = "GRPO", **options: Any
+    folder: Path, reward_funcs: Any, callbacks: list[Any], which: Which = "grpo", **options: Any
 ) -> Any:
-    """Return a trainer of a random policy, two prompts of four answers per step."""
-    import trl
-    from datasets import Dataset
-    from tokenizers import decoders
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    tokenizer = character_tokenizer()
-    tokenizer.backend_tokenizer.decoder = decoders.Fuse()
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "head_dim": 8}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": len(tokenizer)}
-    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    fields = {
-        "output_dir": str(folder),
-        "max_steps": 4,
-        "per_device_train_batch_size": 8,
-        "num_generations": 4,
-        "max_completion_length": 8,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-        "beta": 0.0,
-    }
-    return getattr(trl, f"{which}Trainer")(
-        model=Qwen3ForCausalLM(Qwen3Config(**sizes, **heads, **special)),
-        reward_funcs=reward_funcs,
-        args=getattr(trl, f"{which}Config")(**fields | options),
-        train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
-        processing_class=tokenizer,
-        callbacks=callbacks,
-    )
+    """Return a trainer that makes four steps, each on four answers to each of two prompts."""
+    fields = {"max_steps": 4, "max_completion_length": 8, "learning_rate": 1e-6}
+    return make_trainer(folder, reward_funcs, which, callbacks=callbacks, **fields | options)
 
 
 def weighted(function: RewardFunction, weighting: Weighting) -> Any:
@@ -111,7 +76,7 @@ def mean_safeties(function: RewardFunction) -> list[float]:
     return seen
 
 
-@pytest.mark.parametrize("which", ["GRPO", "RLOO"])
+@pytest.mark.parametrize("which", ["grpo", "rloo"])
 def test_the_schedule_is_in_force_and_in_the_log(model: Path, tmp_path: Path, which: str) -> None:
     function = RewardFunction(model, device="cpu", empty=0.0)
     seen: list[list[CompletionReward]] = []

@@ -99,15 +99,16 @@ def policy_tokenizer(chat_template: str = CHAT_TEMPLATE) -> PreTrainedTokenizerB
     return tokenizer
 
 
-def train(
+def make_trainer(
     folder: Path,
     reward_funcs: Any,
     which: Which = "grpo",
     columns: Mapping[str, Sequence[Any]] | None = None,
     prompts: Sequence[Any] = PROMPTS,
+    callbacks: Sequence[Any] = (),
     **options: Any,
-) -> Run:
-    """Run a few steps of a trainer on a random policy; a step sees two prompts."""
+) -> Any:
+    """Return a trainer of a random policy; a step sees two prompts."""
     import trl
     from datasets import Dataset
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -148,13 +149,26 @@ def train(
         "shuffle_dataset": False,
         "beta": 0.0,
     }
-    running = trainer(
+    return trainer(
         model=policy,
         reward_funcs=reward_funcs,
         args=config(**fields | options),
         train_dataset=Dataset.from_dict({"prompt": list(prompts), **(columns or {})}),
         processing_class=tokenizer,
+        callbacks=list(callbacks),
     )
+
+
+def train(
+    folder: Path,
+    reward_funcs: Any,
+    which: Which = "grpo",
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    prompts: Sequence[Any] = PROMPTS,
+    **options: Any,
+) -> Run:
+    """Run a few steps of a trainer on a random policy, and return what it logged."""
+    running = make_trainer(folder, reward_funcs, which, columns, prompts, **options)
     run = Run()
     running.add_callback(recorder(running, run))
     running.train()

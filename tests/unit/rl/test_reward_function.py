@@ -176,6 +176,17 @@ def test_the_aggregation_can_be_changed_between_calls(outcome: Path) -> None:
     assert function(PROMPTS, COMPLETIONS) != pytest.approx(before)
 
 
+def test_the_step_aggregation_can_be_changed_between_calls(process: Path) -> None:
+    function = RewardFunction(process, device="cpu")
+    other = RewardFunction(process, device="cpu", aggregation="mean")
+    before = function(PROMPTS, COMPLETIONS)
+
+    function.set_step_aggregation("mean")
+
+    assert function(PROMPTS, COMPLETIONS) == pytest.approx(other(PROMPTS, COMPLETIONS))
+    assert function(PROMPTS, COMPLETIONS) != pytest.approx(before)
+
+
 def test_objectives_that_do_not_apply_follow_the_policy(outcome: Path) -> None:
     lenient = WeightedSum(missing="renormalize")
     function = RewardFunction(outcome, device="cpu", objective_aggregation=lenient)
