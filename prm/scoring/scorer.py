@@ -13,8 +13,6 @@ import torch
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import StepAggregation, step_aggregation
 from prm.data.packing import pack
-from prm.data.prompts import DroppedRecord
-from prm.data.response_sets import ResponseSet
 from prm.data.tokenize import TreeBuilder
 from prm.data.tokenize_responses import ResponseTreeBuilder
 from prm.data.tree import TokenTree
@@ -22,8 +20,9 @@ from prm.errors import ConfigError, DataError, ModelError
 from prm.models import checkpoint
 from prm.models.reward_model import ModelOutput, RewardModel
 from prm.records import Chain, Comparison, Rating
-from prm.scoring.chains import ChainScore, chain_score
-from prm.scoring.responses import ResponseScore, by_prompt, response_scores
+from prm.scoring.chains import ChainScore
+from prm.scoring.responses import ResponseScore
+from prm.scoring.stages import finish, tokenize
 from prm.spec import RewardSpec, Shaping
 
 if TYPE_CHECKING:
@@ -161,39 +160,13 @@ class RewardScorer:
             yield from self._score_block(block)
 
     def _score_block(self, records: Sequence[Chain | Rating]) -> list[Score]:
-        chains = [record for record in records if isinstance(record, Chain)]
-        ratings = [record for record in records if isinstance(record, Rating)]
-        by_chain = iter(self._score_chains(chains))
-        by_rating = iter(self._score_responses(ratings))
-        return [
-            next(by_chain) if isinstance(record, Chain) else next(by_rating) for record in records
-        ]
-
-    def _score_chains(self, chains: Sequence[Chain]) -> list[ChainScore]:
-        tokenized = list(self.builder.build_all(chains)) if chains else []
-        outputs = self.outputs([_tree(tokens) for tokens in tokenized])
-        return [
-            chain_score(
-                chain,
-                tokens,
-                self.model.step_logits(output.columns).tolist(),
-                self.spec,
-            )
-            for chain, tokens, output in zip(chains, tokenized, outputs, strict=True)
-        ]
-
-    def _score_responses(self, ratings: Sequence[Rating]) -> list[ResponseScore]:
-        families = by_prompt(ratings)
-        sets = [ResponseSet.of([ratings[index] for index in family]) for family in families]
-        tokenized = list(self.response_builder.build_all(sets)) if sets else []
-        outputs = self.outputs([_tree(tokens) for tokens in tokenized])
-        found: dict[int, ResponseScore] = {}
-        for family, one, tokens, output in zip(families, sets, tokenized, outputs, strict=True):
-            columns = output.columns
-            scores, spreads = self.model.scores(columns), self.model.spreads(columns)
-            results = response_scores(one, tokens, scores, spreads, self.spec, output.gates)
-            found |= dict(zip(family, results, strict=True))
-        return [found[index] for index in range(len(ratings))]
+        items = tokenize(self, records)
+        outputs = self.outputs([item.tree for item in items])
+        found: dict[int, Score] = {}
+        for item, output in zip(items, outputs, strict=True):
+            scores = finish(self, item, output, self.spec)
+            found |= dict(zip(item.places, scores, strict=True))
+        return [found[index] for index in range(len(records))]
 
     @torch.inference_mode()
     def outputs(self, trees: Sequence[TokenTree | None]) -> list[ModelOutput]:
@@ -239,10 +212,6 @@ def plan_packs(trees: Sequence[TokenTree | None], max_tokens: int) -> list[list[
             room -= cost
             paid = True
     return packs
-
-
-def _tree(tokens: Any) -> TokenTree | None:
-    return None if isinstance(tokens, DroppedRecord) else tokens.tree
 
 
 def with_aggregations(

@@ -1,13 +1,14 @@
-"""Scoring in stages, for callers that plan the forward passes themselves, as the server does.
+"""The stages of scoring: `tokenize`, then `RewardScorer.outputs` of the trees, then `finish`.
 
-`tokenize`, then `RewardScorer.outputs` of the trees, in any company and order, then `finish`: the
-scores are those of `RewardScorer.score`.
+`RewardScorer.score` runs them one after the other. The server plans the forward passes itself:
+trees may be run in any company and order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prm.data.prompts import DroppedRecord
 from prm.data.response_sets import ResponseSet
@@ -18,8 +19,10 @@ from prm.models.reward_model import ModelOutput
 from prm.records import Chain, Rating
 from prm.scoring.chains import chain_score
 from prm.scoring.responses import by_prompt, response_scores
-from prm.scoring.scorer import RewardScorer, Score
 from prm.spec import RewardSpec
+
+if TYPE_CHECKING:
+    from prm.scoring.scorer import RewardScorer, Score
 
 
 @dataclass(frozen=True, slots=True)
