@@ -12,12 +12,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Chain": "prm.records",
-    "ChainScore": "prm.scoring.chains",
+    "ChainScore": "prm.scores.chains",
     "Comparison": "prm.records",
     "PrmError": "prm.errors",
     "Rating": "prm.records",
     "RemoteScorer": "prm.scoring.client",
-    "ResponseScore": "prm.scoring.responses",
+    "ResponseScore": "prm.scores.responses",
     "RewardFunction": "prm.rl.reward_function",
     "RewardScorer": "prm.scoring.scorer",
     "RewardSpec": "prm.spec",
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from prm.records import Comparison as Comparison
     from prm.records import Rating as Rating
     from prm.rl.reward_function import RewardFunction as RewardFunction
-    from prm.scoring.chains import ChainScore as ChainScore
+    from prm.scores.chains import ChainScore as ChainScore
+    from prm.scores.responses import ResponseScore as ResponseScore
     from prm.scoring.client import RemoteScorer as RemoteScorer
-    from prm.scoring.responses import ResponseScore as ResponseScore
     from prm.scoring.scorer import RewardScorer as RewardScorer
     from prm.scoring.session import ScoringSession as ScoringSession
     from prm.spec import RewardSpec as RewardSpec

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from prm.aggregation.objectives import WeightedSum
-from prm.data.packing import pack
-from prm.data.response_sets import ResponseSet
 from prm.models import checkpoint
 from prm.models.heads import HeadKind
 from prm.models.reward_model import JointRewardModel, OutcomeRewardModel
 from prm.models.sources import FromScratch
 from prm.records import Rating
 from prm.spec import Objective, OutcomeObjective, ResponseFormat, RewardSpec
+from prm.trees.packing import pack
+from prm.trees.units import ResponseSet
 from tests.tiny_models import tiny_tokenizer
 
 _SIZES: dict[str, Any] = {

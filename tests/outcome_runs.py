@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from prm.data.writers import write_records
+from prm.data.sources.writers import write_records
 from prm.records import Comparison, Outcome, Rating
 from tests.runs import LLAMA, prm, write_arithmetic
 
@@ -65,7 +65,7 @@ def write_outcomes(folder: Path) -> None:
 def outcome_source(path: str, **options: Any) -> dict[str, Any]:
     """Return the configuration of a source of comparisons and ratings."""
     init = {"path": path, "format": {"class_path": "Outcomes"}, **options}
-    return {"class_path": "prm.data.readers.OutcomeSource", "init_args": init}
+    return {"class_path": "prm.data.sources.source.OutcomeSource", "init_args": init}
 
 
 def sources(part: str, names: Sequence[str] = tuple(SOURCES), **options: Any) -> list[Any]:
@@ -144,7 +144,7 @@ def one_objective(objective: Mapping[str, Any], source: str, **model: Any) -> di
 
 
 CHAIN_SOURCE = {
-    "class_path": "prm.data.readers.ChainSource",
+    "class_path": "prm.data.sources.source.ChainSource",
     "init_args": {"path": "", "format": {"class_path": "HFStepwise"}},
 }
 

@@ -19,9 +19,9 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prm.cli.main import main
+from prm.data.sources.writers import write_records
 from prm.data.synthetic.arithmetic import ArithmeticConfig, Split, generate
-from prm.data.writers import write_records
-from prm.training import snapshot
+from prm.training.checkpoints import snapshot
 from tests.tiny_models import tiny_tokenizer
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "configs" / "overlay"

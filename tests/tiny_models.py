@@ -11,13 +11,13 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from prm.data.packing import pack
 from prm.models.heads import HeadKind
 from prm.models.reward_model import ProcessRewardModel
 from prm.models.sources import FromScratch, train_tokenizer
 from prm.models.tree_attention import Kernel
 from prm.records import Chain
 from prm.spec import Objective, RewardSpec
+from prm.trees.packing import pack
 
 TREE_FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt_neox", "gemma")
 """Decoders that must share prompts exactly."""

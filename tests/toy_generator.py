@@ -11,7 +11,7 @@ from tokenizers import decoders
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from prm.errors import DataError
-from prm.search.generators import Request, Sample
+from prm.generators.generator import Request, Sample
 from tests.tiny_models import character_tokenizer
 
 Continue = Callable[[str], Sequence[Sample]]

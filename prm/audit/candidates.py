@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.scoring.columns import Array, Indices
+from prm.scores.columns import Array, Indices
 
 Mask = NDArray[np.bool_]
 

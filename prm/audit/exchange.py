@@ -12,7 +12,7 @@ import torch
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.audit.market import Market
 from prm.audit.tradeoff_report import Exchange
-from prm.scoring.columns import Array
+from prm.scores.columns import Array
 
 
 def exchange_rates(market: Market, base: ObjectiveAggregation) -> tuple[Exchange, ...]:

@@ -14,8 +14,8 @@ from prm.audit.candidates import Candidates, Mask, share_flipped
 from prm.audit.tradeoff_report import Choice, Pareto, Scatter
 from prm.errors import DataError
 from prm.metrics.intervals import Interval
-from prm.scoring.columns import Array, Indices
-from prm.scoring.tables import ScoreTable, aggregate
+from prm.scores.columns import Array, Indices
+from prm.scores.tables import ScoreTable, aggregate
 
 MAX_PAIRS = 100_000
 """Pairs of responses that flips are counted over, at random if there are more."""

@@ -10,7 +10,7 @@ from prm.aggregation.objectives import ObjectiveAggregation, WeightedSum
 from prm.audit.candidates import share_flipped
 from prm.audit.market import Market
 from prm.audit.tradeoff_report import Flip, Sensitivity
-from prm.scoring.columns import Array
+from prm.scores.columns import Array
 
 FACTORS = (0.0, 0.125, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0)
 """What a weight is multiplied with."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from prm.audit.candidates import Mask
 from prm.metrics.intervals import Interval
-from prm.scoring.columns import Array
+from prm.scores.columns import Array
 
 
 @dataclass(frozen=True, slots=True)

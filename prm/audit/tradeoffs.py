@@ -21,8 +21,8 @@ from prm.audit.exchange import exchange_rates
 from prm.audit.market import Market, correlation
 from prm.audit.sweeps import Sweep
 from prm.audit.tradeoff_report import TradeoffReport
-from prm.scoring.columns import Indices
-from prm.scoring.tables import ScoreTable
+from prm.scores.columns import Indices
+from prm.scores.tables import ScoreTable
 
 BASE = "base"
 """Name of the choice that others are compared with."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prm.cli.aggregation import load_aggregations, resolve_aggregation
-from prm.cli.score_files import open_scores, wide_console
+from prm.cli.stored import open_scores, wide_console
 
 
 def tradeoffs(

@@ -7,22 +7,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prm.cli.data_report import console, print_removed, print_report, say, write_json
-from prm.data.checks import check_chains
-from prm.data.files import Row
-from prm.data.findings import CheckReport
+from prm.data.checks.chains import check_chains
+from prm.data.checks.linter import CheckReport
+from prm.data.checks.overlap import Decontamination, ProblemIndex, without_overlap
+from prm.data.checks.responses import check_outcomes
+from prm.data.checks.texts import token_counter, tokenizer_rules
 from prm.data.formats import ChainFormat, Format, OutcomeFormat, all_formats
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcomes import Outcomes
 from prm.data.formats.process_bench import ProcessBench
-from prm.data.outcome_checks import check_outcomes
-from prm.data.overlap import Decontamination, ProblemIndex, without_overlap
-from prm.data.readers import ChainSource, OutcomeSource
-from prm.data.rows import read_rows
-from prm.data.text_checks import token_counter, tokenizer_rules
-from prm.data.writers import check_output, write_records
+from prm.data.sources.files import Row
+from prm.data.sources.rows import read_rows
+from prm.data.sources.source import ChainSource, OutcomeSource
+from prm.data.sources.writers import check_output, write_records
 from prm.errors import ConfigError
 from prm.records import Record
+from prm.report.checks import console, print_removed, print_report, say, write_json
 
 Item = TypeVar("Item")
 
@@ -237,7 +237,7 @@ def _check_outcomes(
 ) -> CheckReport:
     builder = None
     if tokens is not None:
-        from prm.data.tokenize_responses import ResponseTreeBuilder
+        from prm.trees.tokenize_responses import ResponseTreeBuilder
 
         tokenizer, spec = tokens
         builder = ResponseTreeBuilder(tokenizer, spec.with_(on_too_long="truncate"))
@@ -254,9 +254,9 @@ def _check_outcomes(
 
 def _load_tokenizer(name: str, max_length: int | None) -> tuple[Any, Any]:
     """Load a tokenizer with the spec beside it, or with the spec that training starts from."""
-    from prm.data.identity import add_marker
     from prm.models.sources import load_tokenizer
     from prm.spec import SPEC_FILE, RewardSpec
+    from prm.trees.identity import add_marker
 
     tokenizer = load_tokenizer(name)
     is_model = (Path(name) / SPEC_FILE).is_file()

@@ -10,9 +10,9 @@ import numpy as np
 
 from prm.aggregation.objectives import WeightedSum
 from prm.cli.main import run
-from prm.scoring.columns import Indices
-from prm.scoring.rewrite import write_scores
-from prm.scoring.tables import ScoreTable, read_scores
+from prm.scores.columns import Indices
+from prm.scores.rewrite import write_scores
+from prm.scores.tables import ScoreTable, read_scores
 
 CONFIG = "configs/outcome/replies.yaml"
 RUN = Path("runs/replies")

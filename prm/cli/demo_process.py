@@ -10,10 +10,10 @@ from rich.console import Console
 
 from prm.cli.main import run
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.readers import ChainSource
+from prm.data.sources.source import ChainSource
 from prm.records import Chain
 from prm.report.terminal import draw_chain
-from prm.scoring.chains import ChainScore
+from prm.scores.chains import ChainScore
 from prm.scoring.scorer import RewardScorer
 
 CONFIG = "configs/process/arithmetic.yaml"

@@ -103,7 +103,7 @@ def filter_rows(
 
     from prm.cli.filter_run import Outputs, filter_input, filter_scores
     from prm.cli.score_first import Scoring
-    from prm.scoring.filtering import Rules
+    from prm.scores.filtering import Rules
 
     rules = Rules(min_reward, max_reward, thresholds or {}, unit, top_share, within, missing)
     outputs = Outputs(output, dropped, overwrite)

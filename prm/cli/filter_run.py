@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prm.cli.inputs import choose_format, model_kind, records_of
-from prm.cli.score_files import Rewarded, open_scores, progress, wide_console, with_rewards
 from prm.cli.score_first import Scoring, score_first
+from prm.cli.stored import Rewarded, open_scores, progress, wide_console, with_rewards
 from prm.data.formats.base import Format
-from prm.data.rows import read_rows
+from prm.data.sources.rows import read_rows
 from prm.errors import DataError
 from prm.report.terminal import results_table
-from prm.scoring.columns import Indices
-from prm.scoring.filtering import Mask, Rules, failures
-from prm.scoring.rewrite import Columns, Row, check_outputs, write_plain_rows, write_scores
+from prm.scores.columns import Indices
+from prm.scores.filtering import Mask, Rules, failures
+from prm.scores.rewrite import Columns, Row, check_outputs, write_plain_rows, write_scores
 from prm.spec import RewardSpec
 
 REASON = "dropped_because"

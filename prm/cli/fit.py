@@ -22,16 +22,15 @@ from rich.console import Console
 from prm.atomic import write_text
 from prm.cli.parsing import CommandParser, refusal
 from prm.data.formats import all_formats
-from prm.data.modules import RecordDataModule
+from prm.data.module import RecordDataModule
 from prm.errors import ConfigError, OutputError
 from prm.evaluation.callback import EvaluationReport, Writers
 from prm.evaluation.outcome import OutcomeReport
-from prm.evaluation.outcome_study import OutcomePrediction
 from prm.evaluation.process import ProcessReport
-from prm.evaluation.slices import StepPrediction
+from prm.evaluation.steps import StepPrediction
+from prm.evaluation.study import OutcomePrediction
 from prm.report import outcome as outcome_files
 from prm.report import process as process_files
-from prm.training import snapshot
 from prm.training.callbacks import (
     BestCheckpoint,
     ExportModel,
@@ -39,7 +38,8 @@ from prm.training.callbacks import (
     SampleTable,
     Throughput,
 )
-from prm.training.run_files import AtomicCheckpointIO, MetricsFile
+from prm.training.checkpoints import snapshot
+from prm.training.checkpoints.run_files import AtomicCheckpointIO, MetricsFile
 from prm.training.strategies import ShardedStrategy, ZeroStrategy
 from prm.training.task import RewardTask
 

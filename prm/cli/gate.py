@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prm.data.formats import OutcomeFormat, all_formats
 from prm.data.formats.outcomes import Outcomes
-from prm.data.readers import OutcomeSource
+from prm.data.sources.source import OutcomeSource
 from prm.errors import ConfigError, OutputError
 from prm.records import Comparison
 
@@ -72,8 +72,8 @@ def gate(
 
     from prm.cli.gate_report import print_gate
     from prm.models import checkpoint
-    from prm.training.card import model_card
-    from prm.training.gating import GateOptions, train_gate
+    from prm.models.card import model_card
+    from prm.training.gate.train import GateOptions, train_gate
 
     options = GateOptions(
         objective=objective,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prm.training.gating import GateReport
+from prm.training.gate.train import GateReport
 
 
 def print_gate(report: GateReport, output: Path) -> None:

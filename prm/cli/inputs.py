@@ -13,7 +13,7 @@ from prm.data.formats import ChainFormat, OutcomeFormat
 from prm.data.formats.base import Format
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcomes import Outcomes
-from prm.data.readers import ChainSource, OutcomeSource
+from prm.data.sources.source import ChainSource, OutcomeSource
 from prm.errors import ConfigError
 from prm.records import Chain, Rating, Record
 from prm.scoring.batch import Survey, survey
@@ -98,14 +98,14 @@ class _Responses:
         self.source = source
 
     def __iter__(self) -> Iterator[Rating]:
-        from prm.scoring.responses import single_responses
+        from prm.scores.responses import single_responses
 
         return single_responses(self.source)
 
 
 def scorable(records: Iterable[Record]) -> Iterator[Chain | Rating]:
     """Yield chains as they are, and after them each distinct response of the other records."""
-    from prm.scoring.responses import single_responses
+    from prm.scores.responses import single_responses
 
     outcomes = []
     for record in records:

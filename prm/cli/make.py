@@ -7,13 +7,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
+from prm.data.sources.writers import write_records
 from prm.data.synthetic.arithmetic import AfterError, ArithmeticConfig, generate
 from prm.data.synthetic.equations import Difficulty
 from prm.data.synthetic.mistakes import ERROR_KINDS, ErrorKind
 from prm.data.synthetic.options import Split
 from prm.data.synthetic.replies import Correlation, ReplyConfig
 from prm.data.synthetic.reply_labels import LabelConfig, Supervision, make_records
-from prm.data.writers import write_records
 from prm.errors import ConfigError
 
 T = TypeVar("T")

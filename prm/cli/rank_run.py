@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from prm.cli.inputs import check_kind, model_kind
-from prm.cli.score_files import Rewarded, open_scores, progress, wide_console, with_rewards
 from prm.cli.score_first import Scoring
 from prm.cli.score_input import typed_responses
+from prm.cli.stored import Rewarded, open_scores, progress, wide_console, with_rewards
 from prm.errors import ConfigError
 from prm.records import prompt_text
 from prm.report.ranking import draw_ranking
-from prm.scoring.ranking import Ranking, rank_candidates
-from prm.scoring.responses import single_responses
-from prm.scoring.rewrite import Columns, Row, check_outputs, read_rows, write_scores
-from prm.scoring.tables import plain, tabulate
+from prm.scores.ranking import Ranking, rank_candidates
+from prm.scores.responses import single_responses
+from prm.scores.rewrite import Columns, Row, check_outputs, read_rows, write_scores
+from prm.scores.tables import plain, tabulate
 
 MAX_SHOWN = 40
 """Rows that are drawn without an output."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prm.cli.score_files import Rewarded, aggregated, open_scores, progress, reshaped
+from prm.cli.stored import Rewarded, aggregated, open_scores, progress, reshaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def reward(
     """
     import numpy as np
 
-    from prm.scoring.rewrite import check_outputs, write_scores
+    from prm.scores.rewrite import check_outputs, write_scores
 
     check_outputs(output, overwrite=overwrite)
     table = reshaped(open_scores(scores, model), shaping)

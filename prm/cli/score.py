@@ -13,10 +13,10 @@ from prm.cli.options import check_options
 from prm.cli.score_input import read_stdin, split_steps, typed_responses
 from prm.data.formats import all_formats
 from prm.data.formats.base import ChainFormat, Format
-from prm.data.writers import check_output
+from prm.data.sources.writers import check_output
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
-from prm.scoring.ray_engine import RayEngine, Workers, check_installed
+from prm.scoring.ray import RayEngine, Workers, check_installed
 
 DType = Literal["float32", "bfloat16", "float16"]
 EngineName = Literal["local", "ray"]
@@ -154,7 +154,7 @@ def score(
     else:
         records = list(scorable(read_stdin(source_format)))
 
-    from prm.cli.score_run import load_scorer, score_records, score_to_file, scorer_options
+    from prm.cli.scoring import load_scorer, score_records, score_to_file, scorer_options
 
     options = scorer_options(
         model, device, dtype, aggregation, beta, aggregation_overrides, max_tokens, shaping

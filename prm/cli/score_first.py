@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prm.cli.inputs import choose_format, model_kind, survey_source
 from prm.data.formats.base import Format
 from prm.errors import ConfigError, OutputError
-from prm.scoring.rewrite import check_outputs
+from prm.scores.rewrite import check_outputs
 
 if TYPE_CHECKING:
     from prm.scoring.scorer import RewardScorer
@@ -43,7 +43,7 @@ class Scoring:
 
     def scorer(self) -> RewardScorer:
         """Load the model; raises as `load_scorer`."""
-        from prm.cli.score_run import load_scorer, scorer_options
+        from prm.cli.scoring import load_scorer, scorer_options
 
         return load_scorer(
             scorer_options(
@@ -94,7 +94,7 @@ def score_first(
     inputs = survey_source(input, choose_format(model_kind(scoring.model), format))
     scorer = scoring.scorer()
 
-    from prm.cli.score_run import score_to_file
+    from prm.cli.scoring import score_to_file
 
     score_to_file(scorer, inputs, scores, threshold=0.5, keep_text=keep_text, overwrite=overwrite)
     return scores

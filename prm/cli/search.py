@@ -11,9 +11,9 @@ from typing import Any, Literal
 from prm.cli.inputs import check_kind, model_kind
 from prm.cli.options import check_options
 from prm.errors import ConfigError
-from prm.search.answers import extractor
-from prm.search.generators import Sampling
+from prm.generators.generator import Sampling
 from prm.search.problems import Problem, check_output, read_problems
+from prm.texts.answers import extractor
 
 Method = Literal["best_of_n", "weighted_vote", "majority", "beam"]
 RewardFrom = Literal["steps", "response"]

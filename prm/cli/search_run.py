@@ -21,8 +21,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from prm.cli.score_files import wide_console
 from prm.cli.score_first import Scoring
+from prm.cli.stored import wide_console
+from prm.generators.generator import Generator, Sampling
 from prm.records import Prompt
 from prm.report.search import draw_search
 from prm.scoring.batch import LocalEngine
@@ -32,7 +33,6 @@ from prm.search.beam import beam_search
 from prm.search.best_of_n import best_of_n
 from prm.search.candidates import RewardFrom
 from prm.search.choice import Choice
-from prm.search.generators import Generator, Sampling
 from prm.search.problems import Problem
 from prm.search.run import Search, SearchSummary, search_file
 from prm.spec import Template
@@ -79,7 +79,7 @@ class Generating:
         suffix = self.prompt_suffix
         template = None if suffix is None else Template(suffix=suffix)
         if self.name.startswith(("http://", "https://")):
-            from prm.search.openai import OpenAIGenerator
+            from prm.generators.openai import OpenAIGenerator
 
             return OpenAIGenerator(
                 self.name,
@@ -89,7 +89,7 @@ class Generating:
                 api_key_variable=self.api_key_variable,
                 concurrency=self.concurrency,
             )
-        from prm.search.local import LocalGenerator
+        from prm.generators.local import LocalGenerator
 
         return LocalGenerator(
             self.name,

@@ -143,7 +143,7 @@ def _serve(
 ) -> int:
     import torch
 
-    from prm.cli.score_run import load_scorer, scorer_options
+    from prm.cli.scoring import load_scorer, scorer_options
     from prm.serve import run
     from prm.serve.dialects.rewards import load_policy
     from prm.serve.logs import set_up_logging

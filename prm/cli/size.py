@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from prm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prm.training.shapes import DecoderShape
-    from prm.training.sizing import Training
+    from prm.training.sizing.estimate import Training
+    from prm.training.sizing.shapes import DecoderShape
 
 GpuName = Literal["A100-40", "A100-80", "L40S", "H100", "H200", "B200"]
 StrategyName = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3"]
@@ -65,8 +65,8 @@ def size(
         1 if it does not fit, else 0.
     """
     from prm.report.sizing import Estimate, compare, draw
-    from prm.training.shapes import load_shape
-    from prm.training.sizing import GPUS, Gpu, Training
+    from prm.training.sizing.estimate import GPUS, Gpu, Training
+    from prm.training.sizing.shapes import load_shape
 
     kind = GPUS[gpu]
     gpus = Gpu(gpu_memory or kind.memory, tflops or kind.tflops)
@@ -101,7 +101,7 @@ def _place(
     from dataclasses import replace
 
     from prm.report.sizing import AUTO
-    from prm.training.sizing import NUM_GPUS, USABLE, fit_gpus, memory
+    from prm.training.sizing.estimate import NUM_GPUS, USABLE, fit_gpus, memory
 
     chosen = AUTO if strategy == "auto" else (strategy,)
     if num_gpus is None:

@@ -7,35 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
-from torch import Tensor
 
-from prm.data.packing import PackedTrees, pack
 from prm.data.planning import MicroBatchPlan
-from prm.data.tree import TokenTree
-
-
-@dataclass(slots=True)
-class CachedReads:
-    """What the heads see of some trees, in place of the trees' tokens.
-
-    Args:
-        states: Hidden state of each read, in the order of `PackedTrees.reads`, `[read, hidden]`.
-        num_tokens: Tokens that a pass over the packed trees would compute.
-    """
-
-    states: Tensor
-    num_tokens: int
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> CachedReads:
-        """Return the states on `device`."""
-        return replace(self, states=self.states.to(device, non_blocking=non_blocking))
-
-
-ModelInput = PackedTrees | CachedReads
-"""What a reward model takes."""
-
-Pack = Callable[[Sequence[TokenTree]], ModelInput]
-"""Makes the input of a model from trees."""
+from prm.trees.packing import ModelInput, Pack, pack
+from prm.trees.tree import TokenTree
 
 
 class Targets(Protocol):

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from prm.data.joint_labels import JointLabeler
-from prm.data.modules import RecordDataModule
-from prm.data.readers import ChainSource, OutcomeSource
+from prm.data.module import RecordDataModule
 from prm.data.response_labels import ResponseLabeler
 from prm.data.sampling import Sampling
+from prm.data.sources.source import ChainSource, OutcomeSource
 from prm.data.step_labels import StepLabeler
 
 

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from prm.data.prompts import DroppedRecord
 from prm.data.response_labels import LabeledResponses, label
-from prm.data.response_sets import ResponseSet
 from prm.data.step_labels import LabeledChain
-from prm.data.tokenize import BLOCK, TreeBuilder
-from prm.data.tokenize_responses import ResponseTreeBuilder
 from prm.records import Chain
 from prm.spec import RewardSpec
+from prm.trees.prompts import DroppedRecord
+from prm.trees.tokenize import BLOCK, TreeBuilder
+from prm.trees.tokenize_responses import ResponseTreeBuilder
+from prm.trees.units import ResponseSet
 
 Unit = Chain | ResponseSet
 """What is split, batched and counted."""

@@ -13,12 +13,12 @@ from prm.data.batches import (
     Labeler,
     MicroBatch,
     OptimizerBatch,
-    Pack,
     Packer,
     micro_batch,
     optimizer_batch,
 )
 from prm.data.planning import MicroBatchPlan, TrainingPlan
+from prm.trees.packing import Pack
 
 
 class TrainingLoader:

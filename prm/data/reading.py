@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prm.data.checks.overlap import ProblemIndex
 from prm.data.items import Unit
-from prm.data.overlap import ProblemIndex
-from prm.data.readers import Source
-from prm.data.response_sets import units_of
+from prm.data.sources.source import Source
 from prm.records import Record
+from prm.trees.units import units_of
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from prm.data.response_sets import ResponseSet
 from prm.data.step_labels import read_sizes
-from prm.data.tokenize_responses import TokenizedResponses
-from prm.data.tree import TokenTree
 from prm.losses.preference import PreferenceTargets
 from prm.records import Comparison, Outcome, Rating
+from prm.trees.tokenize_responses import TokenizedResponses
+from prm.trees.tree import TokenTree
+from prm.trees.units import ResponseSet
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.data.response_sets import ResponseSet
 from prm.records import Chain, Comparison, Outcome, Rating
+from prm.trees.units import ResponseSet
 
 
 class _Grouped(Protocol):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prm.data.tokenize import TokenizedChain
-from prm.data.tree import TokenTree
 from prm.records import Chain
+from prm.trees.tokenize import TokenizedChain
+from prm.trees.tree import TokenTree
 
 
 @dataclass(frozen=True)

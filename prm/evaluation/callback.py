@@ -13,17 +13,17 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from prm.data.response_labels import LabeledResponses
-from prm.data.response_sets import ResponseSet
 from prm.data.step_labels import LabeledChain
 from prm.evaluation import outcome, process
 from prm.evaluation.outcome import OutcomeReport
-from prm.evaluation.outcome_study import OutcomePrediction
 from prm.evaluation.process import ProcessReport
-from prm.evaluation.slices import StepPrediction
+from prm.evaluation.steps import StepPrediction
+from prm.evaluation.study import OutcomePrediction
 from prm.records import Chain, Comparison, Rating
 from prm.training.objectives import in_label_units
 from prm.training.reads import Reads, ResponseReads, StepReads
 from prm.training.task import RewardTask
+from prm.trees.units import ResponseSet
 
 StepsOf = tuple[int, dict[int, float]]
 """Index of a chain, and the probability of each step that was read."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prm.errors import DataError
-from prm.evaluation.outcome_study import (
+from prm.evaluation.study import (
     ModelScores,
     ObjectiveReport,
     ObjectiveStudy,

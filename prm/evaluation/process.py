@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prm.errors import DataError
-from prm.evaluation.baselines import AlwaysCorrect, standard_baselines
-from prm.evaluation.slices import Slice, StepPrediction, true_first_error
+from prm.evaluation.baselines.steps import AlwaysCorrect, standard_baselines
+from prm.evaluation.steps import Slice, StepPrediction, true_first_error
 from prm.metrics.first_error import CLEAN, DEFAULT_THRESHOLD, UNSCORED, first_error_rates
 from prm.metrics.intervals import Interval, cluster_bootstrap, group_indices, make_interval
 from prm.records import Chain

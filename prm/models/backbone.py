@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prm.data.packing import PackedTrees, pack
-from prm.data.tree import Segment, TokenTree
 from prm.errors import ModelError
 from prm.models.cached_attention import CachedLayout
 from prm.models.tree_attention import TREE_ATTENTION, Kernel, TreeLayout
+from prm.trees.packing import PackedTrees, pack
+from prm.trees.tree import Segment, TokenTree
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging
 
 from prm.atomic import atomic_folder
-from prm.data.identity import check_identity
 from prm.errors import ModelError
 from prm.models import golden
 from prm.models.gate import Gate
@@ -33,6 +32,7 @@ from prm.models.reward_model import RewardModel, reward_model_class
 from prm.models.sources import load_tokenizer
 from prm.models.stock import empty_classifier, head_name
 from prm.spec import SPEC_FILE, RewardSpec
+from prm.trees.identity import check_identity
 
 HEADS_FILE = "heads.safetensors"
 GATE_FILE = "gate.safetensors"

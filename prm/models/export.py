@@ -18,14 +18,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from prm.atomic import atomic_folder
-from prm.data.response_sets import ResponseSet
-from prm.data.tree import TokenTree, flat_path
 from prm.errors import DataError, ModelError
 from prm.models import checkpoint, golden
 from prm.models.fold import LinearReward, dropped_constant, fold
 from prm.models.reward_model import RewardModel
 from prm.records import Chain, Rating
 from prm.spec import SPEC_FILE, RewardSpec
+from prm.trees.tree import TokenTree, flat_path
+from prm.trees.units import ResponseSet
 
 TOLERANCE = 1e-5
 """Largest difference of a column in float32, relative to columns above 1."""

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prm.data.packing import pack
-from prm.data.response_sets import ResponseSet
-from prm.data.tree import TokenTree
 from prm.errors import DataError, ModelError
 from prm.models.reward_model import ModelOutput, RewardModel
 from prm.records import Chain, Rating
 from prm.spec import GoldenResponse, GoldenScore
+from prm.trees.packing import pack
+from prm.trees.tree import TokenTree
+from prm.trees.units import ResponseSet
 
 CHAINS = (
     Chain("What is 2 + 3 * 4?", ["3 * 4 = 12", "2 + 12 = 14", "The answer is 14."]),

@@ -11,11 +11,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prm.data.batches import CachedReads, ModelInput
-from prm.data.identity import add_marker, add_pad, identity
-from prm.data.packing import PackedTrees
-from prm.data.tokenize import TreeBuilder
-from prm.data.tokenize_responses import ResponseTreeBuilder
 from prm.errors import ModelError, SpecError
 from prm.models.backbone import Backbone
 from prm.models.gate import Gate
@@ -25,6 +20,10 @@ from prm.models.stock import head_has_bias
 from prm.models.tree_attention import Kernel
 from prm.spec import RewardSpec
 from prm.spec.reward_spec import Kind
+from prm.trees.identity import add_marker, add_pad, identity
+from prm.trees.packing import CachedReads, ModelInput, PackedTrees
+from prm.trees.tokenize import TreeBuilder
+from prm.trees.tokenize_responses import ResponseTreeBuilder
 
 
 @dataclass  # without slots: the hooks of DeepSpeed look into the attributes of what modules return
@@ -168,7 +167,7 @@ class ProcessRewardModel(RewardModel):
         >>> tokenizer = source.tokenizer(["1 + 1 = 2"])
         >>> model = ProcessRewardModel(source.model(tokenizer), tokenizer, RewardSpec())
         >>> from prm import Chain
-        >>> from prm.data.packing import pack
+        >>> from prm.trees.packing import pack
         >>> chain = Chain("1 + 1 + 1 = ?", ["1 + 1 = 2", "2 + 1 = 3"])
         >>> model(pack([model.builder.build(chain).tree])).columns.shape
         torch.Size([2, 1])

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from prm.atomic import atomic_file
 from prm.evaluation.outcome import CONVENTIONS, OutcomeReport
-from prm.evaluation.outcome_parts import MODEL, Difference, Part
-from prm.evaluation.outcome_study import ObjectiveReport, OutcomePrediction
-from prm.evaluation.outcome_units import METRICS
+from prm.evaluation.parts import MODEL, Difference, Part
+from prm.evaluation.responses import METRICS
+from prm.evaluation.study import ObjectiveReport, OutcomePrediction
 from prm.metrics.correlation import CorrelationMatrix
 from prm.metrics.intervals import Interval
 from prm.records import Comparison
@@ -232,7 +232,7 @@ def write(report: OutcomeReport, folder: Path) -> list[Path]:
     files = {"predictions.jsonl": _prediction_lines(report.predictions, names)}
     notes = [PLOTS_MISSING]
     if find_spec("matplotlib") is not None:
-        from prm.report.outcome_plots import draw_plots
+        from prm.report.plots.responses import draw_plots
 
         plots = draw_plots(report)
         notes = [f"![{Path(name).stem.replace('_', ' ')}]({name})" for name in plots]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prm.atomic import atomic_file
 from prm.evaluation.process import CONVENTIONS, MODEL, ProcessReport, Scores
-from prm.evaluation.slices import StepPrediction
+from prm.evaluation.steps import StepPrediction
 from prm.metrics.first_error import DEFAULT_THRESHOLD
 from prm.metrics.intervals import Interval
 from prm.records import CORRECTNESS
@@ -105,7 +105,7 @@ def write(report: ProcessReport, folder: Path) -> list[Path]:
     files = {"predictions.jsonl": lines}
     notes = [PLOTS_MISSING]
     if find_spec("matplotlib") is not None:
-        from prm.report.plots import draw_plots
+        from prm.report.plots.steps import draw_plots
 
         plots = draw_plots(report)
         notes = [f"![{Path(name).stem.replace('_', ' ')}]({name})" for name in plots]

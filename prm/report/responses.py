@@ -11,7 +11,7 @@ from rich.text import Text
 
 from prm.records import Prompt, prompt_text
 from prm.report.terminal import plain
-from prm.scoring.responses import ResponseScore
+from prm.scores.responses import ResponseScore
 
 
 def draw_responses(

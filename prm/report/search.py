@@ -8,7 +8,7 @@ from rich.text import Text
 from prm.records import Chain, prompt_text
 from prm.report.ranking import WIDTH
 from prm.report.terminal import draw_chain, plain, results_table
-from prm.scoring.chains import ChainScore
+from prm.scores.chains import ChainScore
 from prm.search.candidates import Candidate, SearchResult
 
 MAX_ROWS = 20

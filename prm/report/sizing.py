@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prm.report import markdown
-from prm.training.shapes import DecoderShape, load_shape
-from prm.training.sizing import (
+from prm.training.sizing.estimate import (
     Gpu,
     Strategy,
     Training,
@@ -24,6 +23,7 @@ from prm.training.sizing import (
     session_bytes_per_token,
     tokens_per_second,
 )
+from prm.training.sizing.shapes import DecoderShape, load_shape
 
 COMPARED = tuple(f"Qwen2.5-{size}" for size in ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B"))
 """Models of the table that compares sizes."""

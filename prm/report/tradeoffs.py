@@ -93,7 +93,7 @@ def write(report: TradeoffReport, folder: Path) -> list[Path]:
     files: dict[str, bytes] = {}
     notes = [PLOTS_MISSING]
     if find_spec("matplotlib") is not None:
-        from prm.report.tradeoff_plots import draw_plots
+        from prm.report.plots.tradeoffs import draw_plots
 
         files |= draw_plots(report)
         notes = [f"![{Path(name).stem.replace('_', ' ')}]({name})" for name in files]

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from prm.data.policy_text import PolicyText
 from prm.errors import DataError
 from prm.rl.objective_columns import objective_columns
 from prm.rl.reward_function import CompletionReward
 from prm.rl.shared import shared_reward_function
-from prm.scoring.unit_score import unit_score
+from prm.scores.reaggregate import unit_score
+from prm.texts.policy import PolicyText
 
 
 class OpenRLHFReward:

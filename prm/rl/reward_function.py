@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import StepAggregation
-from prm.data.step_split import StepSpan, split_steps
 from prm.errors import ConfigError, DataError
 from prm.records import Chain, Prompt, Rating
 from prm.rl.completions import Text, as_pair
-from prm.scoring.chains import ChainScore
+from prm.scores.chains import ChainScore
+from prm.scores.reaggregate import reaggregate, with_aggregations
+from prm.scores.responses import ResponseScore
 from prm.scoring.loading import ScorerOptions
-from prm.scoring.reaggregate import reaggregate
-from prm.scoring.responses import ResponseScore
-from prm.scoring.scorer import RewardScorer, with_aggregations
+from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec, Shaping, StepFormat
+from prm.texts.steps import StepSpan, split_steps
 
 if TYPE_CHECKING:
     import torch

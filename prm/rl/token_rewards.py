@@ -18,11 +18,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from prm.errors import ConfigError, DataError
-from prm.scoring.responses import ResponseScore
+from prm.scores.responses import ResponseScore
 
 if TYPE_CHECKING:
-    from prm.data.step_split import StepSpan
     from prm.rl.reward_function import CompletionReward
+    from prm.texts.steps import StepSpan
 
 Offsets = Sequence[tuple[int, int]]
 """Where each token of a response stands in its text: first character, and one after the last."""
@@ -240,7 +240,7 @@ def step_end_tokens(steps: Sequence[StepSpan], offsets: Offsets) -> list[int]:
         DataError: A step has no token.
 
     Example:
-        >>> from prm.data.step_split import StepSpan
+        >>> from prm.texts.steps import StepSpan
         >>> step_end_tokens([StepSpan("1 + 1", 0, 5)], [(0, 1), (1, 3), (3, 6), (6, 6)])
         [2]
     """

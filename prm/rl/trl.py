@@ -16,8 +16,8 @@ from prm.errors import ConfigError, DataError
 from prm.rl.completions import Text
 from prm.rl.reward_function import CompletionReward, RewardFunction
 from prm.rl.weighting import linear_weights
-from prm.scoring.chains import ChainScore
-from prm.scoring.responses import ResponseScore
+from prm.scores.chains import ChainScore
+from prm.scores.responses import ResponseScore
 
 AGGREGATED = "aggregated"
 """What TRL's metrics call the aggregated reward: `rewards/aggregated/mean`."""

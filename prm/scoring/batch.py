@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import prm
 from prm.atomic import write_text
-from prm.data.writers import check_output
+from prm.data.sources.writers import check_output
 from prm.errors import DataError
 from prm.records import Chain, Rating
-from prm.scoring.partial import PartialFile
-from prm.scoring.publish import publish
+from prm.scores.partial import PartialFile
+from prm.scores.publish import publish
 
 if TYPE_CHECKING:
     from prm.scoring.scorer import RewardScorer
@@ -263,7 +263,7 @@ def score_file(
 
 def _write_spec(spec: RewardSpec, partial: PartialFile) -> None:
     """Write the spec beside scores of responses; one that lies beside scores of chains is old."""
-    from prm.scoring.tables import spec_path
+    from prm.scores.tables import spec_path
 
     path = spec_path(partial.output)
     if "utilities" in next(partial.rows()):

@@ -10,11 +10,11 @@ from typing import Any
 from prm.aggregation import objectives, steps
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import StepAggregation
+from prm.connection import Connection, OnError, send_all
 from prm.records import Chain, Prompt, Rating
-from prm.scoring.answers import Answers, RankedResponse, ScoredStep, ScoredSteps
-from prm.scoring.chains import ChainScore
-from prm.scoring.connection import Connection, OnError, send_all
-from prm.scoring.responses import RESPONSE
+from prm.scores.chains import ChainScore
+from prm.scores.responses import RESPONSE
+from prm.scoring.replies import Answers, RankedResponse, ScoredStep, ScoredSteps
 from prm.scoring.scorer import Scorable, Score, as_records, is_one_record
 from prm.spec import RewardSpec
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from prm.data.prompts import DroppedRecord
-from prm.data.response_sets import ResponseSet
-from prm.data.tokenize import TokenizedChain
-from prm.data.tokenize_responses import TokenizedResponses
 from prm.models.readouts import outcome_scores, outcome_spreads, step_logits
 from prm.records import Chain, Rating
-from prm.scoring.chains import chain_score
-from prm.scoring.responses import response_scores
+from prm.scores.chains import chain_score
+from prm.scores.responses import response_scores
 from prm.scoring.scorer import Score
 from prm.spec import RewardSpec
+from prm.trees.prompts import DroppedRecord
+from prm.trees.tokenize import TokenizedChain
+from prm.trees.tokenize_responses import TokenizedResponses
+from prm.trees.units import ResponseSet
 
 
 def column_score(

@@ -22,19 +22,20 @@ from transformers import PreTrainedTokenizerBase
 
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import StepAggregation
-from prm.data.identity import check_identity
-from prm.data.prompts import DroppedRecord
-from prm.data.response_sets import ResponseSet
-from prm.data.tokenize import TokenizedChain, TreeBuilder
-from prm.data.tokenize_responses import ResponseTreeBuilder, TokenizedResponses
-from prm.data.tree import flat_path
+from prm.connection import Connection, OnError, send_all
 from prm.errors import ConfigError, ModelError, RemoteError
 from prm.models.sources import load_tokenizer
 from prm.records import Chain, Rating
+from prm.scores.reaggregate import with_aggregations
 from prm.scoring.column_scores import column_score
-from prm.scoring.connection import Connection, OnError, send_all
-from prm.scoring.scorer import Scorable, Score, as_records, is_one_record, with_aggregations
+from prm.scoring.scorer import Scorable, Score, as_records, is_one_record
 from prm.spec import RewardSpec
+from prm.trees.identity import check_identity
+from prm.trees.prompts import DroppedRecord
+from prm.trees.tokenize import TokenizedChain, TreeBuilder
+from prm.trees.tokenize_responses import ResponseTreeBuilder, TokenizedResponses
+from prm.trees.tree import flat_path
+from prm.trees.units import ResponseSet
 
 BATCH = 32
 """Sequences in one request."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prm.aggregation.objectives import ObjectiveAggregation
-from prm.aggregation.steps import StepAggregation, step_aggregation
-from prm.data.packing import pack
-from prm.data.tokenize import TreeBuilder
-from prm.data.tokenize_responses import ResponseTreeBuilder
-from prm.data.tree import TokenTree
+from prm.aggregation.steps import StepAggregation
 from prm.errors import ConfigError, DataError, ModelError
 from prm.models import checkpoint
 from prm.models.reward_model import ModelOutput, RewardModel
 from prm.records import Chain, Comparison, Rating
-from prm.scoring.chains import ChainScore
-from prm.scoring.responses import ResponseScore
+from prm.scores.chains import ChainScore
+from prm.scores.reaggregate import with_aggregations
+from prm.scores.responses import ResponseScore
 from prm.scoring.stages import finish, tokenize
 from prm.spec import RewardSpec, Shaping
+from prm.trees.packing import pack, plan_packs
+from prm.trees.tokenize import TreeBuilder
+from prm.trees.tokenize_responses import ResponseTreeBuilder
+from prm.trees.tree import TokenTree
 
 if TYPE_CHECKING:
     from prm.scoring.session import ScoringSession
@@ -185,58 +185,6 @@ class RewardScorer:
         """What stands for the output of a record that was left out."""
         gates = torch.zeros(0, len(self.spec.outcome_names))
         return ModelOutput(torch.zeros(0, self.spec.num_columns), None, gates)
-
-
-def plan_packs(trees: Sequence[TokenTree | None], max_tokens: int) -> list[list[int]]:
-    """Group trees into forward passes: equal prompts together, at most `max_tokens` each.
-
-    A tree that is longer than `max_tokens` gets a pass of its own.
-    """
-    families: dict[tuple[int, ...], list[int]] = {}
-    for index, tree in enumerate(trees):
-        if tree is not None:
-            families.setdefault(tree.segments[0].input_ids, []).append(index)
-    packs: list[list[int]] = []
-    room = 0
-    for prompt, members in sorted(families.items(), key=lambda item: -len(item[0])):
-        paid = False
-        for index in members:
-            tree = trees[index]
-            assert tree is not None
-            branch = tree.num_tokens - len(prompt)
-            cost = branch + (0 if paid else len(prompt))
-            if not packs or cost > room:
-                packs.append([])
-                room, cost = max_tokens, branch + len(prompt)
-            packs[-1].append(index)
-            room -= cost
-            paid = True
-    return packs
-
-
-def with_aggregations(
-    spec: RewardSpec,
-    steps: StepAggregation | str | None,
-    objectives: ObjectiveAggregation | None,
-    shaping: Shaping | None = None,
-) -> RewardSpec:
-    """Return the spec with other aggregations and shaping, where they are given.
-
-    Raises:
-        ConfigError: One is given that the model has no use for.
-    """
-    if steps is not None and not spec.objectives:
-        raise ConfigError("the model has no steps to aggregate", got=str(steps))
-    if objectives is not None and not spec.outcome_objectives:
-        raise ConfigError("the model has no objectives of responses to aggregate", got=objectives)
-    if isinstance(steps, str):
-        steps = step_aggregation(steps)
-    return replace(
-        spec,
-        step_aggregation=steps or spec.step_aggregation,
-        objective_aggregation=objectives or spec.objective_aggregation,
-        shaping=shaping or spec.shaping,
-    )
 
 
 def as_records(records: Iterable[Scorable], spec: RewardSpec) -> Iterator[Chain | Rating]:

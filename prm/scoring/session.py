@@ -15,16 +15,16 @@ from functools import cached_property
 
 import torch
 
-from prm.data.prompts import EncodingMemo
-from prm.data.tokenize import TreeBuilder
-from prm.data.tokenize_responses import ResponseTreeBuilder
-from prm.data.tree import TokenTree
 from prm.errors import ConfigError, ModelError
 from prm.models.incremental import IncrementalBackbone
 from prm.models.prefix_tree import PrefixTree
 from prm.models.reward_model import ModelOutput
 from prm.records import Chain, Rating
 from prm.scoring.scorer import RewardScorer, Score
+from prm.trees.prompts import EncodingMemo
+from prm.trees.tokenize import TreeBuilder
+from prm.trees.tokenize_responses import ResponseTreeBuilder
+from prm.trees.tree import TokenTree
 
 logger = logging.getLogger(__name__)
 

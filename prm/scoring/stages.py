@@ -10,16 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prm.data.prompts import DroppedRecord
-from prm.data.response_sets import ResponseSet
-from prm.data.tokenize import TokenizedChain
-from prm.data.tokenize_responses import TokenizedResponses
-from prm.data.tree import TokenTree
 from prm.models.reward_model import ModelOutput
 from prm.records import Chain, Rating
-from prm.scoring.chains import chain_score
-from prm.scoring.responses import by_prompt, response_scores
+from prm.scores.chains import chain_score
+from prm.scores.responses import by_prompt, response_scores
 from prm.spec import RewardSpec
+from prm.trees.prompts import DroppedRecord
+from prm.trees.tokenize import TokenizedChain
+from prm.trees.tokenize_responses import TokenizedResponses
+from prm.trees.tree import TokenTree
+from prm.trees.units import ResponseSet
 
 if TYPE_CHECKING:
     from prm.scoring.scorer import RewardScorer, Score

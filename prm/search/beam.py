@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from prm.errors import ConfigError, DataError
+from prm.generators.generator import Generator, Request, Sample, derived_seed
 from prm.records import Prompt
 from prm.scoring.scorer import RewardScorer
 from prm.scoring.session import ScoringSession
-from prm.search.answers import extractor
 from prm.search.candidates import Candidate, Draft, Judge, Scorer, SearchResult
 from prm.search.choice import Choice, choose
-from prm.search.generators import Generator, Request, Sample, derived_seed
+from prm.texts.answers import extractor
 
 MAX_BLANKS = 2
 """Separators in a row, beside that of the last step, after which a chain is not grown further."""

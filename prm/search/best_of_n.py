@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from prm.errors import ConfigError, DataError
+from prm.generators.generator import Generator, Request, Sample, derived_seed
 from prm.records import Prompt
-from prm.scoring.reaggregate import reaggregate
-from prm.search.answers import extractor
+from prm.scores.reaggregate import reaggregate
 from prm.search.candidates import Candidate, Draft, Judge, RewardFrom, Scorer, SearchResult
 from prm.search.choice import Choice, choose
-from prm.search.generators import Generator, Request, Sample, derived_seed
 from prm.spec import RewardSpec
+from prm.texts.answers import extractor
 
 
 def best_of_n(
@@ -67,7 +67,7 @@ def choose_again(result: SearchResult, spec: RewardSpec, choice: Choice = "best"
     Args:
         result: What a search found.
         spec: The model's spec with the aggregations that are wanted, as from
-            `prm.scoring.scorer.with_aggregations`.
+            `prm.scores.reaggregate.with_aggregations`.
         choice: How to choose.
     """
     if result.reason and not result.candidates:

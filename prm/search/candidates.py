@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from prm.aggregation.steps import STEP_AGGREGATIONS
-from prm.data.step_split import split_steps
 from prm.errors import ConfigError
+from prm.generators.generator import End
 from prm.records import Chain, Prompt, Rating
-from prm.scoring.chains import ChainScore
-from prm.scoring.responses import ResponseScore
-from prm.search.answers import Extractor
-from prm.search.generators import End
+from prm.scores.chains import ChainScore
+from prm.scores.responses import ResponseScore
 from prm.spec import RewardSpec
+from prm.texts.answers import Extractor
+from prm.texts.steps import split_steps
 
 RewardFrom = Literal["steps", "response"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prm.data.rows import read_rows
+from prm.data.sources.rows import read_rows
 from prm.errors import DataError, OutputError
 from prm.records import Chain, Prompt
 

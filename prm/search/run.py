@@ -9,7 +9,7 @@ from typing import Any
 
 import prm
 from prm.records import Prompt
-from prm.scoring.partial import PartialFile
+from prm.scores.partial import PartialFile
 from prm.search.candidates import SearchResult
 from prm.search.problems import Problem, check_output, fingerprint
 

@@ -17,13 +17,13 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prm.data.packing import num_packed_tokens
-from prm.data.tree import TokenTree
 from prm.models.reward_model import ModelOutput
 from prm.scoring.scorer import RewardScorer
 from prm.serve.errors import BusyError, TooLargeError, UnavailableError
 from prm.serve.jobs import Job, Unit, Work
 from prm.serve.options import ServeOptions
+from prm.trees.packing import num_packed_tokens
+from prm.trees.tree import TokenTree
 
 SHARES = 4
 """A request gives at most this fraction of a pass before the next one has its turn."""

@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from prm.data.tree import TokenTree
 from prm.models.reward_model import ModelOutput
 from prm.serve.errors import TooLargeError
 from prm.serve.options import ServeOptions
+from prm.trees.tree import TokenTree
 
 BLOCK = 32
 """Inputs of a request that are tokenized together."""

@@ -11,14 +11,13 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
-from prm.data.step_split import StepSpan, split_steps
 from prm.errors import DataError, PrmError
 from prm.records import Chain, Rating
-from prm.scoring.chains import ChainScore
-from prm.scoring.ranking import Ranking, rank_candidates
-from prm.scoring.reaggregate import reaggregate
-from prm.scoring.responses import ResponseScore
-from prm.scoring.tables import plain, tabulate
+from prm.scores.chains import ChainScore
+from prm.scores.ranking import Ranking, rank_candidates
+from prm.scores.reaggregate import reaggregate
+from prm.scores.responses import ResponseScore
+from prm.scores.tables import plain, tabulate
 from prm.serve.pool import ModelPool, ServedModel
 from prm.serve.replies import JSONReply, error_body, errors, to_json
 from prm.serve.schemas import (
@@ -37,6 +36,7 @@ from prm.serve.schemas import (
     StepsRequest,
 )
 from prm.spec import RewardSpec
+from prm.texts.steps import StepSpan, split_steps
 
 router = APIRouter(prefix="/v1", tags=["native"], default_response_class=JSONReply)
 

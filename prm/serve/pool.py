@@ -10,16 +10,17 @@ from typing import Any
 from torch import Tensor
 
 from prm.aggregation import objectives, steps
-from prm.data.tree import Segment, TokenTree
 from prm.errors import ConfigError, DataError, PrmError
 from prm.records import Chain, Rating
-from prm.scoring.scorer import RewardScorer, as_records, with_aggregations
+from prm.scores.reaggregate import with_aggregations
+from prm.scoring.scorer import RewardScorer, as_records
 from prm.serve.batching import Batcher
 from prm.serve.errors import TooLargeError, UnknownModelError
 from prm.serve.metrics import ServerMetrics
 from prm.serve.options import ServeOptions
 from prm.serve.work import Columns, Request, Scoring
 from prm.spec import RewardSpec
+from prm.trees.tree import Segment, TokenTree
 
 logger = logging.getLogger(__name__)
 

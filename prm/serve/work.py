@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from prm.data.tree import TokenTree
 from prm.models.reward_model import ModelOutput
 from prm.records import Chain, Rating
-from prm.scoring.reaggregate import reaggregate
+from prm.scores.reaggregate import reaggregate
 from prm.scoring.scorer import RewardScorer, Score
 from prm.scoring.stages import Tokenized, finish, tokenize
 from prm.serve.jobs import Tree
 from prm.serve.metrics import ModelMetrics
 from prm.spec import RewardSpec
+from prm.trees.tree import TokenTree
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from prm.atomic import write_text
 from prm.data.batches import OptimizerBatch
 from prm.errors import ConfigError, ModelError
 from prm.models import checkpoint as model_folder
+from prm.models.card import model_card
 from prm.models.export import SCALAR_FOLDER, export_scalar
 from prm.models.fold import is_linear
+from prm.models.outcome_card import scalar_card
 from prm.models.reward_model import RewardModel
-from prm.training import snapshot
-from prm.training.card import model_card
-from prm.training.outcome_card import scalar_card
+from prm.training.checkpoints import snapshot
 from prm.training.reads import Reads
 from prm.training.samples import SampleRow, markdown, sample_rows
 from prm.training.strategies import gathered

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from prm.data.batches import MicroBatch
 from prm.data.joint_labels import AnyLabels, JointLabels, response_part, step_part
-from prm.data.packing import PackedTrees
 from prm.data.response_labels import ResponseLabels
 from prm.data.step_labels import StepLabels
 from prm.errors import ConfigError
@@ -28,6 +27,7 @@ from prm.losses.uncertainty import UncertaintyWeights
 from prm.models.reward_model import ModelOutput
 from prm.spec import RewardSpec
 from prm.training.objectives import ResponseObjective, StepObjective
+from prm.trees.packing import PackedTrees
 
 LANGUAGE_MODEL = "language_model"
 """Name of the next-token loss among the losses."""

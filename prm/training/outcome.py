@@ -12,8 +12,6 @@ import torch
 
 from prm.aggregation.normalize import Normalizer, Quantile, ZScore
 from prm.aggregation.objectives import ObjectiveAggregation
-from prm.data.batches import Pack
-from prm.data.packing import pack
 from prm.data.planning import plan_evaluation
 from prm.data.response_labels import LabeledResponses
 from prm.errors import ConfigError, DataError
@@ -26,6 +24,7 @@ from prm.spec import ResponseFormat
 from prm.training.losses import ResponseLosses
 from prm.training.objectives import ResponseObjective
 from prm.training.task import RewardTask
+from prm.trees.packing import Pack, pack
 
 NORMALIZERS: dict[str, type[Normalizer]] = {"zscore": ZScore, "quantile": Quantile}
 

@@ -25,8 +25,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from prm.models.reward_model import RewardModel
-from prm.training import distributed, sharded_checkpoint, snapshot
-from prm.training.sharded_checkpoint import by_index, by_name
+from prm.training import distributed
+from prm.training.checkpoints import sharded, snapshot
+from prm.training.checkpoints.sharded import by_index, by_name
 
 
 def gathered(task: L.LightningModule) -> dict[str, Any]:
@@ -93,7 +94,7 @@ class ShardedStrategy(ModelParallelStrategy):
         """Write a checkpoint; every rank must call it."""
         path = Path(self.broadcast(filepath))
         if self._save_distributed_checkpoint:
-            sharded_checkpoint.write(checkpoint, path)
+            sharded.write(checkpoint, path)
         elif self.is_global_zero:
             self.checkpoint_io.save_checkpoint(checkpoint, path)
 
@@ -104,9 +105,9 @@ class ShardedStrategy(ModelParallelStrategy):
         path = Path(self.broadcast(checkpoint_path))
         assert self.model is not None
         if path.is_dir():
-            stored = sharded_checkpoint.weight_shapes(path)
+            stored = sharded.weight_shapes(path)
             snapshot.check_same_shapes(self.model.state_dict(), stored)
-            return sharded_checkpoint.load(path, self.model, self.optimizers)
+            return sharded.load(path, self.model, self.optimizers)
         checkpoint = snapshot.read(path)
         snapshot.check_same_shapes(self.model.state_dict(), checkpoint["state_dict"])
         self._load_whole(checkpoint)

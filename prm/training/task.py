@@ -14,10 +14,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import AdamW
 
-from prm.data.batches import Item, MicroBatch, OptimizerBatch, Pack
-from prm.data.packing import pack
-from prm.data.tokenize import TreeBuilder
-from prm.data.tokenize_responses import ResponseTreeBuilder
+from prm.data.batches import Item, MicroBatch, OptimizerBatch
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss
 from prm.models.heads import HeadKind
@@ -27,18 +24,21 @@ from prm.models.reward_model import ModelOutput, RewardModel, reward_model_class
 from prm.models.sources import BackboneSource
 from prm.records import Record
 from prm.spec import RewardSpec, Shaping, Template
-from prm.training import snapshot
+from prm.training.cache.states import StateCache
+from prm.training.checkpoints import snapshot
 from prm.training.distributed import average_gradients, clip_gradients, gradient_sync, whole
 from prm.training.losses import BatchLoss, LanguageLoss, LossPart
 from prm.training.meters import RANKING, OutcomeMeters, StepMeters
 from prm.training.objectives import in_label_units
 from prm.training.optim import Schedule, parameter_groups
 from prm.training.reads import Reads, collect
-from prm.training.state_cache import StateCache
 from prm.training.strategies import ShardedStrategy, ZeroStrategy
+from prm.trees.packing import Pack, pack
+from prm.trees.tokenize import TreeBuilder
+from prm.trees.tokenize_responses import ResponseTreeBuilder
 
 if TYPE_CHECKING:
-    from prm.data.modules import RecordDataModule
+    from prm.data.module import RecordDataModule
 
 
 SHOWN = ("step_auroc", "processbench_f1", RANKING)

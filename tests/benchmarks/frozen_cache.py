@@ -110,7 +110,7 @@ class Bench:
     def _data(self) -> Any:
         from prm.data.datamodules import ChainDataModule
         from prm.data.formats.hf_stepwise import HFStepwise
-        from prm.data.readers import ChainSource
+        from prm.data.sources.source import ChainSource
 
         source = ChainSource(str(self.folder / "chains.jsonl"), HFStepwise())
         return ChainDataModule(

@@ -81,8 +81,8 @@ Stage = Callable[..., int]
 
 def write_data(clock: Clock, folder: Path, num_chains: int, suffix: str) -> int:
     """Write chains of 2 to 10 steps into files of equal size."""
+    from prm.data.sources.writers import write_records
     from prm.data.synthetic.arithmetic import ArithmeticConfig, generate
-    from prm.data.writers import write_records
 
     chains = generate(ArithmeticConfig("default", after_error="wrong", split="train"))
     folder.mkdir(parents=True)
@@ -115,14 +115,14 @@ def write_model(clock: Clock, data: Path, folder: Path) -> int:
 def import_only(clock: Clock) -> int:
     """Import what training imports: the memory that every other stage has as well."""
     import prm.cli.fit
-    import prm.data.store  # noqa: F401
+    import prm.data.store.disk  # noqa: F401
 
     return 0
 
 
 def read_rows(clock: Clock, data: Path) -> int:
     """Read rows, of which nothing is known yet."""
-    from prm.data.rows import read_rows
+    from prm.data.sources.rows import read_rows
 
     clock.restart()
     return _count(read_rows(str(data)))
@@ -145,7 +145,7 @@ def survey_records(clock: Clock, data: Path) -> int:
 
 def read_into_store(clock: Clock, data: Path, store: Path) -> int:
     """Read, check and write units."""
-    import prm.data.store  # noqa: F401
+    import prm.data.store.disk  # noqa: F401
 
     clock.restart()
     return len(_units(data, store, 0))
@@ -180,8 +180,8 @@ def pack_batches(clock: Clock, data: Path, store: Path, model: Path, num_batches
 
 def hold_in_memory(clock: Clock, data: Path, model: Path, num_chains: int) -> int:
     """Read, check and tokenize into lists, as a run without a store does."""
-    from prm.data.memory_store import MemoryStore
     from prm.data.reading import Reading
+    from prm.data.store.memory import MemoryStore
 
     store, tokenizer = MemoryStore(), _tokenizer(model)
     clock.restart()
@@ -305,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _source(data: Path, limit: int | None = None) -> Any:
     from prm.data.formats.hf_stepwise import HFStepwise
-    from prm.data.readers import ChainSource
+    from prm.data.sources.source import ChainSource
 
     return ChainSource(str(data), HFStepwise(), limit=limit)
 
@@ -319,7 +319,7 @@ def _tokenizer(model: Path) -> Any:
 
 
 def _store(folder: Path, num_workers: int) -> Any:
-    from prm.data.store import RecordStore
+    from prm.data.store.disk import RecordStore
 
     return RecordStore(folder, num_workers, print)
 

@@ -35,12 +35,12 @@ from transformers import AutoModelForSequenceClassification
 from prm.data.datamodules import OutcomeDataModule
 from prm.data.formats import all_formats
 from prm.data.mixture import Mixture
-from prm.data.response_sets import ResponseSet
-from prm.evaluation.outcome_baselines import BASELINES
-from prm.evaluation.outcome_parts import MODEL, Part, ScoredRecords
-from prm.evaluation.outcome_units import System
+from prm.evaluation.baselines.responses import BASELINES
+from prm.evaluation.parts import MODEL, Part, ScoredRecords
+from prm.evaluation.responses import System
 from prm.records import Comparison, Outcome, Rating
 from prm.scoring.scorer import RewardScorer
+from prm.trees.units import ResponseSet
 
 TRL = "trl"
 BENCHMARKS = Path("configs/overlay/outcome-benchmarks.yaml")

@@ -14,7 +14,7 @@ import numpy as np
 
 from prm.aggregation.objectives import WeightedSum
 from prm.cli.main import main as prm
-from prm.scoring.tables import spec_path
+from prm.scores.tables import spec_path
 from prm.spec import OutcomeObjective, RewardSpec
 
 FOLDER = Path("runs/reaggregate")

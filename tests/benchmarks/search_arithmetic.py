@@ -26,15 +26,16 @@ import numpy as np
 import torch
 
 from prm.atomic import write_text
+from prm.generators.generator import Sampling
+from prm.generators.local import LocalGenerator
 from prm.metrics.best_of_n import expected_best_of_n, pass_at_n
 from prm.metrics.intervals import cluster_bootstrap
-from prm.scoring.scorer import RewardScorer, with_aggregations
+from prm.scores.reaggregate import with_aggregations
+from prm.scoring.scorer import RewardScorer
 from prm.search.beam import beam_search
 from prm.search.best_of_n import best_of_n, choose_again
 from prm.search.candidates import SearchResult
 from prm.search.choice import count_votes
-from prm.search.generators import Sampling
-from prm.search.local import LocalGenerator
 from prm.spec import Template
 from tests.benchmarks.rl.policy import policy_folder
 from tests.benchmarks.rl.tasks import ARITHMETIC, solution

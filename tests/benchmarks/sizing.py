@@ -28,13 +28,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModel
 
-from prm.data.packing import PackedTrees, pack
-from prm.data.tree import Segment, TokenTree
 from prm.models.backbone import Backbone
 from prm.models.heads import Heads
 from prm.report.markdown import table
-from prm.training.shapes import PRESETS, DecoderShape
-from prm.training.sizing import (
+from prm.training.sizing.estimate import (
     Precision,
     Training,
     activation_bytes,
@@ -42,6 +39,9 @@ from prm.training.sizing import (
     flops_per_token,
     memory,
 )
+from prm.training.sizing.shapes import PRESETS, DecoderShape
+from prm.trees.packing import PackedTrees, pack
+from prm.trees.tree import Segment, TokenTree
 
 MODEL_S = {
     "model_type": "qwen2",

@@ -201,7 +201,7 @@ def _data(plan: Plan, folder: Path) -> Any:
     from prm.data.datamodules import ChainDataModule, OutcomeDataModule
     from prm.data.formats.hf_stepwise import HFStepwise
     from prm.data.formats.outcomes import Outcomes
-    from prm.data.readers import ChainSource, OutcomeSource
+    from prm.data.sources.source import ChainSource, OutcomeSource
 
     path = folder / "train.jsonl"
     records = [record for batch in plan.batches() for record in batch]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.readers import ChainSource
+from prm.data.sources.source import ChainSource
 from prm.scoring.scorer import RewardScorer
 from tests.runs import (
     OVERLAYS,

@@ -15,7 +15,7 @@ import torch
 
 from prm.cli.main import main
 from prm.errors import OutputError
-from prm.training import snapshot
+from prm.training.checkpoints import snapshot
 from tests.refusals import Case, refuse
 from tests.runs import LLAMA, fit, source, write_arithmetic, write_config, write_data
 from tests.tiny_models import tiny_backbone, tiny_tokenizer
@@ -304,7 +304,7 @@ def test_a_bad_run_or_checkpoint_is_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    "broken", ["prm.training.run_files.atomic_file", "prm.models.checkpoint.save"]
+    "broken", ["prm.training.checkpoints.run_files.atomic_file", "prm.models.checkpoint.save"]
 )
 def test_a_disk_that_fills_up_while_training(
     broken: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

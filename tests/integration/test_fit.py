@@ -14,7 +14,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
 
 from prm.cli.main import main
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.readers import ChainSource
+from prm.data.sources.source import ChainSource
 from prm.scoring.scorer import RewardScorer
 from tests.runs import (
     LLAMA,

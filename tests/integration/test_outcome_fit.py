@@ -15,8 +15,8 @@ import yaml
 
 from prm.cli.main import main
 from prm.data.formats.outcomes import Outcomes
-from prm.data.readers import OutcomeSource
-from prm.data.writers import write_records
+from prm.data.sources.source import OutcomeSource
+from prm.data.sources.writers import write_records
 from prm.records import Comparison, Rating
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec

@@ -20,8 +20,8 @@ import pytest
 from prm.aggregation.objectives import OBJECTIVE_AGGREGATIONS, WeightedSum
 from prm.aggregation.steps import STEP_AGGREGATIONS
 from prm.models import checkpoint
-from prm.scoring.reaggregate import reaggregate
-from prm.scoring.scorer import RewardScorer, with_aggregations
+from prm.scores.reaggregate import reaggregate, with_aggregations
+from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec, Shaping
 from tests.outcome_models import RESPONSES, SPREAD_OBJECTIVES, outcome_model, save_joint_model
 from tests.tiny_models import CHAINS, TWO_OBJECTIVES, tiny_model

@@ -17,14 +17,15 @@ import pytest
 
 from prm.cli.inputs import choose_format, survey_source
 from prm.cli.main import main
-from prm.data.writers import write_records
+from prm.data.sources.writers import write_records
 from prm.errors import ConfigError, ModelError, PrmError
 from prm.models import checkpoint
 from prm.records import Chain, Rating
-from prm.scoring import batch, ray_engine
+from prm.scoring import batch
+from prm.scoring import ray as ray_engine
 from prm.scoring.batch import RowFormat, Summary, Survey, score_file, survey
 from prm.scoring.loading import ScorerOptions
-from prm.scoring.ray_engine import RayEngine, Workers
+from prm.scoring.ray import RayEngine, Workers
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec
 from tests.outcome_models import save_outcome_model
@@ -220,7 +221,7 @@ from pathlib import Path
 from prm.records import Chain
 from prm.scoring import batch
 from prm.scoring.loading import ScorerOptions
-from prm.scoring.ray_engine import RayEngine, Workers
+from prm.scoring.ray import RayEngine, Workers
 from prm.scoring.scorer import RewardScorer
 
 class SlowRows(batch.RowFormat):

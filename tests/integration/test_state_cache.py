@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 
 from prm.cli.main import main
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.packing import PackedTrees
-from prm.data.readers import ChainSource
-from prm.data.writers import write_records
+from prm.data.sources.source import ChainSource
+from prm.data.sources.writers import write_records
 from prm.models.backbone import Backbone
 from prm.records import Rating
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec
 from prm.training.callbacks import ExportModel
+from prm.trees.packing import PackedTrees
 from tests.outcome_runs import (
     SAFETY,
     SOURCES,

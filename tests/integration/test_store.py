@@ -41,8 +41,8 @@ LONGER = {"checkpoint_every": 1, "trainer": {"max_epochs": 2}}
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven units in a file, so that the little data of a test are in several."""
-    for module in ("store", "store_rows", "store_views"):
-        monkeypatch.setattr(f"prm.data.{module}.SHARD", 7)
+    for module in ("disk", "rows", "views"):
+        monkeypatch.setattr(f"prm.data.store.{module}.SHARD", 7)
 
 
 def process_config(folder: Path, run_dir: str, **data: Any) -> Path:

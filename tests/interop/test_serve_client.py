@@ -12,12 +12,12 @@ import pytest
 
 from prm.aggregation.objectives import WeightedSum
 from prm.errors import ConfigError, DataError, ModelError, RemoteError
+from prm.generators.generator import Sample
 from prm.records import Chain, Rating
 from prm.rl.reward_function import RewardFunction
 from prm.scoring.client import RemoteScorer
 from prm.scoring.engines import SglangScorer, VllmScorer
 from prm.search.best_of_n import best_of_n
-from prm.search.generators import Sample
 from tests.interop.served_models import (
     ANSWER,
     PROMPT,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from prm.data.tree import flat_path
 from prm.models import checkpoint
 from prm.models.sources import load_tokenizer
 from prm.records import Chain
+from prm.trees.tree import flat_path
 from tests.interop import recorded
 from tests.interop.recorded import (
     ClassificationResponse,

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prm.data.packing import pack
-from prm.data.tree import Segment, TokenTree
 from prm.models.reward_model import RewardModel
-from prm.training.state_cache import StateCache
+from prm.training.cache.states import StateCache
+from prm.trees.packing import pack
+from prm.trees.tree import Segment, TokenTree
 from tests.tiny_models import tiny_model
 
 PROMPTS = ((5, 6, 7), (5, 6), (8, 5, 6, 7))

@@ -9,11 +9,11 @@ import torch
 from tiny_models import CHAINS, TREE_FAMILIES, tiny_model
 from torch import Tensor
 
-from prm.data.packing import pack
 from prm.models.reward_model import ProcessRewardModel
 from prm.models.tree_attention import Kernel
-from prm.scoring.chains import ChainScore
+from prm.scores.chains import ChainScore
 from prm.scoring.scorer import RewardScorer
+from prm.trees.packing import pack
 
 pytestmark = pytest.mark.gpu
 

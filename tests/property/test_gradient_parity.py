@@ -9,10 +9,10 @@ import torch
 from tiny_models import CHAINS, TREE_FAMILIES, UNROLLED_FAMILIES, tiny_model
 from torch import Tensor
 
-from prm.data.packing import PackedTrees, pack
-from prm.data.tree import TokenTree
 from prm.models.reward_model import ProcessRewardModel
 from prm.training.task import _checkpoint_activations
+from prm.trees.packing import PackedTrees, pack
+from prm.trees.tree import TokenTree
 
 READS = sum(len(chain.completions) for chain in CHAINS)
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from prm.data.packing import pack
-from prm.data.response_sets import ResponseSet
 from prm.models import checkpoint
 from prm.models.reward_model import OutcomeRewardModel
 from prm.records import Comparison, Rating
 from prm.scoring.scorer import RewardScorer
+from prm.trees.packing import pack
+from prm.trees.units import ResponseSet
 from tests.outcome_models import (
     RESPONSES,
     SPREAD_OBJECTIVES,

@@ -17,7 +17,6 @@ from prm.aggregation.objectives import WeightedSum
 from prm.data.batches import micro_batch
 from prm.data.planning import MicroBatchPlan, plan_micro_batches
 from prm.data.response_labels import LabeledResponses, ResponseLabeler, label
-from prm.data.response_sets import ResponseSet
 from prm.losses.cost import SignAwareCost
 from prm.losses.plackett_luce import PlackettLuce
 from prm.losses.preference import BradleyTerry
@@ -34,6 +33,7 @@ from prm.models.reward_model import OutcomeRewardModel
 from prm.records import Comparison, Outcome, Rating
 from prm.training.losses import BatchLoss, ResponseLosses
 from prm.training.objectives import ResponseObjective
+from prm.trees.units import ResponseSet
 from tests.outcome_models import outcome_model
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}

@@ -12,12 +12,12 @@ from tiny_models import CHAINS, TREE_FAMILIES, columns_alone, columns_packed, ti
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
-from prm.data.packing import pack
-from prm.data.tree import Segment, TokenTree, graft
 from prm.models import checkpoint
 from prm.models.reward_model import ProcessRewardModel
 from prm.records import Chain
 from prm.scoring.scorer import RewardScorer
+from prm.trees.packing import pack
+from prm.trees.tree import Segment, TokenTree, graft
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 

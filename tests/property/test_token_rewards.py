@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from prm.data.step_split import StepSpan, split_steps
 from prm.rl import token_rewards
 from prm.rl.reward_function import CompletionReward
 from prm.rl.token_rewards import StepCredit, decoded_step_ends, to_token_rewards
-from prm.scoring.chains import ChainScore
+from prm.scores.chains import ChainScore
 from prm.spec import StepFormat
+from prm.texts.steps import StepSpan, split_steps
 
 LINES = StepFormat(separator="\n")
 SPECIAL = ["<pad>", "<eos>"]

@@ -17,18 +17,18 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from prm.data.prompts import DroppedRecord, first_token
-from prm.data.response_sets import ResponseSet
-from prm.data.step_split import split_steps
-from prm.data.tokenize import TokenizedChain, TreeBuilder
-from prm.data.tokenize_responses import ResponseTreeBuilder, TokenizedResponses
-from prm.data.tree import Segment, TokenTree, flat_path
 from prm.errors import ConfigError, DataError, ModelError
 from prm.models.fold import REWARD
 from prm.models.stock import problem_type
 from prm.records import Chain, Message, Rating, check_encodable
 from prm.scoring.column_scores import column_score
 from prm.serve.pool import ModelPool, ServedModel
+from prm.texts.steps import split_steps
+from prm.trees.prompts import DroppedRecord, first_token
+from prm.trees.tokenize import TokenizedChain, TreeBuilder
+from prm.trees.tokenize_responses import ResponseTreeBuilder, TokenizedResponses
+from prm.trees.tree import Segment, TokenTree, flat_path
+from prm.trees.units import ResponseSet
 
 REWARD_SUFFIX = f":{REWARD}"
 """End of a model's name that asks for the aggregated reward."""

@@ -12,11 +12,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, JsonValue
 from starlette.responses import Response
 
-from prm.data.policy_text import PolicyText
 from prm.errors import DataError
 from prm.serve.dialects.rewards import PolicyAnswer, TextReward, policy_text, served, text_rewards
 from prm.serve.replies import JSONReply, errors
 from prm.serve.schemas import Strict
+from prm.texts.policy import PolicyText
 
 router = APIRouter(tags=["openrlhf"])
 

@@ -15,15 +15,15 @@ from weakref import WeakKeyDictionary
 
 from fastapi import Request
 
-from prm.data.policy_text import PolicyText
-from prm.data.step_split import split_steps
 from prm.errors import DataError
 from prm.models.sources import load_tokenizer
 from prm.records import Chain, Prompt, Rating, prompt_text
-from prm.scoring.chains import ChainScore
-from prm.scoring.responses import ResponseScore
-from prm.scoring.unit_score import unit_score
+from prm.scores.chains import ChainScore
+from prm.scores.reaggregate import unit_score
+from prm.scores.responses import ResponseScore
 from prm.serve.pool import ModelPool, ServedModel
+from prm.texts.policy import PolicyText
+from prm.texts.steps import split_steps
 
 _TURNS = r"<\|[^\s<>|]+\|>|\[/?INST\]|<(?:start|end)_of_turn>"
 """What chat templates write around turns."""

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from prm.data.response_sets import ResponseSet
 from prm.data.sampling import Shuffled
 from prm.models import checkpoint
 from prm.records import Chain, Comparison
+from prm.trees.units import ResponseSet
 from tests.benchmarks.workloads import (
     MODEL_S,
     OUTCOME,

@@ -10,7 +10,7 @@ import pytest
 from prm.cli.main import main
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcomes import Outcomes
-from prm.data.readers import ChainSource, OutcomeSource
+from prm.data.sources.source import ChainSource, OutcomeSource
 
 ROWS = [
     {"id": "a", "problem": "1 + 1 = ?", "steps": ["x", "longer"], "labels": [1, -1]},

@@ -13,11 +13,11 @@ from transformers import AutoModelForSequenceClassification
 from prm.aggregation.normalize import ZScore
 from prm.aggregation.objectives import WeightedSum, WorstCase
 from prm.cli.main import main
-from prm.data.response_sets import ResponseSet
 from prm.errors import ModelError, PrmError
 from prm.models import checkpoint, export
 from prm.models.reward_model import RewardModel
 from prm.scoring.scorer import RewardScorer
+from prm.trees.units import ResponseSet
 from tests.outcome_models import RESPONSES, outcome_model
 from tests.tiny_models import tiny_model
 

@@ -12,8 +12,8 @@ import pytest
 from prm.cli.fit import RunCLI
 from prm.cli.main import main
 from prm.report.sizing import COMPARED, command, compare
-from prm.training.shapes import PRESETS
-from prm.training.sizing import GPUS, MFU, Strategy, Training
+from prm.training.sizing.estimate import GPUS, MFU, Strategy, Training
+from prm.training.sizing.shapes import PRESETS
 
 Captured = pytest.CaptureFixture[str]
 CONFIG = "configs/process/qwen2.5-math-prm800k.yaml"

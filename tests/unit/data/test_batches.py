@@ -9,12 +9,12 @@ import torch
 from tiny_models import character_tokenizer
 
 from prm.data.batches import micro_batch, optimizer_batch
-from prm.data.identity import add_marker
 from prm.data.planning import MicroBatchPlan, plan_micro_batches
 from prm.data.step_labels import LabeledChain, StepLabeler, step_labels
-from prm.data.tokenize import TreeBuilder
 from prm.records import Chain
 from prm.spec import RewardSpec
+from prm.trees.identity import add_marker
+from prm.trees.tokenize import TreeBuilder
 
 NAN = math.nan
 OBJECTIVES = ("correctness", "clarity")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prm.data.datamodules import OutcomeDataModule
 from prm.data.formats.outcomes import Outcomes
-from prm.data.readers import OutcomeSource
+from prm.data.sources.source import OutcomeSource
 
 
 def source(path: Path, name: str, num_rows: int) -> OutcomeSource:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from prm.data.files import read_file
 from prm.data.formats import all_formats, format_named
 from prm.data.formats.base import ADJUSTED, PROBLEM
 from prm.data.formats.big_bench_mistake import BigBenchMistake
@@ -21,6 +20,7 @@ from prm.data.formats.prm800k import PRM800K
 from prm.data.formats.prm800k_validation import PRM800KValidation
 from prm.data.formats.prm_bench import PRMBench
 from prm.data.formats.process_bench import ProcessBench
+from prm.data.sources.files import read_file
 from prm.errors import ConfigError, DataError
 from prm.records import CORRECTNESS, Chain
 

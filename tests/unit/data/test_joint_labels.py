@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from tiny_models import character_tokenizer
 
 from prm.data.batches import micro_batch
-from prm.data.identity import add_marker
 from prm.data.joint_labels import JointLabeler, response_part, step_part
 from prm.data.planning import MicroBatchPlan
 from prm.data.response_labels import LabeledResponses, ResponseLabeler, label
-from prm.data.response_sets import ResponseSet
 from prm.data.step_labels import LabeledChain, StepLabeler
-from prm.data.tokenize import TreeBuilder
-from prm.data.tokenize_responses import ResponseTreeBuilder
 from prm.records import Chain, Comparison, Rating
 from prm.spec import OutcomeObjective, RewardSpec
+from prm.trees.identity import add_marker
+from prm.trees.tokenize import TreeBuilder
+from prm.trees.tokenize_responses import ResponseTreeBuilder
+from prm.trees.units import ResponseSet
 
 SPEC = RewardSpec(outcome_objectives=(OutcomeObjective("safety"),))
 LABELER = JointLabeler(["correctness"], ["safety"])

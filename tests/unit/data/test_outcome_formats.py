@@ -29,8 +29,8 @@ from prm.data.formats.trl_preference import TRLPreference
 from prm.data.formats.truthful_qa import TruthfulQA
 from prm.data.formats.ultra_feedback import UltraFeedback
 from prm.data.formats.ultra_feedback_binarized import UltraFeedbackBinarized
-from prm.data.readers import OutcomeSource
-from prm.data.writers import write_records
+from prm.data.sources.source import OutcomeSource
+from prm.data.sources.writers import write_records
 from prm.errors import ConfigError, DataError, OutputError
 from prm.records import Chain, Comparison, Outcome, Rating
 

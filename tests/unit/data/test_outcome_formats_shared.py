@@ -10,7 +10,7 @@ import pytest
 
 from prm.data.formats import OutcomeFormat, format_named
 from prm.data.formats.base import ADJUSTED, SUBSET
-from prm.data.readers import OutcomeSource
+from prm.data.sources.source import OutcomeSource
 from prm.records import Comparison, Outcome, Rating, prompt_text
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"

@@ -14,11 +14,11 @@ from tiny_models import character_tokenizer
 from prm.data.batches import micro_batch, optimizer_batch
 from prm.data.planning import MicroBatchPlan
 from prm.data.response_labels import LabeledResponses, ResponseLabeler, label
-from prm.data.response_sets import ResponseSet
-from prm.data.tokenize_responses import ResponseTreeBuilder
 from prm.losses.preference import PreferenceTargets
 from prm.records import Comparison, Outcome, Rating, named
 from prm.spec import OutcomeObjective, ResponseFormat, RewardSpec
+from prm.trees.tokenize_responses import ResponseTreeBuilder
+from prm.trees.units import ResponseSet
 
 NAN = math.nan
 LABELER = ResponseLabeler(["safety", "style"])

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prm.data.response_sets import ResponseSet
 from prm.data.splits import shuffled, split_by_group
 from prm.records import Chain, Comparison, Rating
+from prm.trees.units import ResponseSet
 
 Unit = Chain | ResponseSet
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prm.errors import DataError
 from prm.evaluation.process import PROCESSBENCH_SIZES, evaluate
-from prm.evaluation.slices import Slice, StepPrediction
+from prm.evaluation.steps import Slice, StepPrediction
 from prm.records import Chain
 
 

@@ -19,13 +19,13 @@ from tiny_models import (
 )
 from transformers import BertConfig, BertModel
 
-from prm.data.packing import pack
-from prm.data.tree import Segment, TokenTree
 from prm.errors import ConfigError, ModelError
 from prm.models.backbone import Backbone
 from prm.models.reward_model import ProcessRewardModel
 from prm.models.sources import FromScratch, Pretrained, load_tokenizer, train_tokenizer
 from prm.models.tree_attention import TREE_ATTENTION
+from prm.trees.packing import pack
+from prm.trees.tree import Segment, TokenTree
 
 
 @pytest.mark.parametrize("family", TREE_FAMILIES)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_models import CHAINS, TREE_FAMILIES, tiny_backbone, tiny_model
 
-from prm.data.packing import pack
 from prm.models.layers import compile_layers, decoder_layers
+from prm.trees.packing import pack
 
 
 @pytest.mark.parametrize("family", [*TREE_FAMILIES, "gpt2"])

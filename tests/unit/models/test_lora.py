@@ -8,12 +8,12 @@ import pytest
 import torch
 from tiny_models import CHAINS, columns_packed, tiny_model
 
-from prm.data.packing import pack
 from prm.errors import ConfigError
 from prm.models import checkpoint
 from prm.models.lora import LoRA, merged
 from prm.models.reward_model import ProcessRewardModel
 from prm.spec import RewardSpec, StepFormat
+from prm.trees.packing import pack
 
 pytest.importorskip("peft")
 

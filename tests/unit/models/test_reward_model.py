@@ -12,9 +12,9 @@ from tiny_models import (
     tiny_tokenizer,
 )
 
-from prm.data.packing import pack
 from prm.models.reward_model import ProcessRewardModel, grow_embeddings
 from prm.spec import RewardSpec, StepFormat
+from prm.trees.packing import pack
 
 
 def test_a_marker_is_added_and_starts_as_the_mean_embedding() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from tiny_models import character_tokenizer, tiny_backbone
 
-from prm.data.identity import PAD_TOKEN, add_pad
 from prm.models.reward_model import OutcomeRewardModel, reward_model_class
 from prm.models.stock import empty_classifier, head_has_bias, head_name
 from prm.spec import Objective, OutcomeObjective, ResponseFormat, RewardSpec
+from prm.trees.identity import PAD_TOKEN, add_pad
 
 
 def outcome(read_at: Any = "last", *objectives: OutcomeObjective) -> RewardSpec:

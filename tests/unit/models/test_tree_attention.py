@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prm.data.packing import pack
-from prm.data.tree import Segment, TokenTree
 from prm.errors import ModelError
 from prm.models import tree_attention as kernels
 from prm.models.tree_attention import (
@@ -27,6 +25,8 @@ from prm.models.tree_attention import (
     segment_attention,
     tree_attention,
 )
+from prm.trees.packing import pack
+from prm.trees.tree import Segment, TokenTree
 
 DIM = 16
 

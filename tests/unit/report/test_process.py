@@ -11,7 +11,7 @@ from rich.console import Console
 
 from prm.errors import OutputError
 from prm.evaluation.process import evaluate
-from prm.evaluation.slices import StepPrediction
+from prm.evaluation.steps import StepPrediction
 from prm.records import Chain
 from prm.report import process as report_module
 from prm.report.process import draw, headline, markdown, write

@@ -14,7 +14,7 @@ from prm.aggregation.objectives import ObjectiveAggregation, WeightedSum, WorstC
 from prm.errors import ConfigError, DataError
 from prm.rl.group_rewards import GroupNormalizedReward
 from prm.rl.reward_function import CompletionReward, RewardFunction
-from prm.scoring.responses import ResponseScore
+from prm.scores.responses import ResponseScore
 from prm.scoring.scorer import RewardScorer
 from prm.spec import OutcomeObjective
 from tests.outcome_models import outcome_model

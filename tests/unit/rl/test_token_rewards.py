@@ -10,12 +10,12 @@ import torch
 from tokenizers import decoders
 from transformers import PreTrainedTokenizerBase
 
-from prm.data.step_split import StepSpan, split_steps
 from prm.errors import ConfigError, DataError
 from prm.rl.reward_function import CompletionReward
 from prm.rl.token_rewards import StepCredit, step_end_tokens, to_token_rewards
-from prm.scoring.chains import ChainScore
+from prm.scores.chains import ChainScore
 from prm.spec import StepFormat
+from prm.texts.steps import StepSpan, split_steps
 from tests.tiny_models import character_tokenizer, tiny_tokenizer
 
 PURE = [0.9, 0.8, -0.7, 0.6]

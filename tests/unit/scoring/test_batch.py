@@ -20,14 +20,15 @@ from hypothesis import strategies as st
 
 from prm.aggregation.steps import SoftMin
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.readers import ChainSource
+from prm.data.sources.source import ChainSource
 from prm.errors import ConfigError, DataError, OutputError
 from prm.models.reward_model import ProcessRewardModel
 from prm.models.sources import FromScratch
 from prm.records import Chain
-from prm.scoring import batch, partial
+from prm.scores import partial
+from prm.scores.chains import ChainScore
+from prm.scoring import batch
 from prm.scoring.batch import Summary, score_file, survey
-from prm.scoring.chains import ChainScore
 from prm.scoring.scorer import RewardScorer
 from prm.spec import Objective, RewardSpec
 

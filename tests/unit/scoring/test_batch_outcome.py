@@ -15,11 +15,11 @@ from prm.aggregation.objectives import WorstCase
 from prm.errors import ConfigError
 from prm.models.reward_model import OutcomeRewardModel
 from prm.records import Comparison, Outcome, Rating
+from prm.scores.responses import single_responses
+from prm.scores.tables import read_scores
 from prm.scoring import batch
 from prm.scoring.batch import score_file, survey
-from prm.scoring.responses import single_responses
 from prm.scoring.scorer import RewardScorer
-from prm.scoring.tables import read_scores
 from prm.spec import RewardSpec
 
 BLOCK = 4

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from tiny_models import CHAINS, TWO_OBJECTIVES, columns_alone, tiny_model
 
 from prm.aggregation.steps import STEP_AGGREGATIONS, Last, SoftMin
-from prm.data.tree import Segment, TokenTree
 from prm.errors import ConfigError, DataError, ModelError, SpecError
 from prm.models import checkpoint
 from prm.records import Chain
-from prm.scoring.chains import ChainScore, aggregate
-from prm.scoring.scorer import RewardScorer, plan_packs
+from prm.scores.chains import ChainScore, aggregate
+from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec, Template
+from prm.trees.packing import plan_packs
+from prm.trees.tree import Segment, TokenTree
 
 SPEC = RewardSpec(objectives=TWO_OBJECTIVES, reward_objective="correctness", max_length=256)
 

@@ -13,16 +13,16 @@ import torch
 from tiny_models import CHAINS, TREE_FAMILIES, TWO_OBJECTIVES, tiny_model, tiny_tokenizer
 
 from prm.aggregation.gates import Gated
-from prm.data.prompts import EncodingMemo, encode
 from prm.errors import ConfigError, DataError
 from prm.models.cached_attention import CachedLayout
 from prm.models.gate import Gate
 from prm.records import Chain
-from prm.scoring.chains import ChainScore
-from prm.scoring.responses import ResponseScore
+from prm.scores.chains import ChainScore
+from prm.scores.responses import ResponseScore
 from prm.scoring.scorer import RewardScorer
 from prm.scoring.session import ScoringSession
 from prm.spec import RewardSpec
+from prm.trees.prompts import EncodingMemo, encode
 from tests.outcome_models import RESPONSES, outcome_model, save_joint_model
 
 SPEC = RewardSpec(objectives=TWO_OBJECTIVES, reward_objective="correctness", max_length=256)
@@ -139,8 +139,8 @@ def test_responses_branches_and_repeats() -> None:
 
 
 def _sets(ratings: Sequence[Any]) -> list[Any]:
-    from prm.data.response_sets import ResponseSet
-    from prm.scoring.responses import by_prompt
+    from prm.scores.responses import by_prompt
+    from prm.trees.units import ResponseSet
 
     return [ResponseSet.of([ratings[i] for i in family]) for family in by_prompt(ratings)]
 

@@ -19,10 +19,10 @@ from prm.models import checkpoint
 from prm.models.export import export_scalar
 from prm.records import Rating
 from prm.rl.reward_function import RewardFunction
+from prm.scores.reaggregate import reaggregate
+from prm.scores.tables import read_scores
 from prm.scoring.batch import Summary, score_file, survey
-from prm.scoring.reaggregate import reaggregate
 from prm.scoring.scorer import RewardScorer
-from prm.scoring.tables import read_scores
 from prm.spec import RewardSpec, Shaping
 from tests.outcome_models import RESPONSES, outcome_model, save_joint_model
 from tests.runs import fit, write_data

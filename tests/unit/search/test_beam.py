@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from prm.errors import ConfigError
+from prm.generators.generator import Sample
 from prm.records import Chain
 from prm.scoring.scorer import RewardScorer
 from prm.search.beam import beam_search
 from prm.search.candidates import SearchResult
-from prm.search.generators import Sample
 from tests.outcome_models import outcome_model
 from tests.tiny_models import tiny_model
 from tests.toy_generator import Continue, ToyGenerator, tree

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from prm.errors import ConfigError
-from prm.scoring.scorer import RewardScorer, with_aggregations
+from prm.generators.generator import Sample
+from prm.scores.reaggregate import with_aggregations
+from prm.scoring.scorer import RewardScorer
 from prm.search.best_of_n import best_of_n, choose_again
-from prm.search.generators import Sample
 from tests.outcome_models import outcome_model, save_joint_model
 from tests.tiny_models import tiny_model
 from tests.toy_generator import ToyGenerator

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from prm.scoring.chains import ChainScore
-from prm.scoring.responses import ResponseScore
+from prm.generators.generator import End
+from prm.scores.chains import ChainScore
+from prm.scores.responses import ResponseScore
 from prm.search.candidates import Candidate
 from prm.search.choice import choose, count_votes
-from prm.search.generators import End
 
 
 def candidate(

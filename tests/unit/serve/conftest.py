@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from prm.data.tree import TokenTree
 from prm.models.reward_model import ModelOutput, RewardModel
 from prm.scoring.scorer import RewardScorer
 from prm.serve.app import create_app
 from prm.serve.options import ServeOptions
 from prm.serve.pool import ModelPool
+from prm.trees.tree import TokenTree
 from tests.outcome_models import outcome_model
 from tests.tiny_models import tiny_model
 

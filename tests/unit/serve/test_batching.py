@@ -11,7 +11,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prm.data.tree import Segment, TokenTree
 from prm.errors import DataError, ModelError
 from prm.models.reward_model import RewardModel
 from prm.records import Chain, Rating
@@ -19,6 +18,7 @@ from prm.scoring.scorer import RewardScorer
 from prm.serve.errors import BusyError, TooLargeError, UnavailableError
 from prm.serve.options import ServeOptions
 from prm.serve.pool import ModelPool, ServedModel
+from prm.trees.tree import Segment, TokenTree
 from tests.outcome_models import RESPONSES
 from tests.tiny_models import CHAINS
 from tests.unit.serve.conftest import HeldScorer

@@ -1,0 +1,104 @@
+"""What the commands on stored scores share: reading with a status line, rewards, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from prm.scores.columns import Array, Indices
+    from prm.scores.rewrite import Columns, Track
+    from prm.scores.tables import ScoreTable
+    from prm.spec import RewardSpec
+
+
+class Rewarded(NamedTuple):
+    """A table with the rewards to use.
+
+    Args:
+        table: The score rows.
+        rewards: Reward of each row; NaN if it has none.
+        name: Name of the aggregation that was asked for; `None` for the rewards in the file.
+        spec: The spec with that aggregation; `None` if the file has none.
+    """
+
+    table: ScoreTable
+    rewards: Array
+    name: str | None
+    spec: RewardSpec | None
+
+    def columns(self, order: Indices) -> Columns:
+        """Return the fields to replace in the rows of `order`."""
+        from prm.scores.tables import plain
+
+        if self.name is None:
+            return {}
+        return {"reward": plain(self.rewards[order]), "aggregation": [self.name] * len(order)}
+
+
+def open_scores(scores: Path, model: Path | None) -> ScoreTable:
+    """Read a score file while a status line says so; raises as `read_scores`."""
+    from rich.console import Console
+
+    from prm.scores.tables import read_scores
+
+    with Console(stderr=True).status(f"reading {scores}"):
+        return read_scores(scores, model)
+
+
+def reshaped(table: ScoreTable, shaping: Mapping[str, Any] | None) -> ScoreTable:
+    """Return the table with another shaping in its spec, if one is given.
+
+    Raises:
+        ConfigError: The file has no spec, or as `Shaping.changed`.
+    """
+    if not shaping:
+        return table
+    spec = table.known_spec()
+    return replace(table, spec=spec.with_(shaping=spec.shaping.changed(shaping)))
+
+
+def with_rewards(
+    table: ScoreTable, aggregation: str | None, overrides: Mapping[str, Any] | None
+) -> Rewarded:
+    """Return the rewards that the options ask for: those in the file without any option.
+
+    Raises:
+        ConfigError: The file has no spec, or as `resolve_aggregation`.
+    """
+    if aggregation is None and not overrides:
+        return Rewarded(table, table.stored_rewards, None, table.spec)
+    return aggregated(table, aggregation, overrides)
+
+
+def aggregated(
+    table: ScoreTable, aggregation: str | None, overrides: Mapping[str, Any] | None
+) -> Rewarded:
+    """Return new rewards; raises as `with_rewards`."""
+    from prm.cli.aggregation import resolve_aggregation
+
+    chosen = resolve_aggregation(table.known_spec(), aggregation, overrides)
+    spec = table.known_spec().with_(objective_aggregation=chosen)
+    return Rewarded(table, table.rewards(chosen), chosen.name, spec)
+
+
+def progress(verb: str, total: int) -> Track:
+    """Return a function that shows a bar while rows pass through it."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return partial(track, description=verb, total=total, console=console, transient=True)
+
+
+def wide_console() -> Console:
+    """Return a console that cuts tables at the terminal's edge, and not early in a file or pipe."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=160)

@@ -1,0 +1,138 @@
+"""The linter of chains: what would make a training or an evaluation wrong, found before it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+
+from prm.data.checks.linter import Check, CheckReport, Finding, Linter, Tally
+from prm.data.checks.overlap import Overlap, ProblemIndex
+from prm.data.checks.step_statistics import LengthCorrelation, PositionBalance
+from prm.data.checks.texts import CountTokens, SpecialText, TextRules, Truncation
+from prm.data.formats.base import ADJUSTED
+from prm.errors import DataError
+from prm.records import Chain, Record, StepLabels
+
+
+def check_chains(
+    chains: Iterable[Chain | DataError],
+    *,
+    count_tokens: CountTokens | None = None,
+    max_length: int | None = None,
+    evaluation: Iterable[Record] = (),
+    rules: TextRules | None = None,
+) -> CheckReport:
+    """Look at every chain once and report what is wrong with the set.
+
+    Args:
+        chains: Chains, or the errors that stand in place of rows that could not be read
+            (`ChainSource.results()`).
+        count_tokens: Counts the tokens of a chain's prompt and steps; with `max_length`, chains
+            that truncation would cut or empty are found.
+        max_length: Largest number of tokens of a chain, at least 1.
+        evaluation: Records whose problems must not be among `chains`.
+        rules: What must not stand in texts; by default the separators of common step formats.
+
+    Example:
+        >>> chain = Chain("1 + 1 = ?", ["2"], [1])
+        >>> report = check_chains([chain, chain])
+        >>> [finding.kind for finding in report.findings if finding.severity == "warning"]
+        ['duplicate_row', 'one_sided_labels']
+    """
+    checks: list[Check[Chain]] = [
+        EmptySteps(),
+        Repetition(),
+        Annotation(),
+        SpecialText(rules or TextRules()),
+        Overlap(ProblemIndex.of(evaluation)),
+        PositionBalance(),
+        LengthCorrelation(),
+    ]
+    if count_tokens is not None and max_length is not None:
+        checks.append(Truncation(count_tokens, max_length))
+    units = {"chains": lambda chain: 1, "steps": _num_steps, "labels": _num_labels}
+    return Linter[Chain](checks, units).run(chains)
+
+
+class EmptySteps:
+    """Finds steps without text: they are never scored."""
+
+    def __init__(self) -> None:
+        self._tally = Tally("empty_step", "warning", "steps without text; they are never scored")
+
+    def see(self, chain: Chain) -> None:
+        """Look for empty steps."""
+        for index, step in enumerate(chain.completions):
+            if not step.strip():
+                self._tally.add(chain, f"step {index + 1} of {len(chain.completions)}")
+
+    def findings(self) -> list[Finding]:
+        """Return the empty steps."""
+        return self._tally.findings()
+
+
+class Repetition:
+    """Finds chains that come again, with the same labels (duplicates) or others (conflicts)."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, tuple[Mapping[str, StepLabels], str]] = {}
+        self._same = Tally("duplicate_row", "warning", "chains that are there already")
+        self._other = Tally("conflicting_row", "error", "same prompt and steps, other labels")
+
+    def see(self, chain: Chain) -> None:
+        """Compare a chain with those before it."""
+        text = json.dumps([chain.to_row()["prompt"], chain.completions])
+        key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        if key not in self._seen:
+            self._seen[key] = (chain.labels, chain.origin)
+            return
+        labels, origin = self._seen[key]
+        tally = self._other if _contradict(labels, chain.labels) else self._same
+        tally.add(chain, f"first at {origin}")
+
+    def findings(self) -> list[Finding]:
+        """Return duplicates and conflicts."""
+        return [*self._same.findings(), *self._other.findings()]
+
+
+class Annotation:
+    """Counts records without any label, and records whose format changed what the row said."""
+
+    def __init__(self) -> None:
+        self._unlabeled = Tally("unlabeled_row", "info", "rows without any label")
+        self._adjusted = Tally("adjusted_row", "info", "rows that the format has adjusted")
+
+    def see(self, record: Record) -> None:
+        """Look at a record's labels and metadata."""
+        if not _is_labeled(record):
+            self._unlabeled.add(record, "no label")
+        if ADJUSTED in record.metadata:
+            self._adjusted.add(record, str(record.metadata[ADJUSTED]))
+
+    def findings(self) -> list[Finding]:
+        """Return both counts."""
+        return [*self._unlabeled.findings(), *self._adjusted.findings()]
+
+
+def _num_steps(chain: Chain) -> int:
+    return len(chain.completions)
+
+
+def _is_labeled(record: Record) -> bool:
+    if isinstance(record, Chain):
+        return _num_labels(record) > 0
+    return bool(record.objectives)
+
+
+def _num_labels(chain: Chain) -> int:
+    return sum(label is not None for labels in chain.labels.values() for label in labels)
+
+
+def _contradict(first: Mapping[str, StepLabels], second: Mapping[str, StepLabels]) -> bool:
+    """Tell whether two labelings of the same steps differ where both have a label."""
+    return any(
+        a is not None and b is not None and a != b
+        for objective in first.keys() & second.keys()
+        for a, b in zip(first[objective], second[objective], strict=True)
+    )

@@ -1,0 +1,354 @@
+"""`RecordDataModule`: what the data modules of all kinds of records have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from numpy.typing import NDArray
+
+from prm.data.batches import Labeler, MicroBatch
+from prm.data.items import Facts, LabeledItem, Unit, UnitTokenizer
+from prm.data.loaders import EvaluationLoader, TrainingLoader
+from prm.data.mixture import Mixture
+from prm.data.planning import TrainingPlan, plan_evaluation
+from prm.data.reading import Reading
+from prm.data.sampling import Sampling
+from prm.data.sources.source import OutcomeSource, Source
+from prm.data.splits import shuffled
+from prm.data.store.disk import RecordStore
+from prm.data.store.memory import MemoryStore
+from prm.errors import ConfigError, DataError
+from prm.records import Chain, Record, prompt_text
+from prm.trees.prompts import place
+
+
+class RecordDataModule(L.LightningDataModule):
+    """Labeled records for training, validation, test and prediction.
+
+    A unit, which is what batches are counted in, is a chain, or the responses of one row of a
+    source. Subclasses say which kinds of records they take and how labels are collected.
+
+    Args:
+        sources: Part (`train`, `validation`, `test`, `predict`) to its sources.
+        batch_size: Units in an optimizer batch, over all ranks and micro-batches.
+        max_tokens: Tokens in a micro-batch; sets the memory, not the result.
+        sampling: How much of an epoch each source gets.
+        validation_share: Share of the training groups that is held out for validation when there
+            are no validation sources.
+        test_share: Share of the training groups that is held out, whatever the test; it is the
+            test part when there are no test sources.
+        decontaminate_against: Sources whose problems are taken out of the training records.
+        shuffle_labels: Control experiment: permute the training labels.
+        seed: Seed of the split and of the order.
+        num_workers: Processes that tokenize into the store, and that pack batches ahead; 0 does
+            both in the training process.
+        store: Folder that keeps the records tokenized, so that memory need not hold them.
+    """
+
+    def __init__(
+        self,
+        sources: dict[str, Sequence[Source[Any]]],
+        batch_size: int,
+        max_tokens: int,
+        sampling: Sampling,
+        validation_share: float,
+        test_share: float,
+        decontaminate_against: Sequence[Source[Any]],
+        shuffle_labels: bool,
+        seed: int,
+        num_workers: int,
+        store: Path | None,
+    ) -> None:
+        super().__init__()
+        _check_shares(validation_share, test_share)
+        _check_control(shuffle_labels, store)
+        _check_sizes(batch_size=batch_size, max_tokens=max_tokens)
+        self.sources = sources
+        self.batch_size = batch_size
+        self.max_tokens = max_tokens
+        self.sampling = sampling
+        self.shares = {
+            "validation": 0.0 if sources["validation"] else validation_share,
+            "test": test_share,
+        }
+        self.decontaminate_against = decontaminate_against
+        self.shuffle_labels = shuffle_labels
+        self.seed = seed
+        self.num_workers = num_workers
+        self.store: Any = (  # either takes back what it gave, a list or a view
+            MemoryStore() if store is None else RecordStore(store, num_workers, self._say)
+        )
+        self.units: dict[str, Sequence[Unit]] = {}
+        self.dropped: dict[str, Sequence[tuple[Unit, str]]] = {}
+        self._items: dict[str, Sequence[LabeledItem]] = {}
+        self._facts: dict[str, Facts] = {}
+        self._training_data = ""
+        self._resumed_data = ""
+
+    unit_name = "records"
+    """What units are called in messages."""
+
+    @property
+    def labeler(self) -> Labeler:
+        """What collects the labels of items, in the order of their reads."""
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        """Read, decontaminate and split the sources that a stage needs."""
+        needed = {
+            "fit": ("train", "validation"),
+            "validate": ("validation",),
+            "test": ("test",),
+            "predict": ("predict",),
+        }[stage]
+        for part in needed:
+            if part not in self.units:
+                self._read(part)
+
+    def training_units(self) -> Sequence[Unit]:
+        """Return the training units, read if need be (for baselines and tokenizers)."""
+        if "train" not in self.units:
+            self._read("train")
+        return self.units["train"]
+
+    def texts(self) -> Iterator[str]:
+        """Yield the texts of the training units, to train a tokenizer on."""
+        for unit in self.training_units():
+            yield prompt_text(unit.prompt)
+            yield from unit.completions if isinstance(unit, Chain) else unit.responses
+
+    def training_records(self) -> Iterable[Record]:
+        """Return the training records, which can be iterated repeatedly (for statistics)."""
+        return _Records(self.training_units())
+
+    def train_dataloader(self) -> TrainingLoader:
+        """Return the loader of this rank's optimizer batches."""
+        items, facts = self.items("train"), self.facts("train")
+        mixture = self._mixture(facts)
+        rank, num_ranks = self._ranks()
+        plan = TrainingPlan(
+            facts.num_tokens,
+            self.batch_size,
+            self.max_tokens,
+            num_ranks,
+            mixture.sampler(self.seed),
+        )
+        self._training_data = self._fingerprint(facts, mixture)
+        self._refuse_changed_data()
+        return TrainingLoader(
+            plan, items, self.labeler, rank, self._position, self.num_workers, self.task.packer
+        )
+
+    def val_dataloader(self) -> EvaluationLoader | list[MicroBatch[Any]]:
+        """Return the loader of this rank's validation micro-batches."""
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> EvaluationLoader | list[MicroBatch[Any]]:
+        """Return the loader of this rank's test micro-batches."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> EvaluationLoader | list[MicroBatch[Any]]:
+        """Return the loader of this rank's prediction micro-batches."""
+        return self._evaluation_loader("predict")
+
+    def items(self, part: str) -> Sequence[LabeledItem]:
+        """Return the tokenized items of a part, in the order that `MicroBatch.records` counts."""
+        if part not in self.units:
+            self._read(part)
+        if part not in self._items:
+            self._tokenize(part)
+        return self._items[part]
+
+    def facts(self, part: str) -> Facts:
+        """Return what there is to know of the items of a part without looking at them."""
+        self.items(part)
+        return self._facts[part]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run must find again; Lightning stores it in checkpoints."""
+        return {"training_data": self._training_data}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember what the checkpoint was trained on.
+
+        Raises:
+            ConfigError: The training data changed since the checkpoint.
+        """
+        self._resumed_data = state_dict["training_data"]
+        self._refuse_changed_data()
+
+    def _refuse_changed_data(self) -> None:
+        known = self._training_data and self._resumed_data
+        if known and self._training_data != self._resumed_data:
+            raise ConfigError(
+                "the training data changed since the checkpoint",
+                fix=f"Resume with the same {self.unit_name}, batch_size and seed, "
+                "or start a new run",
+            )
+
+    def _read(self, part: str) -> None:
+        if part == "train" or (self.shares.get(part, 0) > 0 and not self.sources[part]):
+            self._read_and_split()
+            return
+        if not self.sources[part]:
+            if part == "validation":
+                self.units[part] = []
+                return
+            raise ConfigError(f"there are no sources for {part}", fix=f"Set data.{part}")
+        self.units[part] = self.store.units(Reading(self.sources[part], (), self._say))
+
+    def _read_and_split(self) -> None:
+        if not self.sources["train"]:
+            raise ConfigError("there are no sources to train on", fix="Set data.train")
+        reading = Reading(self.sources["train"], self.decontaminate_against, self._say)
+        parts = self.store.split(self.store.units(reading), self.shares, self.seed)
+        for part, share in self.shares.items():
+            if share > 0 and not self.sources[part]:
+                self.units[part] = parts[part]
+        self.units["train"] = parts["train"]
+        if self.shuffle_labels:
+            self.units["train"] = shuffled(parts["train"], self.seed)
+
+    def _tokenize(self, part: str) -> None:
+        model, units = self.task.reward_model, self.units[part]
+        tokenizer = UnitTokenizer(model.tokenizer, model.spec)
+        items, facts, self.dropped[part] = self.store.items(units, tokenizer)
+        self._report(part, facts)
+        if part == "train":
+            supervised = self._supervised(facts)
+            items, facts = self.store.take(items, supervised), facts.take(supervised)
+        if not items and part != "validation":
+            first = [reason for _, reason in self.dropped[part][:1]]
+            raise DataError(
+                f"no {self.unit_name} are left for {part}",
+                got=f"{len(units)} read",
+                fix="The first one dropped: " + first[0] if first else None,
+            )
+        self._refuse_over_budget(items, facts)
+        self._items[part], self._facts[part] = items, facts
+
+    def _supervised(self, facts: Facts) -> NDArray[np.int64]:
+        """Return the places of the items with a label of the task's objectives."""
+        kept = np.flatnonzero(facts.supervise(self._objectives))
+        if len(kept) < len(facts):
+            lost = len(facts) - len(kept)
+            self._say(f"train: {lost} {self.unit_name} without a label are left out")
+        return kept
+
+    def _report(self, part: str, facts: Facts) -> None:
+        """Say how much was dropped or truncated."""
+        dropped = self.dropped[part]
+        truncated = np.count_nonzero(facts.num_truncated)
+        if dropped or truncated:
+            self._say(
+                f"{part}: {len(dropped)} of {len(dropped) + len(facts)} {self.unit_name} dropped, "
+                f"{truncated} truncated to max_length"
+                + (f"; first: {dropped[0][1]}" if dropped else "")
+            )
+        unusable = facts.num_unusable.sum()
+        if unusable:
+            self._say(
+                f"{part}: {unusable} comparisons and ratings dropped: their responses do not fit, "
+                "or read the same as written or as truncated"
+            )
+
+    def _mixture(self, facts: Facts) -> Mixture:
+        """Return how the sources are mixed, and say so if there are several."""
+        weights = {
+            str(source.name): source.weight
+            for source in self.sources["train"]
+            if isinstance(source, OutcomeSource) and source.weight is not None
+        }
+        mixture = Mixture.of(facts, self._objectives, self.sampling, weights)
+        if len(mixture.sizes) > 1:
+            self._say(mixture.table())
+        return mixture
+
+    @property
+    def _objectives(self) -> frozenset[str]:
+        return frozenset((*self.task.objective_names, *self.task.outcome_names))
+
+    def _evaluation_loader(self, part: str) -> EvaluationLoader | list[MicroBatch[Any]]:
+        items = self.items(part)
+        if not items:
+            return []
+        rank, num_ranks = self._ranks()
+        lengths = [item.tree.num_tokens for item in items]
+        plans = plan_evaluation(lengths, self.max_tokens, num_ranks)[rank::num_ranks]
+        return EvaluationLoader(plans, items, self.labeler, self.num_workers, self.task.packer)
+
+    @property
+    def task(self) -> Any:
+        """The Lightning module that is trained on these data."""
+        task: Any = self.trainer.lightning_module if self.trainer else None
+        if task is None:
+            raise ConfigError(f"{type(self).__name__} needs a trainer with a prm task")
+        return task
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _position(self) -> tuple[int, int]:
+        """Return the epoch and the optimizer batch in it that come next."""
+        if self.trainer is None:
+            return 0, 0
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return self.trainer.current_epoch, done
+
+    def _say(self, message: str) -> None:
+        L.pytorch.utilities.rank_zero_info(message)
+
+    def _fingerprint(self, facts: Facts, mixture: Mixture) -> str:
+        """Return a digest of what decides the optimizer batches."""
+        digest = hashlib.sha256(repr((self.batch_size, self.seed, mixture.counts)).encode())
+        digest.update(facts.digests.data)
+        return digest.hexdigest()
+
+    def _refuse_over_budget(self, items: Sequence[LabeledItem], facts: Facts) -> None:
+        over = np.flatnonzero(facts.num_tokens > self.max_tokens)[:1]
+        for index in over.tolist():
+            raise DataError(
+                f"one of the {self.unit_name} does not fit a micro-batch",
+                expected=f"at most {self.max_tokens} tokens (max_tokens)",
+                got=f"{facts.num_tokens[index]} tokens",
+                where=place(items[index].records[0]),
+                fix="Raise max_tokens",
+            )
+
+
+class _Records(Iterable[Record]):
+    """The records of units, in order."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self.units = units
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for unit in self.units for record in unit.records)
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{name} is wrong", expected="at least 1", got=size)
+
+
+def _check_shares(validation: float, test: float) -> None:
+    if not (validation >= 0 and test >= 0 and validation + test < 1):
+        raise ConfigError(
+            "validation_share and test_share are wrong",
+            expected="numbers of at least 0 that leave something to train on",
+            got=(validation, test),
+        )
+
+
+def _check_control(shuffle_labels: bool, store: Path | None) -> None:
+    if shuffle_labels and store is not None:
+        raise ConfigError(
+            "shuffle_labels permutes all labels in memory and cannot be used with a store",
+            fix="Take out data.store for this control run, with a smaller limit of the sources",
+        )

@@ -1,0 +1,1 @@
+"""Where tokenized units are kept: on the disk, or in memory."""

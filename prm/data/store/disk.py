@@ -1,0 +1,271 @@
+"""`RecordStore`: records on the disk that were read, checked and tokenized once.
+
+```
+store/UNITS/units.json          what the units were made from, and how many there are
+store/UNITS/units/00000.arrow   the units, in files of `SHARD`
+store/UNITS/groups.npy          each unit's group, as its rank among the sorted groups
+store/UNITS/ITEMS/items.json    what the items were made with
+store/UNITS/ITEMS/00000.arrow   the items of the same units
+```
+`UNITS` and `ITEMS` are digests of what decides the content, so that changed data, another tokenizer
+or another format never meet an old file. A folder without its JSON file is unfinished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import prm
+from prm.atomic import atomic_file, write_text
+from prm.data.items import Facts, Unit, UnitTokenizer
+from prm.data.reading import Reading
+from prm.data.splits import split_by_rank
+from prm.data.store.rows import SHARD, write_items, write_units
+from prm.data.store.views import (
+    GROUPS,
+    Dropped,
+    Shards,
+    StoredItems,
+    StoredUnits,
+    damaged,
+    group_ranks,
+    read_facts,
+)
+from prm.errors import OutputError
+
+logger = logging.getLogger(__name__)
+
+_READ_BY = (
+    "template",
+    "step_format",
+    "response_format",
+    "max_length",
+    "on_too_long",
+    "on_long_prompt",
+    "tokenizer",
+)
+"""Fields of a spec that decide how text becomes tokens."""
+
+
+class RecordStore:
+    """Keeps units and items in a folder; builds what is not there.
+
+    Several processes may ask for the same: one builds, the others wait. A build that was killed is
+    continued: files of items that are finished are kept.
+
+    Args:
+        folder: Where to.
+        num_workers: Processes that tokenize; 0 tokenizes in this process.
+        say: Takes a line about what was built.
+    """
+
+    def __init__(self, folder: Path, num_workers: int, say: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.num_workers = num_workers
+        self.say = say
+
+    def units(self, reading: Reading) -> StoredUnits:
+        """Return the units of a reading, read if they are not stored.
+
+        Raises:
+            DataError: A row is wrong, or the store is damaged.
+            OutputError: The store cannot be written.
+        """
+        settings = {"units": reading.identity(), "version of prm": prm.__version__}
+        folder = self.folder / _digest(settings)
+        done = folder / "units.json"
+        with _alone(folder):
+            if not done.exists():
+                _finish(done, settings, self._read(folder, iter(reading)))
+        num_units = _num_units(done)
+        return StoredUnits(folder, _shards(folder / "units", num_units), np.arange(num_units))
+
+    def split(
+        self, units: StoredUnits, shares: dict[str, float], seed: int
+    ) -> dict[str, StoredUnits]:
+        """Split units by group, as `split_by_group` splits a list of them."""
+        places = split_by_rank(units.groups, shares, seed)
+        return {part: units.take(chosen) for part, chosen in places.items()}
+
+    def take(self, view: StoredItems, places: NDArray[np.int64]) -> StoredItems:
+        """Return some of the items, in the order of `places`."""
+        return view.take(places)
+
+    def items(
+        self, units: StoredUnits, tokenizer: UnitTokenizer
+    ) -> tuple[StoredItems, Facts, Dropped]:
+        """Return the items of units, tokenized if they are not stored, and the units without one.
+
+        Raises:
+            DataError: A record does not fit and the spec says to stop, or the store is damaged.
+            OutputError: The store cannot be written.
+        """
+        spec = tokenizer.spec.to_dict()
+        settings = {name: spec[name] for name in _READ_BY}
+        folder = units.folder / _digest(settings)
+        done = folder / "items.json"
+        num_units = _num_units(units.folder / "units.json")
+        shards = _shards(folder, num_units)
+        with _alone(folder):
+            if not done.exists():
+                self._tokenize(units.shards.paths, shards.paths, num_units, tokenizer)
+                _finish(done, settings, num_units)
+        facts, dropped = read_facts(shards)
+        if len(facts) != num_units:
+            raise damaged(folder, f"{len(facts)} of {num_units} items")
+        kept, lost = (np.flatnonzero(chosen[units.rows]) for chosen in (~dropped, dropped))
+        items = StoredItems(units.take(kept), shards)
+        return items, facts.take(items.rows), Dropped(units.take(lost), shards)
+
+    def _read(self, folder: Path, units: Iterator[Unit]) -> int:
+        """Write units, and what splits need to know of them; return their number."""
+        num_units = 0
+        with _bar("reading", None) as advance:
+            for index, block in enumerate(_blocks(units)):
+                write_units(_shard(folder / "units", index), block)
+                num_units += len(block)
+                advance(len(block))
+        groups = group_ranks(_shards(folder / "units", num_units))
+        with atomic_file(folder / GROUPS) as stream:
+            np.save(stream, groups, allow_pickle=False)
+        self.say(f"{folder}: {num_units:,} records read")
+        return num_units
+
+    def _tokenize(
+        self, units: list[Path], items: list[Path], num_units: int, tokenizer: UnitTokenizer
+    ) -> None:
+        """Write the files of items that are not there."""
+        missing = [pair for pair in zip(units, items, strict=True) if not pair[1].exists()]
+        num_workers = min(self.num_workers, len(missing))
+        with _bar("tokenizing", min(num_units, SHARD * len(missing))) as advance:
+            for num_items in _tokenized(tokenizer, missing, num_workers):
+                advance(num_items)
+        self.say(f"{units[0].parents[1]}: {num_units:,} records tokenized")
+
+
+def _tokenized(
+    tokenizer: UnitTokenizer, files: list[tuple[Path, Path]], num_workers: int
+) -> Iterator[int]:
+    """Tokenize files of units into files of items; yield the number of each when it is done."""
+    if num_workers < 2:
+        for pair in files:
+            yield _tokenize_file(tokenizer, *pair)
+        return
+    with ProcessPoolExecutor(
+        num_workers,
+        get_context("spawn"),  # a fork would inherit the threads of torch and of the tokenizer
+        initializer=_start_worker,
+        initargs=(tokenizer,),
+    ) as workers:
+        yield from workers.map(_tokenize_in_worker, files)
+
+
+def _tokenize_file(tokenizer: UnitTokenizer, source: Path, target: Path) -> int:
+    units = Shards([source]).units()
+    write_items(target, tokenizer.items(units))
+    return len(units)
+
+
+_in_worker: UnitTokenizer
+
+
+def _start_worker(tokenizer: UnitTokenizer) -> None:
+    global _in_worker
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are what runs in parallel
+    _in_worker = tokenizer
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent was killed, which tells nobody."""
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _tokenize_in_worker(files: tuple[Path, Path]) -> int:
+    return _tokenize_file(_in_worker, *files)
+
+
+def _blocks(units: Iterator[Unit]) -> Iterator[list[Unit]]:
+    """Yield units in the blocks that files hold; an empty one if there is no unit."""
+    block = list(islice(units, SHARD))
+    yield block
+    while block := list(islice(units, SHARD)):
+        yield block
+
+
+def _shards(folder: Path, num_units: int) -> Shards:
+    return Shards([_shard(folder, index) for index in range(max(1, -(-num_units // SHARD)))])
+
+
+def _shard(folder: Path, index: int) -> Path:
+    return folder / f"{index:05d}.arrow"
+
+
+def _digest(settings: Any) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _finish(path: Path, settings: Mapping[str, Any], num_units: int) -> None:
+    write_text(path, json.dumps({**settings, "num_units": num_units}, indent=2) + "\n")
+
+
+def _num_units(path: Path) -> int:
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["num_units"])
+    except (OSError, ValueError, KeyError) as error:
+        raise damaged(path, error) from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process builds this folder, and let none do it meanwhile."""
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / "lock").open("wb")
+    except OSError as error:
+        raise OutputError("cannot write", got=error.strerror, where=str(folder)) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError:
+            logger.debug("%s: the file system has no locks", folder)
+        yield
+
+
+@contextmanager
+def _bar(verb: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how many records are done, and how many per second."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    speed = TextColumn("{task.fields[speed]}")
+    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), speed)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(verb, total=total, speed="")
+
+        def advance(count: int) -> None:
+            progress.advance(task, count)
+            shown = progress.tasks[0]
+            rate = shown.completed / (shown.elapsed or 1e-9)
+            progress.update(task, speed=f"{rate:,.0f} records/s")
+
+        yield advance

@@ -1,0 +1,271 @@
+"""Units and items of a record store, as sequences that decode what is asked for.
+
+A view holds an index and a few numbers per item in memory. It is pickled as the names of its files,
+which every process opens for itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prm.data.items import DIGEST, Fact, Facts, LabeledItem, Unit
+from prm.data.response_labels import label
+from prm.data.step_labels import LabeledChain
+from prm.data.store.rows import SHARD, unit_of
+from prm.errors import DataError
+from prm.records import Chain
+from prm.trees.tokenize import TokenizedChain
+from prm.trees.tokenize_responses import TokenizedResponses
+from prm.trees.tree import Segment, TokenTree
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GROUPS = "groups.npy"
+"""File of each unit's group, as its rank among the sorted groups."""
+
+Value = TypeVar("Value", covariant=True)
+Rows = NDArray[np.int64]
+
+
+class Shards:
+    """The rows of some Arrow files of `SHARD` rows each.
+
+    Args:
+        paths: The files, in order.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self._shards: dict[int, _Shard] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths, "_shards": {}}
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column of all files."""
+        import pyarrow as pa
+
+        shards = map(self._shard, range(len(self.paths)))
+        return pa.chunked_array([shard.table.column(name).chunk(0) for shard in shards])
+
+    def units(self) -> list[Unit]:
+        """Return the units of all files."""
+        return [unit_of(text) for text in self.column("unit").to_pylist()]
+
+    def find(self, row: int) -> tuple[_Shard, int]:
+        """Return the file that a row is in, and its index there."""
+        index, offset = divmod(row, SHARD)
+        return self._shard(index), offset
+
+    def _shard(self, index: int) -> _Shard:
+        if index not in self._shards:
+            self._shards[index] = _Shard(self.paths[index])
+        return self._shards[index]
+
+
+class _Shard:
+    """One memory-mapped file.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        try:
+            with pa.memory_map(str(path)) as file:
+                self.table: pa.Table = pa.ipc.open_file(file).read_all()
+        except (pa.ArrowException, OSError) as error:
+            raise damaged(path, error) from error
+        self._numbers: dict[str, NDArray[Any]] = {}
+        self._lists: dict[str, tuple[NDArray[np.int64], NDArray[np.int32]]] = {}
+
+    def text(self, name: str, row: int) -> str:
+        """Return a text."""
+        return str(self.table.column(name)[row].as_py())
+
+    def number(self, name: str, row: int) -> int:
+        """Return a number."""
+        if name not in self._numbers:
+            self._numbers[name] = self.table.column(name).chunk(0).to_numpy()
+        return int(self._numbers[name][row])
+
+    def list(self, name: str, row: int) -> list[int]:
+        """Return a list of numbers."""
+        if name not in self._lists:
+            chunk = self.table.column(name).chunk(0)
+            self._lists[name] = (chunk.offsets.to_numpy(), chunk.values.to_numpy())
+        offsets, values = self._lists[name]
+        numbers: list[int] = values[offsets[row] : offsets[row + 1]].tolist()
+        return numbers
+
+
+def damaged(path: Path, what: object) -> DataError:
+    """Return the error that a file of a store cannot be used."""
+    return DataError(
+        "the record store is damaged",
+        got=str(what).splitlines()[0],
+        where=str(path),
+        fix="Delete its folder; the next run builds it anew",
+    )
+
+
+class _View(Sequence[Value], Generic[Value]):
+    """Some rows of a store, in some order."""
+
+    rows: Rows
+
+    def take(self, places: NDArray[np.integer[Any]]) -> _View[Value]:
+        """Return the view of some of these rows."""
+        raise NotImplementedError
+
+    def _decode(self, row: int) -> Value:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Value: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Value]: ...
+
+    def __getitem__(self, index: int | slice) -> Value | Sequence[Value]:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        return self._decode(int(self.rows[index]))
+
+    def __iter__(self) -> Iterator[Value]:
+        return map(self._decode, map(int, self.rows))
+
+
+class StoredUnits(_View[Unit]):
+    """Units of a store.
+
+    Args:
+        folder: Where the store keeps what belongs to these units.
+        shards: The files of units.
+        rows: The rows in the files, in order.
+    """
+
+    def __init__(self, folder: Path, shards: Shards, rows: Rows) -> None:
+        self.folder, self.shards, self.rows = folder, shards, rows
+
+    @property
+    def groups(self) -> NDArray[np.int32]:
+        """Rank of each unit's group among the sorted groups of the store."""
+        ranks: NDArray[np.int32] = np.load(self.folder / GROUPS, allow_pickle=False)
+        return ranks[self.rows]
+
+    def take(self, places: NDArray[np.integer[Any]]) -> StoredUnits:
+        return StoredUnits(self.folder, self.shards, self.rows[places])
+
+    def _decode(self, row: int) -> Unit:
+        shard, offset = self.shards.find(row)
+        return unit_of(shard.text("unit", offset))
+
+
+class StoredItems(_View[LabeledItem]):
+    """Items of a store.
+
+    Args:
+        units: The units that they belong to, in the same order.
+        shards: The files of items, row by row those of the units.
+    """
+
+    def __init__(self, units: StoredUnits, shards: Shards) -> None:
+        self.units, self.shards, self.rows = units, shards, units.rows
+
+    def take(self, places: NDArray[np.integer[Any]]) -> StoredItems:
+        return StoredItems(self.units.take(places), self.shards)
+
+    def _decode(self, row: int) -> LabeledItem:
+        unit = self.units._decode(row)
+        shard, offset = self.shards.find(row)
+        tree, places = _tree(shard, offset), shard.list("places", offset)
+        num_cut = shard.number("num_prompt_cut", offset)
+        if isinstance(unit, Chain):
+            num_truncated = shard.number("num_truncated", offset)
+            return LabeledChain(unit, TokenizedChain(tree, tuple(places), num_truncated, num_cut))
+        tokens = TokenizedResponses(
+            tree,
+            tuple(None if place < 0 else place for place in places),
+            tuple(map(bool, shard.list("truncated", offset))),
+            tuple(shard.table.column("reasons")[offset].as_py()),
+            num_cut,
+        )
+        return label(unit, tokens)
+
+
+class Dropped(_View[tuple[Unit, str]]):
+    """Units of a store that have no item, each with the reason; as `StoredItems`."""
+
+    def __init__(self, units: StoredUnits, shards: Shards) -> None:
+        self.units, self.shards, self.rows = units, shards, units.rows
+
+    def take(self, places: NDArray[np.integer[Any]]) -> Dropped:
+        return Dropped(self.units.take(places), self.shards)
+
+    def _decode(self, row: int) -> tuple[Unit, str]:
+        shard, offset = self.shards.find(row)
+        return self.units._decode(row), shard.text("dropped", offset)
+
+
+def _tree(shard: _Shard, row: int) -> TokenTree:
+    ids, reads = shard.list("input_ids", row), shard.list("reads", row)
+    sizes = shard.list("segments", row)
+    segments, first_id, first_read = [], 0, 0
+    for parent, num_ids, num_reads in zip(sizes[::3], sizes[1::3], sizes[2::3], strict=True):
+        last_id, last_read = first_id + num_ids, first_read + num_reads
+        segments.append(
+            Segment(tuple(ids[first_id:last_id]), parent, tuple(reads[first_read:last_read]))
+        )
+        first_id, first_read = last_id, last_read
+    return TokenTree(tuple(segments))
+
+
+def group_ranks(shards: Shards) -> NDArray[np.int32]:
+    """Return the rank of each unit's group among the sorted groups."""
+    import pyarrow.compute as pc
+
+    groups = shards.column("group").dictionary_encode().combine_chunks()
+    order = pc.array_sort_indices(groups.dictionary).to_numpy()  # by bytes, and so by characters
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = np.arange(len(order), dtype=np.int32)
+    found: NDArray[np.int32] = ranks[groups.indices.to_numpy()]
+    return found
+
+
+def read_facts(shards: Shards) -> tuple[Facts, NDArray[np.bool_]]:
+    """Return the facts of all items, and which are left out."""
+    numbers = {
+        name: shards.column(name).to_numpy()
+        for name in ("num_tokens", "num_truncated", "num_unusable")
+    }
+    digests = [
+        np.frombuffer(chunk.buffers()[1], np.uint8, DIGEST * len(chunk))
+        for chunk in shards.column("digest").chunks
+    ]
+    kinds = shards.column("facts").dictionary_encode().combine_chunks()
+    dropped: NDArray[np.bool_] = shards.column("dropped").is_valid().to_numpy()
+    facts = Facts(
+        **numbers,
+        kinds=kinds.indices.to_numpy(),
+        digests=np.concatenate(digests).reshape(-1, DIGEST),
+        known=tuple(map(_fact, kinds.dictionary.to_pylist())),
+    )
+    return facts, dropped
+
+
+def _fact(text: str) -> Fact:
+    source, supervised, is_chain = json.loads(text or '["", [], false]')
+    return Fact(source, frozenset(supervised), is_chain)

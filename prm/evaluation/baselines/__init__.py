@@ -1,0 +1,1 @@
+"""Trivial baselines that a model has to beat."""

@@ -1,0 +1,1 @@
+"""What continues a text: a local model, or an OpenAI-compatible endpoint."""

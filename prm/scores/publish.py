@@ -1,0 +1,120 @@
+"""The finished output of batch scoring: the rows of a `PartialFile` as JSON lines or Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from prm.atomic import atomic_file
+from prm.errors import OutputError
+from prm.scores.partial import PartialFile
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ROWS_PER_GROUP = 1024
+
+
+def publish(partial: PartialFile, keep_text: bool) -> None:
+    """Make the rows the output, in the file type of its name.
+
+    Args:
+        partial: The rows, all of them.
+        keep_text: Whether the rows have texts.
+
+    Raises:
+        OutputError: The output cannot be written, or texts of several types share a column.
+    """
+    if partial.output.suffix == ".jsonl":
+        partial.publish()
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(partial, keep_text)
+    with (
+        atomic_file(partial.output) as stream,
+        pq.ParquetWriter(stream, schema) as writer,
+    ):
+        for rows in _groups(partial):
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    partial.remove()
+
+
+def _groups(partial: PartialFile) -> Iterator[list[dict[str, Any]]]:
+    rows = partial.rows()
+    while group := list(islice(rows, _ROWS_PER_GROUP)):
+        yield group
+
+
+def _schema(partial: PartialFile, keep_text: bool) -> pa.Schema:
+    """Return the columns of the rows; types of texts are known when all rows have been seen."""
+    import pyarrow as pa
+
+    first = next(partial.rows())
+    objectives = list(first["scores"])
+    texts = [name for name in ("prompt", "completions", "response_text", "labels") if name in first]
+    columns = _response_columns(objectives) if "utilities" in first else _chain_columns(objectives)
+    return pa.schema([*columns, *(_text_fields(partial, texts) if keep_text else [])])
+
+
+def _chain_columns(objectives: list[str]) -> list[tuple[str, pa.DataType]]:
+    import pyarrow as pa
+
+    numbers = pa.list_(pa.float64())
+    return [
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("reward", pa.float64()),
+        ("aggregation", pa.string()),
+        ("scores", _by_objective(objectives, pa.float64())),
+        ("step_probabilities", _by_objective(objectives, numbers)),
+        ("step_logits", _by_objective(objectives, numbers)),
+        ("first_error", pa.int64()),
+        ("num_truncated", pa.int64()),
+        ("reason", pa.string()),
+    ]
+
+
+def _response_columns(objectives: list[str]) -> list[tuple[str, pa.DataType]]:
+    import pyarrow as pa
+
+    number = _by_objective(objectives, pa.float64())
+    return [
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("response", pa.int64()),
+        ("scores", number),
+        ("spreads", number),
+        ("gates", number),
+        ("utilities", number),
+        ("reward", pa.float64()),
+        ("aggregation", pa.string()),
+        ("num_truncated", pa.int64()),
+        ("reason", pa.string()),
+    ]
+
+
+def _by_objective(objectives: list[str], kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.struct([(name, kind) for name in objectives])
+
+
+def _text_fields(partial: PartialFile, names: Sequence[str]) -> list[pa.Field]:
+    import pyarrow as pa
+
+    schema = pa.schema([])
+    try:
+        for rows in _groups(partial):
+            seen = pa.Table.from_pylist([{name: row[name] for name in names} for row in rows])
+            schema = pa.unify_schemas([schema, seen.schema], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise OutputError(
+            "the texts do not fit into Parquet columns",
+            got=str(error).splitlines()[0],
+            where=str(partial.output),
+            fix="Text and conversation prompts cannot share a column: write .jsonl instead",
+        ) from error
+    return list(schema)

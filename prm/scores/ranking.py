@@ -1,0 +1,86 @@
+"""Best of N: the candidates of each prompt in order of their reward, and how sure that order is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from prm.scores.columns import Array, Indices
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """Rows in order: group by group as they appear, and within a group the best first.
+
+    Candidates of equal reward stay in the order they came in, with margin 0 between them. Those
+    without a reward come last, without a rank.
+
+    Args:
+        order: The row of each place, shape `[row]`; so are the others.
+        groups: Number of its group.
+        rank: 0 for the best of its group; -1 without a reward.
+        margin: Its reward minus that of the next in its group; NaN if there is none.
+        win_probability: Probability that it is really better than the next; NaN where unknown.
+    """
+
+    order: Indices
+    groups: Indices
+    rank: Indices
+    margin: Array
+    win_probability: Array
+
+    def top(self, count: int) -> Ranking:
+        """Return the `count` best places of each group; those without a rank are left out."""
+        kept = (self.rank >= 0) & (self.rank < count)
+        return Ranking(
+            self.order[kept],
+            self.groups[kept],
+            self.rank[kept],
+            self.margin[kept],
+            self.win_probability[kept],
+        )
+
+
+def rank_candidates(groups: Indices, rewards: Array, deviations: Array | None = None) -> Ranking:
+    r"""Rank the candidates of each group.
+
+    With independent normal errors, the better of two neighbors is really better with probability
+    `Phi((R_1 - R_2) / sqrt(s_1^2 + s_2^2))`.
+
+    Args:
+        groups: Number of the group of each row, shape `[row]`.
+        rewards: Reward of each row, shape `[row]`; NaN is none.
+        deviations: Standard deviation of each reward, if they are known; NaN is unknown.
+
+    Example:
+        >>> ranking = rank_candidates(np.array([0, 0, 1]), np.array([0.5, 2.0, 1.0]))
+        >>> ranking.order.tolist(), ranking.rank.tolist(), ranking.margin.tolist()
+        ([1, 0, 2], [0, 1, 0], [1.5, nan, nan])
+    """
+    missing = np.isnan(rewards)
+    order = np.lexsort((np.where(missing, 0.0, -rewards), missing, groups)).astype(np.int64)
+    group, reward = groups[order], rewards[order]
+    starts = np.flatnonzero(np.diff(group, prepend=-2))
+    sizes = np.diff(np.append(starts, len(group)))
+    place = np.arange(len(group)) - np.repeat(starts, sizes)
+    margin = _to_next(group, reward, np.subtract)
+    probability = np.full(len(group), np.nan)
+    if deviations is not None:
+        probability = _phi(margin / _to_next(group, deviations[order], np.hypot))
+    return Ranking(order, group, np.where(np.isnan(reward), -1, place), margin, probability)
+
+
+def _to_next(group: Indices, values: Array, combine: np.ufunc) -> Array:
+    """Return `combine(value, next value)` within groups; NaN for the last."""
+    result = np.full(len(values), np.nan)
+    same = group[1:] == group[:-1]
+    result[:-1][same] = combine(values[:-1], values[1:])[same]
+    return result
+
+
+def _phi(z: Array) -> Array:
+    from scipy.special import ndtr
+
+    probability: Array = ndtr(z)
+    return probability

@@ -1,0 +1,1 @@
+"""What a text says before it is tokens: its steps, a policy's own text, an answer."""

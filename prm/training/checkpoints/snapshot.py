@@ -1,0 +1,161 @@
+"""What a checkpoint needs besides weights: the spec and the tokenizer, as plain text.
+
+Checkpoints are read with `weights_only`, so nothing but tensors, text and numbers goes in.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from prm.errors import ModelError, SpecError
+from prm.models.reward_model import RewardModel
+from prm.models.sources import load_tokenizer
+from prm.spec import RewardSpec
+from prm.training.checkpoints import sharded
+
+
+def take(model: RewardModel) -> dict[str, Any]:
+    """Return the spec and the tokenizer's files of a model."""
+    return {"spec": model.spec.to_json(), "tokenizer": _files(model.tokenizer)}
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of a prm task, a file or a folder of shards; no code in it is run.
+
+    Raises:
+        ModelError: There is no such checkpoint, it is damaged, or something else.
+    """
+    path = Path(path)
+    with _named_damage(path):
+        if path.is_dir():
+            return _checked(sharded.read(path), path)
+        return _checked(torch.load(path, map_location="cpu", weights_only=True, mmap=True), path)
+
+
+def head(path: str | Path) -> dict[str, Any]:
+    """Read what a checkpoint holds besides large tensors; raises as `read`."""
+    path = Path(path)
+    if not path.is_dir():
+        return read(path)
+    with _named_damage(path):
+        return _checked(sharded.read_meta(path), path)
+
+
+@contextmanager
+def _named_damage(path: Path) -> Iterator[None]:
+    if not path.exists():
+        raise ModelError("there is no such checkpoint", where=str(path))
+    try:
+        yield
+    except UnpicklingError as error:
+        raise ModelError(
+            "cannot read the checkpoint",
+            expected="tensors, texts and numbers",
+            got="damaged bytes, or objects whose loading runs code",
+            where=str(path),
+        ) from error
+    except (RuntimeError, OSError, EOFError) as error:
+        raise ModelError(
+            "cannot read the checkpoint",
+            got=str(error).splitlines()[0].partition(". ")[0],
+            where=str(path),
+            fix="Was its writing or copying interrupted?",
+        ) from error
+
+
+def _checked(checkpoint: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(checkpoint, dict) or "prm" not in checkpoint:
+        raise ModelError("this is not a checkpoint of prm", where=str(path))
+    return checkpoint
+
+
+def restore(checkpoint: dict[str, Any]) -> tuple[PreTrainedTokenizerBase, RewardSpec]:
+    """Return the tokenizer and the spec of a checkpoint.
+
+    Raises:
+        ModelError: The checkpoint was not written by a prm task.
+    """
+    if "prm" not in checkpoint:
+        raise ModelError("this is not a checkpoint of prm", expected="an entry 'prm'")
+    entry = checkpoint["prm"]
+    return _tokenizer(entry["tokenizer"]), RewardSpec.from_json(entry["spec"], "checkpoint")
+
+
+def check_same_contract(configured: RewardSpec, stored: RewardSpec) -> None:
+    """Refuse to load weights under another contract than they were trained with.
+
+    Raises:
+        SpecError: Template, formats, objectives or tokenizer differ.
+    """
+    for name in (
+        "template",
+        "step_format",
+        "response_format",
+        "objectives",
+        "outcome_objectives",
+        "tokenizer",
+    ):
+        if getattr(configured, name) != getattr(stored, name):
+            raise SpecError(
+                f"{name} differs from the checkpoint's",
+                expected=str(getattr(stored, name)),
+                got=str(getattr(configured, name)),
+                fix="Use the configuration that the checkpoint was trained with",
+            )
+
+
+def check_same_shapes(model: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Refuse weights of a model of another size or with other parts.
+
+    Raises:
+        ModelError: Names or shapes of the tensors differ.
+    """
+    for name in sorted(model.keys() | stored.keys()):
+        ours, theirs = (
+            f"shape {tuple(state[name].shape)}" if name in state else "no such tensor"
+            for state in (model, stored)
+        )
+        if ours != theirs:
+            raise ModelError(
+                f"weight {name} of the checkpoint does not fit the model",
+                expected=ours,
+                got=theirs,
+                fix="Use the configuration that the checkpoint was trained with",
+            )
+
+
+def same_on_all_ranks(tokenizer: PreTrainedTokenizerBase, strategy: Any) -> PreTrainedTokenizerBase:
+    """Return rank 0's tokenizer on every rank."""
+    if strategy.world_size == 1:
+        return tokenizer
+    files = strategy.broadcast(_files(tokenizer))
+    return tokenizer if strategy.global_rank == 0 else _tokenizer(files)
+
+
+def _files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return file name to content, one character per byte."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return {
+            str(path.relative_to(folder)): path.read_bytes().decode("latin-1")
+            for path in sorted(Path(folder).rglob("*"))
+            if path.is_file()
+        }
+
+
+def _tokenizer(files: dict[str, str]) -> PreTrainedTokenizerBase:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode("latin-1"))
+        return load_tokenizer(folder)

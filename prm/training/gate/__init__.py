@@ -1,0 +1,1 @@
+"""Gates: weights of objectives that the prompt chooses."""

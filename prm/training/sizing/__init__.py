@@ -1,0 +1,1 @@
+"""Memory, speed and number of GPUs of a training run, estimated."""

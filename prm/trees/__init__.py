@@ -1,0 +1,1 @@
+"""Token trees: what a model reads, from text to packed tokens."""

@@ -1,0 +1,89 @@
+"""Baselines learn what they are named for, and nothing else."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from prm.errors import DataError
+from prm.evaluation.baselines.steps import (
+    AlwaysCorrect,
+    BagOfWords,
+    LengthOnly,
+    PositionOnly,
+    standard_baselines,
+)
+from prm.metrics.binary import step_auroc
+from prm.records import Chain
+
+
+def chains(rule, count=200):
+    """Return chains of four random steps, labeled by `rule(index, text)`."""
+    generator = random.Random(0)
+    made = []
+    for _ in range(count):
+        words = [generator.choices(["plus", "minus", "so", "3", "4"], k=k) for k in (2, 5, 3, 4)]
+        generator.shuffle(words)
+        steps = [" ".join(step) for step in words]
+        made.append(Chain("What?", steps, [float(rule(i, s)) for i, s in enumerate(steps)]))
+    return made
+
+
+def auroc(baseline, data):
+    baseline.fit(data[:100])
+    predicted = [p for row in baseline.predict(data[100:]) for p in row]
+    return step_auroc(predicted, [y for c in data[100:] for y in c.labels["correctness"]])
+
+
+@pytest.mark.parametrize("baseline", standard_baselines(), ids=lambda b: b.name)
+def test_one_probability_per_step(baseline):
+    data = chains(lambda i, s: i < 2)
+    rows = baseline.fit(data).predict([*data[:3], Chain("New?", ["", "unseen words " * 9] * 30)])
+    assert [len(row) for row in rows] == [4, 4, 4, 60]
+    assert all(0 <= p <= 1 for row in rows for p in row)
+    assert baseline.predict([]) == []
+
+
+@pytest.mark.parametrize("baseline", standard_baselines()[1:], ids=lambda b: b.name)
+@pytest.mark.parametrize("labels", [None, [None, None]])
+def test_unlabeled_training_is_refused(baseline, labels):
+    with pytest.raises(DataError, match="without a labeled step"):
+        baseline.fit([Chain("?", ["a", "b"], labels)])
+
+
+@pytest.mark.parametrize("baseline", [LengthOnly(), BagOfWords()], ids=lambda b: b.name)
+def test_one_class_is_refused_where_two_are_needed(baseline):
+    with pytest.raises(DataError, match="both correct and wrong"):
+        baseline.fit([Chain("?", ["a", "b"], [1, 1])])
+
+
+def test_always_correct_needs_no_training():
+    assert AlwaysCorrect().fit([]).predict([Chain("?", ["a", "b"])]) == [[1.0, 1.0]]
+
+
+def test_position_learns_position_only():
+    assert auroc(PositionOnly(), chains(lambda i, s: i < 2)) == 1.0
+    assert auroc(PositionOnly(), chains(lambda i, s: "plus" in s)) < 0.65
+
+
+def test_length_learns_length_only():
+    assert auroc(LengthOnly(), chains(lambda i, s: len(s) > 14)) > 0.95
+    assert auroc(LengthOnly(), chains(lambda i, s: i < 2)) < 0.65
+
+
+def test_bag_of_words_learns_words_only():
+    assert auroc(BagOfWords(), chains(lambda i, s: "minus" in s)) > 0.95
+    assert auroc(BagOfWords(), chains(lambda i, s: i < 2)) < 0.65
+
+
+def test_rare_places_are_drawn_to_the_overall_rate():
+    data = [Chain("?", ["a", "b"], [1, 0])]
+    first, second = PositionOnly(strength=5.0).fit(data).predict(data)[0]
+    assert first == pytest.approx((1 + 2.5) / 6)
+    assert second == pytest.approx(2.5 / 6)
+
+
+def test_soft_labels_enter_the_rates():
+    data = [Chain("?", ["a"], [0.25])]
+    assert PositionOnly().fit(data).predict(data) == [[0.25]]
