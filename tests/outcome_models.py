@@ -15,7 +15,7 @@ from prm.models.heads import HeadKind
 from prm.models.reward_model import JointRewardModel, OutcomeRewardModel
 from prm.models.sources import FromScratch
 from prm.records import Rating
-from prm.spec import Objective, OutcomeObjective, ResponseFormat, RewardSpec
+from prm.spec import ResponseFormat, ResponseHead, RewardSpec, StepHead
 from prm.trees.packing import pack
 from prm.trees.units import ResponseSet
 from tests.tiny_models import tiny_tokenizer
@@ -43,12 +43,12 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 """Configuration of a backbone by model type; a window of 8 is shorter than the responses."""
 
-OBJECTIVES = (OutcomeObjective("helpfulness"), OutcomeObjective("toxicity", direction="minimize"))
+OBJECTIVES = (ResponseHead("helpfulness"), ResponseHead("toxicity", direction="minimize"))
 
 SPREAD_OBJECTIVES = (
-    OutcomeObjective("helpfulness", "gaussian", 2),
-    OutcomeObjective("safety", "quantile", 3),
-    OutcomeObjective("length"),
+    ResponseHead("helpfulness", "gaussian", 2),
+    ResponseHead("safety", "quantile", 3),
+    ResponseHead("length"),
 )
 
 RESPONSES = (
@@ -64,8 +64,8 @@ RESPONSES = (
 def outcome_spec(**changes: Any) -> RewardSpec:
     """Return a spec of two objectives without steps."""
     fields: dict[str, Any] = {
-        "objectives": (),
-        "outcome_objectives": OBJECTIVES,
+        "step_heads": (),
+        "response_heads": OBJECTIVES,
         "objective_aggregation": WeightedSum(),
         "max_length": 128,
     }
@@ -111,7 +111,7 @@ def columns_shared(model: OutcomeRewardModel, ratings: Sequence[Rating]) -> Tens
 
 def save_outcome_model(folder: Path, **changes: Any) -> Path:
     """Save a random model of three objectives, two of them with spreads, and return its folder."""
-    fields: dict[str, Any] = {"outcome_objectives": SPREAD_OBJECTIVES, "max_length": 64}
+    fields: dict[str, Any] = {"response_heads": SPREAD_OBJECTIVES, "max_length": 64}
     return checkpoint.save(outcome_model(**fields | changes), folder)
 
 
@@ -119,5 +119,5 @@ def save_joint_model(folder: Path) -> Path:
     """Save a random model of steps and of two objectives of responses, and return its folder."""
     tokenizer = tiny_tokenizer()
     backbone = FromScratch({"model_type": "llama", **BACKBONES["llama"]}).model(tokenizer)
-    spec = outcome_spec(objectives=(Objective(),))
+    spec = outcome_spec(step_heads=(StepHead(),))
     return checkpoint.save(JointRewardModel(backbone, tokenizer, spec), folder)

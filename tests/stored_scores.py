@@ -10,7 +10,7 @@ import torch
 
 from prm.aggregation.normalize import ZScore
 from prm.aggregation.objectives import ObjectiveAggregation, WeightedSum
-from prm.spec import OutcomeObjective, RewardSpec
+from prm.spec import ResponseHead, RewardSpec
 
 NAMES = ("helpfulness", "safety", "verbosity")
 WEIGHTS = {"helpfulness": 1.0, "safety": 1.0, "verbosity": 0.5}
@@ -21,11 +21,10 @@ Score = float | None
 def make_spec(aggregation: ObjectiveAggregation | None = None) -> RewardSpec:
     """Three heads with spreads: safety is normalized, verbosity is to be low."""
     return RewardSpec(
-        objectives=(),
-        outcome_objectives=(
-            OutcomeObjective("helpfulness", "gaussian", 2),
-            OutcomeObjective("safety", "gaussian", 2),
-            OutcomeObjective("verbosity", "gaussian", 2, "minimize"),
+        response_heads=(
+            ResponseHead("helpfulness", "gaussian", 2),
+            ResponseHead("safety", "gaussian", 2),
+            ResponseHead("verbosity", "gaussian", 2, "minimize"),
         ),
         normalizers={"safety": ZScore(0.0, 2.0)},
         objective_aggregation=aggregation or WeightedSum(WEIGHTS),
@@ -48,9 +47,9 @@ def make_rows(
                 "id": f"r-{index}",
                 "group": prompt,
                 "response": 0,
-                "scores": dict(zip(spec.outcome_names, values, strict=True)),
-                "spreads": None if spread is None else dict.fromkeys(spec.outcome_names, spread),
-                "utilities": dict.fromkeys(spec.outcome_names),
+                "scores": dict(zip(spec.response_names, values, strict=True)),
+                "spreads": None if spread is None else dict.fromkeys(spec.response_names, spread),
+                "utilities": dict.fromkeys(spec.response_names),
                 "reward": None if reward != reward else reward,
                 "aggregation": spec.objective_aggregation.name,
                 "num_truncated": 0,

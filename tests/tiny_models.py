@@ -16,7 +16,7 @@ from prm.models.reward_model import ProcessRewardModel
 from prm.models.sources import FromScratch, train_tokenizer
 from prm.models.tree_attention import Kernel
 from prm.records import Chain
-from prm.spec import Objective, RewardSpec
+from prm.spec import RewardSpec, StepHead
 from prm.trees.packing import pack
 
 TREE_FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt_neox", "gemma")
@@ -64,7 +64,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
 }
 _WITHOUT_GROUPS = ("gpt_neox", "gpt2", "bert")
 
-TWO_OBJECTIVES = (Objective(), Objective("redundancy", "softmax"))
+TWO_OBJECTIVES = (StepHead(), StepHead("redundancy", "softmax"))
 
 CHAINS = (
     Chain("What is 2 + 3 * 4?", ["3 * 4 = 12", "2 + 12 = 14", "The answer is 14."]),

@@ -92,7 +92,7 @@ def resolve_aggregation(
     Raises:
         ConfigError: There is no such aggregation, parameter or objective.
     """
-    names = spec.outcome_names
+    names = spec.response_names
     if not names:
         raise ConfigError(
             "a process model has no objectives to aggregate",

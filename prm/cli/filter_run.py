@@ -70,7 +70,7 @@ def filter_input(
 ) -> int:
     """Score an input and filter its rows; returns and raises as above, and as `prm score`."""
     check_outputs(outputs.dropped, overwrite=outputs.overwrite)
-    rules.check(RewardSpec.load(scoring.model).outcome_names)
+    rules.check(RewardSpec.load(scoring.model).response_names)
     chosen = choose_format(model_kind(scoring.model), format)
     scores = score_first(
         scoring, input, chosen, outputs.kept, keep_text=False, overwrite=outputs.overwrite

@@ -28,7 +28,7 @@ from prm.evaluation.callback import EvaluationReport, Writers
 from prm.evaluation.outcome import OutcomeReport
 from prm.evaluation.process import ProcessReport
 from prm.evaluation.steps import StepPrediction
-from prm.evaluation.study import OutcomePrediction
+from prm.evaluation.study import ResponsePrediction
 from prm.report import outcome as outcome_files
 from prm.report import process as process_files
 from prm.training.callbacks import (
@@ -258,7 +258,7 @@ def _process_predictions(predictions: Sequence[StepPrediction], folder: Path) ->
 
 
 def _outcome_predictions(
-    predictions: Sequence[OutcomePrediction], objectives: Sequence[str], folder: Path
+    predictions: Sequence[ResponsePrediction], objectives: Sequence[str], folder: Path
 ) -> None:
     outcome_files.write_predictions(predictions, objectives, folder)
 

@@ -123,10 +123,10 @@ def _aggregations(
     spec: RewardSpec, name: str | None, beta: float | None, overrides: Mapping[str, Any] | None
 ) -> tuple[StepAggregation | None, ObjectiveAggregation | None]:
     """Return the aggregations that the options ask for, of steps and of objectives."""
-    if overrides and not spec.outcome_objectives:
+    if overrides and not spec.response_heads:
         raise ConfigError("a process model has no objectives to aggregate")
     steps = None
-    of_steps = spec.kind == "process" or (bool(spec.objectives) and name in STEP_AGGREGATIONS)
+    of_steps = spec.kind == "process" or (bool(spec.step_heads) and name in STEP_AGGREGATIONS)
     if name is not None and of_steps:
         steps = step_aggregation(name, **({} if beta is None else {"beta": beta}))
         name = None

@@ -74,7 +74,7 @@ class ChainDataModule(RecordDataModule):
     @property
     def labeler(self) -> StepLabeler:
         """Collects step labels."""
-        return StepLabeler(self.task.objective_names)
+        return StepLabeler(self.task.step_names)
 
 
 class OutcomeDataModule(RecordDataModule):
@@ -143,7 +143,7 @@ class OutcomeDataModule(RecordDataModule):
     @property
     def labeler(self) -> ResponseLabeler:
         """Collects ratings and comparisons."""
-        return ResponseLabeler(self.task.outcome_names)
+        return ResponseLabeler(self.task.response_names)
 
 
 class JointDataModule(RecordDataModule):
@@ -206,7 +206,7 @@ class JointDataModule(RecordDataModule):
     @property
     def labeler(self) -> JointLabeler:
         """Collects step labels, ratings and comparisons."""
-        return JointLabeler(self.task.objective_names, self.task.outcome_names)
+        return JointLabeler(self.task.step_names, self.task.response_names)
 
 
 def _parts(

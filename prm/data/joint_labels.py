@@ -41,9 +41,9 @@ class JointLabels:
 class JointLabeler:
     """Collects the labels of chains and of response sets."""
 
-    def __init__(self, step_objectives: Sequence[str], outcome_objectives: Sequence[str]) -> None:
+    def __init__(self, step_objectives: Sequence[str], response_heads: Sequence[str]) -> None:
         self.steps = StepLabeler(step_objectives)
-        self.responses = ResponseLabeler(outcome_objectives)
+        self.responses = ResponseLabeler(response_heads)
 
     def __call__(
         self, items: Sequence[LabeledChain | LabeledResponses], filler: bool = False

@@ -271,7 +271,7 @@ class RecordDataModule(L.LightningDataModule):
 
     @property
     def _objectives(self) -> frozenset[str]:
-        return frozenset((*self.task.objective_names, *self.task.outcome_names))
+        return frozenset((*self.task.step_names, *self.task.response_names))
 
     def _evaluation_loader(self, part: str) -> EvaluationLoader | list[MicroBatch[Any]]:
         items = self.items(part)

@@ -63,12 +63,14 @@ def split_by_rank(
 
 def shuffled(units: Sequence[Chain | ResponseSet], seed: int) -> list[Chain | ResponseSet]:
     """Permute the labels of units: those of chains among chains, those of responses among them."""
-    chains = iter(shuffled_labels([unit for unit in units if isinstance(unit, Chain)], seed))
-    sets = iter(shuffled_outcomes([unit for unit in units if isinstance(unit, ResponseSet)], seed))
+    chains = iter(shuffled_step_labels([unit for unit in units if isinstance(unit, Chain)], seed))
+    sets = iter(
+        shuffled_response_labels([unit for unit in units if isinstance(unit, ResponseSet)], seed)
+    )
     return [next(chains) if isinstance(unit, Chain) else next(sets) for unit in units]
 
 
-def shuffled_labels(chains: Sequence[Chain], seed: int) -> list[Chain]:
+def shuffled_step_labels(chains: Sequence[Chain], seed: int) -> list[Chain]:
     """Permute the labels of each objective over all labeled steps of all chains."""
     generator = random.Random(seed)
     pools: dict[str, list[float]] = {}
@@ -88,7 +90,7 @@ def shuffled_labels(chains: Sequence[Chain], seed: int) -> list[Chain]:
     ]
 
 
-def shuffled_outcomes(sets: Sequence[ResponseSet], seed: int) -> list[ResponseSet]:
+def shuffled_response_labels(sets: Sequence[ResponseSet], seed: int) -> list[ResponseSet]:
     """Permute ratings over all rated responses of an objective, and ranks within comparisons."""
     generator = random.Random(seed)
     pools: dict[str, list[float]] = {}

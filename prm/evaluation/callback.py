@@ -18,7 +18,7 @@ from prm.evaluation import outcome, process
 from prm.evaluation.outcome import OutcomeReport
 from prm.evaluation.process import ProcessReport
 from prm.evaluation.steps import StepPrediction
-from prm.evaluation.study import OutcomePrediction
+from prm.evaluation.study import ResponsePrediction
 from prm.records import Chain, Comparison, Rating
 from prm.training.objectives import in_label_units
 from prm.training.reads import Reads, ResponseReads, StepReads
@@ -39,7 +39,7 @@ class Writers:
     process_report: Callable[[ProcessReport, Path], None]
     process_predictions: Callable[[Sequence[StepPrediction], Path], None]
     outcome_report: Callable[[OutcomeReport, Path], None]
-    outcome_predictions: Callable[[Sequence[OutcomePrediction], Sequence[str], Path], None]
+    outcome_predictions: Callable[[Sequence[ResponsePrediction], Sequence[str], Path], None]
 
 
 class EvaluationReport(Callback):
@@ -118,7 +118,7 @@ class EvaluationReport(Callback):
             )
             folder = self._folder(task, "outcome")
             self.writers.outcome_report(outcome_report, folder)
-            self.writers.outcome_predictions(outcomes, task.outcome_names, folder)
+            self.writers.outcome_predictions(outcomes, task.response_names, folder)
 
     def on_predict_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Write."""
@@ -129,7 +129,7 @@ class EvaluationReport(Callback):
         outcomes = self._outcome_predictions(trainer, task, "predict")
         if outcomes:
             folder = self._folder(task, "outcome")
-            self.writers.outcome_predictions(outcomes, task.outcome_names, folder)
+            self.writers.outcome_predictions(outcomes, task.response_names, folder)
 
     def _folder(self, task: RewardTask, kind: str) -> Path:
         return self.folder / kind if task.spec.kind == "joint" else self.folder
@@ -137,7 +137,7 @@ class EvaluationReport(Callback):
     def _collect(self, task: L.LightningModule, reads: Reads) -> None:
         assert isinstance(task, RewardTask)
         if reads.steps is not None:
-            column = task.objective_names.index(task.spec.reward_objective)
+            column = task.step_names.index(task.spec.chain_reward)
             self._steps.extend(_steps_of(reads.steps, column))
         if reads.responses is not None:
             self._scores.extend(_scores_of(reads.responses))
@@ -146,7 +146,7 @@ class EvaluationReport(Callback):
         self, trainer: L.Trainer, task: RewardTask, part: str
     ) -> list[StepPrediction]:
         """Return all ranks' predictions in the order of the data; none on other ranks."""
-        if not task.spec.objectives:
+        if not task.spec.step_heads:
             return []
         reads = _gather(self._steps, trainer)
         if reads is None:
@@ -165,9 +165,9 @@ class EvaluationReport(Callback):
 
     def _outcome_predictions(
         self, trainer: L.Trainer, task: RewardTask, part: str
-    ) -> list[OutcomePrediction]:
+    ) -> list[ResponsePrediction]:
         """Return all ranks' predictions, record by record; none on other ranks."""
-        if not task.spec.outcome_objectives:
+        if not task.spec.response_heads:
             return []
         scores = _gather(self._scores, trainer)
         if scores is None:
@@ -178,7 +178,7 @@ class EvaluationReport(Callback):
             item = items[record]
             assert isinstance(item, LabeledResponses)
             predictions.extend(_record_predictions(item, values, task))
-        missing = torch.full((1, len(task.outcome_names)), torch.nan)
+        missing = torch.full((1, len(task.response_names)), torch.nan)
         return predictions + [
             _prediction(record, missing.expand(len(record.responses), -1), task, reason)
             for unit, reason in task.data.dropped[part]
@@ -211,7 +211,7 @@ def _step_prediction(chain: Chain, steps: dict[int, float], num_truncated: int) 
 
 def _record_predictions(
     item: LabeledResponses, scores: Tensor, task: RewardTask
-) -> list[OutcomePrediction]:
+) -> list[ResponsePrediction]:
     """Return the predictions of all records of a set; a response that does not fit has none."""
     missing = torch.full((1, scores.shape[1]), torch.nan)
     table = torch.cat([scores, missing])
@@ -225,9 +225,9 @@ def _record_predictions(
 
 def _prediction(
     record: Comparison | Rating, scores: Tensor, task: RewardTask, reason: str
-) -> OutcomePrediction:
+) -> ResponsePrediction:
     lost = scores.isnan().any()
-    return OutcomePrediction(
+    return ResponsePrediction(
         record, scores, task.spec.rewards(scores), reason if bool(lost) else ""
     )
 

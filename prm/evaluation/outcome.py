@@ -22,13 +22,13 @@ from prm.evaluation.study import (
     ModelScores,
     ObjectiveReport,
     ObjectiveStudy,
-    OutcomePrediction,
+    ResponsePrediction,
 )
 from prm.metrics.correlation import CorrelationMatrix, correlation_matrix
 from prm.records import Outcome, Rating
 from prm.spec import RewardSpec
 
-__all__ = ["OutcomePrediction", "OutcomeReport", "evaluate"]
+__all__ = ["OutcomeReport", "ResponsePrediction", "evaluate"]
 
 Array = NDArray[np.float64]
 
@@ -87,7 +87,7 @@ class OutcomeReport:
     data_sha256: str
     context: Mapping[str, Any]
     margins: Mapping[str, Array]
-    predictions: tuple[OutcomePrediction, ...]
+    predictions: tuple[ResponsePrediction, ...]
 
     @property
     def partial(self) -> bool:
@@ -113,7 +113,7 @@ class OutcomeReport:
 
 
 def evaluate(
-    predictions: Sequence[OutcomePrediction],
+    predictions: Sequence[ResponsePrediction],
     spec: RewardSpec,
     training: Sequence[Outcome] | None = None,
     *,
@@ -141,7 +141,7 @@ def evaluate(
         raise DataError("there is nothing to evaluate", expected="at least one record", got=0)
     model = ModelScores(predictions, spec)
     results, margins, unscored = {}, {}, np.zeros(len(predictions), dtype=bool)
-    for index, objective in enumerate(spec.outcome_objectives):
+    for index, objective in enumerate(spec.response_heads):
         study = ObjectiveStudy(model, index, objective, training, objective.name in in_label_units)
         unscored |= study.unscored
         if study.labeled.any():
@@ -151,8 +151,8 @@ def evaluate(
     return OutcomeReport(
         settings={"seed": seed, "num_resamples": num_resamples},
         objectives=results,
-        head_correlations=correlation_matrix(model.scores, spec.outcome_names),
-        label_correlations=correlation_matrix(_labels(model.records, spec), spec.outcome_names),
+        head_correlations=correlation_matrix(model.scores, spec.response_names),
+        label_correlations=correlation_matrix(_labels(model.records, spec), spec.response_names),
         unscored=dict(Counter(reasons).most_common()),
         other_objectives=_other_objectives(model.records, spec),
         data_sha256=_data_hash(model.records),
@@ -166,14 +166,14 @@ def _labels(records: Sequence[Outcome], spec: RewardSpec) -> list[list[float]]:
     rows = []
     for record in records:
         if isinstance(record, Rating):
-            values = [record.values.get(name) for name in spec.outcome_names]
+            values = [record.values.get(name) for name in spec.response_names]
             rows.append([np.nan if value is None else value for value in values])
     return rows
 
 
 def _other_objectives(records: Sequence[Outcome], spec: RewardSpec) -> dict[str, int]:
     counts = Counter(name for record in records for name in record.objectives)
-    return {name: n for name, n in sorted(counts.items()) if name not in spec.outcome_names}
+    return {name: n for name, n in sorted(counts.items()) if name not in spec.response_names}
 
 
 def _data_hash(records: Sequence[Outcome]) -> str:

@@ -18,7 +18,7 @@ from prm.metrics.binary import weighted_mean
 from prm.metrics.intervals import Interval
 from prm.metrics.pairs import hits
 from prm.records import Outcome
-from prm.spec import OutcomeObjective, RewardSpec
+from prm.spec import ResponseHead, RewardSpec
 
 Array = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OutcomePrediction:
+class ResponsePrediction:
     """The scores of the responses of one record.
 
     Args:
@@ -42,7 +42,7 @@ class OutcomePrediction:
     Example:
         >>> from prm.records import Comparison
         >>> pair = Comparison("Name a prime.", ["7", "8"], objective="factuality")
-        >>> OutcomePrediction(pair, torch.zeros(1, 2), torch.zeros(2))
+        >>> ResponsePrediction(pair, torch.zeros(1, 2), torch.zeros(2))
         Traceback (most recent call last):
         prm.errors.DataError: scores do not match the responses: expected 2 rows, got 1
     """
@@ -70,12 +70,12 @@ class OutcomePrediction:
 class ModelScores:
     """The scores of all predictions, one row per response."""
 
-    def __init__(self, predictions: Sequence[OutcomePrediction], spec: RewardSpec) -> None:
+    def __init__(self, predictions: Sequence[ResponsePrediction], spec: RewardSpec) -> None:
         for prediction in predictions:
-            if prediction.scores.shape[1:] != (len(spec.outcome_names),):
+            if prediction.scores.shape[1:] != (len(spec.response_names),):
                 raise DataError(
                     "scores do not match the objectives",
-                    expected=f"one column each for {', '.join(spec.outcome_names)}",
+                    expected=f"one column each for {', '.join(spec.response_names)}",
                     got=tuple(prediction.scores.shape),
                     where=prediction.record.origin or None,
                 )
@@ -122,7 +122,7 @@ class ObjectiveStudy:
         self,
         model: ModelScores,
         index: int,
-        objective: OutcomeObjective,
+        objective: ResponseHead,
         training: Sequence[Outcome] | None,
         in_label_units: bool,
     ) -> None:
@@ -202,7 +202,7 @@ class ObjectiveStudy:
 
 
 def _baselines(
-    records: Sequence[Outcome], objective: OutcomeObjective, training: Sequence[Outcome] | None
+    records: Sequence[Outcome], objective: ResponseHead, training: Sequence[Outcome] | None
 ) -> tuple[list[System], str]:
     """Return the fitted baselines' view of the records, and why there is none."""
     if training is None or not records:

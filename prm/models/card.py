@@ -32,7 +32,7 @@ def model_card(
 
 def _process_card(spec: RewardSpec, values: Mapping[str, float], weights: str) -> str:
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in values.items())
-    objectives = ", ".join(f"{o.name} ({o.readout})" for o in spec.objectives)
+    objectives = ", ".join(f"{o.name} ({o.readout})" for o in spec.step_heads)
     marker = spec.tokenizer.marker_id if spec.tokenizer else None
     return f"""---
 library_name: transformers

@@ -64,7 +64,8 @@ def write(model: RewardModel, folder: Path, card: str | None = None) -> None:
     plain = merged(model)
     exact = golden.exact(plain)
     spec = model.spec.with_(
-        golden=golden.chain_scores(exact), golden_responses=golden.response_scores(exact)
+        golden_chains=golden.score_chains(exact),
+        golden_responses=golden.score_responses(exact),
     )
     with quiet():
         classifier = _classifier(plain)
@@ -106,7 +107,9 @@ def load(
     heads, kind = _load_heads(folder, stock)
     identity = spec.tokenizer
     model = reward_model_class(spec)(stock, tokenizer, spec.with_(tokenizer=None), kind)
-    model.spec = model.spec.with_(golden=spec.golden, golden_responses=spec.golden_responses)
+    model.spec = model.spec.with_(
+        golden_chains=spec.golden_chains, golden_responses=spec.golden_responses
+    )
     if identity is not None and model.spec.tokenizer != identity:
         check_identity(tokenizer, spec)
     _fill(model.heads, heads, folder)
@@ -221,7 +224,7 @@ def _load_gate(folder: Path, model: RewardModel) -> Gate | None:
         gate = Gate.of_state(_read_tensors(file, "gate"))
     except (KeyError, RuntimeError) as error:
         raise ModelError("this is not a gate", got=str(error), where=str(file)) from error
-    expected = (model.backbone.hidden_size, len(model.spec.outcome_names))
+    expected = (model.backbone.hidden_size, len(model.spec.response_names))
     if gate.sizes != expected:
         raise ModelError(
             "the gate is of another model", expected=str(expected), got=gate.sizes, where=str(file)

@@ -82,7 +82,7 @@ def export_scalar(
     """Write a model as a stock checkpoint with one label, the aggregated reward.
 
     Args:
-        model: A model with outcome objectives.
+        model: A model with response objectives.
         folder: Where to; an older model folder there is replaced.
         card: Makes the text of the model card from the folded model's spec.
 
@@ -95,7 +95,7 @@ def export_scalar(
     exact = golden.exact(model)
 
     def expected(tree: TokenTree) -> Tensor:
-        scores = exact.scores(golden.read(exact, tree).columns).double()
+        scores = exact.response_scores(golden.read(exact, tree).columns).double()
         return model.spec.rewards(scores)[:, None] - constant
 
     text = None if card is None else card(folded.spec)
@@ -164,7 +164,7 @@ def _trees(model: RewardModel) -> list[TokenTree]:
     """Return the trees, each a single path, of the texts that fit the model."""
     spec, trees = model.spec, []
     for record in (*CHAINS, *RESPONSES):
-        if not (spec.objectives if isinstance(record, Chain) else spec.outcome_objectives):
+        if not (spec.step_heads if isinstance(record, Chain) else spec.response_heads):
             continue
         try:
             trees.append(_tree(model, record))

@@ -21,7 +21,7 @@ from prm.errors import ModelError
 from prm.models.lora import merged
 from prm.models.reward_model import OutcomeRewardModel, RewardModel
 from prm.models.stock import head_has_bias
-from prm.spec import OutcomeObjective, RewardSpec, Shaping
+from prm.spec import ResponseHead, RewardSpec, Shaping
 
 REWARD = "reward"
 """Name of the one objective of a folded model."""
@@ -50,10 +50,10 @@ class LinearReward:
         Example:
             >>> from prm.aggregation.objectives import WeightedSum
             >>> spec = RewardSpec(
-            ...     objectives=(),
-            ...     outcome_objectives=(
-            ...         OutcomeObjective("safety"),
-            ...         OutcomeObjective("length", direction="minimize"),
+            ...     step_heads=(),
+            ...     response_heads=(
+            ...         ResponseHead("safety"),
+            ...         ResponseHead("length", direction="minimize"),
             ...     ),
             ...     normalizers={"length": ZScore(100.0, 50.0)},
             ...     objective_aggregation=WeightedSum({"safety": 1, "length": 0.5}),
@@ -96,7 +96,7 @@ def fold(model: RewardModel) -> OutcomeRewardModel:
     score. The folded model's spec adds it back, as the mean of a normalizer.
 
     Args:
-        model: A model with outcome objectives and linear heads.
+        model: A model with response objectives and linear heads.
 
     Raises:
         ModelError: The heads, the aggregation, a normalizer or the shaping are not linear; the
@@ -133,7 +133,7 @@ def _weights(spec: RewardSpec) -> Mapping[str, float]:
     aggregation = spec.objective_aggregation
     if aggregation is None:
         raise ModelError("the model scores no whole responses", got=f"a {spec.kind} model")
-    weights = aggregation.linear_weights(spec.outcome_names)
+    weights = aggregation.linear_weights(spec.response_names)
     if weights is None:
         raise ModelError(
             "the reward cannot be folded into one label: its aggregation is not linear",
@@ -168,8 +168,8 @@ def _line(spec: RewardSpec, name: str) -> tuple[float, float]:
     return line
 
 
-def _objective(spec: RewardSpec, name: str) -> OutcomeObjective:
-    return next(objective for objective in spec.outcome_objectives if objective.name == name)
+def _objective(spec: RewardSpec, name: str) -> ResponseHead:
+    return next(objective for objective in spec.response_heads if objective.name == name)
 
 
 def _folded_head(model: RewardModel) -> tuple[Tensor, float]:
@@ -201,13 +201,13 @@ def _mix(spec: RewardSpec, reward: LinearReward) -> Tensor:
 
 def _scalar_spec(spec: RewardSpec) -> RewardSpec:
     return spec.with_(
-        objectives=(),
-        outcome_objectives=(OutcomeObjective(REWARD),),
-        reward_objective="",
+        step_heads=(),
+        response_heads=(ResponseHead(REWARD),),
+        chain_reward="",
         normalizers={},
         objective_aggregation=None,
         shaping=Shaping(),
         tokenizer=None,
-        golden=(),
+        golden_chains=(),
         golden_responses=(),
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from prm.errors import DataError, ModelError
 from prm.models.reward_model import ModelOutput, RewardModel
 from prm.records import Chain, Rating
-from prm.spec import GoldenResponse, GoldenScore
+from prm.spec import GoldenChain, GoldenResponse
 from prm.trees.packing import pack
 from prm.trees.tree import TokenTree
 from prm.trees.units import ResponseSet
@@ -27,21 +27,21 @@ RESPONSES = (
     Rating("What is the capital of France?", "It is Paris."),
     Rating("How do I boil an egg?", "Put it into boiling water for eight minutes, then cool it."),
 )
-"""Responses that models with outcome objectives score."""
+"""Responses that models with response objectives score."""
 
 
-def chain_scores(model: RewardModel, chains: Sequence[Chain] = CHAINS) -> tuple[GoldenScore, ...]:
+def score_chains(model: RewardModel, chains: Sequence[Chain] = CHAINS) -> tuple[GoldenChain, ...]:
     """Score the chains that fit the model; none without step objectives."""
     scores = []
-    for chain in chains if model.spec.objectives else ():
+    for chain in chains if model.spec.step_heads else ():
         try:
             tokens = model.builder.build(chain)
         except DataError:
             continue
         logits = model.step_logits(read(model, tokens.tree).columns).double().T.tolist()
-        names = [objective.name for objective in model.spec.objectives]
+        names = [objective.name for objective in model.spec.step_heads]
         scores.append(
-            GoldenScore(
+            GoldenChain(
                 str(chain.prompt),
                 chain.completions[: len(tokens.steps)],
                 {name: tuple(values) for name, values in zip(names, logits, strict=True)},
@@ -50,18 +50,18 @@ def chain_scores(model: RewardModel, chains: Sequence[Chain] = CHAINS) -> tuple[
     return tuple(scores)
 
 
-def response_scores(
+def score_responses(
     model: RewardModel, responses: Sequence[Rating] = RESPONSES
 ) -> tuple[GoldenResponse, ...]:
-    """Score the responses that fit the model; none without outcome objectives."""
+    """Score the responses that fit the model; none without response objectives."""
     scores = []
-    for rating in responses if model.spec.outcome_objectives else ():
+    for rating in responses if model.spec.response_heads else ():
         try:
             tokens = model.response_builder.build(ResponseSet.of([rating]))
         except DataError:
             continue
         output = read(model, tokens.tree)
-        named = _named(model, model.scores(output.columns))
+        named = _named(model, model.response_scores(output.columns))
         gates = None if output.gates is None else _named(model, output.gates)
         scores.append(GoldenResponse(str(rating.prompt), rating.response, named, gates))
     return tuple(scores)
@@ -73,14 +73,14 @@ def check(model: RewardModel, where: str) -> None:
     Raises:
         ModelError: A score differs by more than float tolerance (looser for half precision).
     """
-    chains = [Chain(old.prompt, old.completions) for old in model.spec.golden]
-    for old, new in zip(model.spec.golden, chain_scores(model, chains), strict=True):
+    chains = [Chain(old.prompt, old.completions) for old in model.spec.golden_chains]
+    for old, new in zip(model.spec.golden_chains, score_chains(model, chains), strict=True):
         for name, values in old.step_logits.items():
             for expected, got in zip(values, new.step_logits[name], strict=True):
                 _compare(model, name, expected, got, where)
     ratings = [Rating(old.prompt, old.response) for old in model.spec.golden_responses]
     for before, after in zip(
-        model.spec.golden_responses, response_scores(model, ratings), strict=True
+        model.spec.golden_responses, score_responses(model, ratings), strict=True
     ):
         for name, value in before.scores.items():
             _compare(model, name, value, after.scores[name], where)
@@ -111,7 +111,7 @@ def _compare(model: RewardModel, name: str, expected: float, got: float, where: 
 
 
 def _named(model: RewardModel, values: Tensor) -> dict[str, float]:
-    return dict(zip(model.spec.outcome_names, values[0].tolist(), strict=True))
+    return dict(zip(model.spec.response_names, values[0].tolist(), strict=True))
 
 
 @torch.no_grad()

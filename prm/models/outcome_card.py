@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prm.models.fold import REWARD, dropped_constant, is_linear
-from prm.spec import OutcomeObjective, RewardSpec
+from prm.spec import ResponseHead, RewardSpec
 
 TAGS = ("reward-model", "reward model", "rlhf", "prm", "prm-framework")
 
@@ -50,7 +50,7 @@ def scalar_card(spec: RewardSpec, folded: RewardSpec) -> str:
     return _joined(
         _front_matter(folded, {}),
         "# Outcome reward model with one label",
-        f"The reward of a model that scores {', '.join(spec.outcome_names)} separately, folded\n"
+        f"The reward of a model that scores {', '.join(spec.response_names)} separately, folded\n"
         "into one logit. Scores of single objectives and other weights need the model itself.",
         _objectives(spec),
         _constant(dropped_constant(folded)),
@@ -89,7 +89,7 @@ def _front_matter(spec: RewardSpec, values: Mapping[str, float]) -> str:
 
     joint = spec.kind == "joint"
     tags = [*TAGS, *["process-reward-model"] * joint]
-    tags += ["multi-objective"] * (len(spec.outcome_objectives) > 1)
+    tags += ["multi-objective"] * (len(spec.response_heads) > 1)
     data: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "token-classification" if joint else "text-classification",
@@ -117,7 +117,7 @@ def _result(values: Mapping[str, float]) -> dict[str, Any]:
 def _objectives(spec: RewardSpec) -> str:
     aggregation = spec.objective_aggregation
     assert aggregation is not None
-    weights = aggregation.linear_weights(spec.outcome_names) or {}
+    weights = aggregation.linear_weights(spec.response_names) or {}
     rows = [
         (
             objective.name,
@@ -126,7 +126,7 @@ def _objectives(spec: RewardSpec) -> str:
             _normalizer(spec, objective),
             f"{weights[objective.name]:g}" if weights else "",
         )
-        for objective in spec.outcome_objectives
+        for objective in spec.response_heads
     ]
     table = _table(("objective", "readout", "direction", "normalizer", "weight"), rows)
     gated = " The prompt chooses the weights, by `gate.safetensors`." * aggregation.needs_gates
@@ -134,7 +134,7 @@ def _objectives(spec: RewardSpec) -> str:
     return f"{table}\n\n{made}{gated}"
 
 
-def _normalizer(spec: RewardSpec, objective: OutcomeObjective) -> str:
+def _normalizer(spec: RewardSpec, objective: ResponseHead) -> str:
     normalizer = spec.normalizers.get(objective.name)
     if normalizer is None:
         return "none"
@@ -162,8 +162,8 @@ def _properties(spec: RewardSpec, weights: str) -> str:
         ("most tokens", f"{spec.max_length}, longer responses: {spec.on_too_long}"),
         ("weights", weights),
     ]
-    if spec.objectives:
-        steps = ", ".join(f"{o.name} ({o.readout})" for o in spec.objectives)
+    if spec.step_heads:
+        steps = ", ".join(f"{o.name} ({o.readout})" for o in spec.step_heads)
         rows[:0] = [("step objectives", steps), ("step aggregation", repr(spec.step_aggregation))]
     return _table(("property", "value"), rows)
 
@@ -246,7 +246,7 @@ vllm serve path/to/this/folder --runner pooling --pooler-config '{json.dumps(opt
 
 def _metrics(spec: RewardSpec, values: Mapping[str, float]) -> str:
     """Return the metrics by objective, those of the reward last; then what is not of one."""
-    names = [*spec.outcome_names, REWARD]
+    names = [*spec.response_names, REWARD]
     found = {name.partition("/")[::2]: value for name, value in values.items()}
     overall = {key: value for key, value in found.items() if "/" not in key[1]}
     metrics = sorted({metric for name, metric in overall if name in names})

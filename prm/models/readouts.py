@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prm.losses.process import log_odds
 from prm.losses.readouts import score, spread
+from prm.losses.steps import log_odds
 from prm.spec import RewardSpec
 
 
@@ -15,27 +15,27 @@ def step_logits(columns: Tensor, spec: RewardSpec) -> Tensor:
     return _stack(
         [
             log_odds(columns[:, spec.columns[objective.name]], objective.readout)
-            for objective in spec.objectives
+            for objective in spec.step_heads
         ],
         columns,
     )
 
 
-def outcome_scores(columns: Tensor, spec: RewardSpec) -> Tensor:
-    """Return scores per outcome objective, shape `[read, objective]`, from `[read, column]`."""
+def response_scores(columns: Tensor, spec: RewardSpec) -> Tensor:
+    """Return scores per response objective, shape `[read, objective]`, from `[read, column]`."""
     return _stack(
         [
             score(columns[:, spec.columns[objective.name]], objective.readout)
-            for objective in spec.outcome_objectives
+            for objective in spec.response_heads
         ],
         columns,
     )
 
 
-def outcome_spreads(columns: Tensor, spec: RewardSpec) -> Tensor:
+def response_spreads(columns: Tensor, spec: RewardSpec) -> Tensor:
     """Return the spread of each score, `[read, objective]`; NaN where the head has none."""
     found = []
-    for objective in spec.outcome_objectives:
+    for objective in spec.response_heads:
         own = columns[:, spec.columns[objective.name]]
         width = spread(own, objective.readout)
         found.append(torch.full_like(own[:, 0], torch.nan) if width is None else width)

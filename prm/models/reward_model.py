@@ -15,7 +15,7 @@ from prm.errors import ModelError, SpecError
 from prm.models.backbone import Backbone
 from prm.models.gate import Gate
 from prm.models.heads import HeadKind, Heads
-from prm.models.readouts import outcome_scores, outcome_spreads, step_logits
+from prm.models.readouts import response_scores, response_spreads, step_logits
 from prm.models.stock import head_has_bias
 from prm.models.tree_attention import Kernel
 from prm.spec import RewardSpec
@@ -33,7 +33,7 @@ class ModelOutput:
     Args:
         columns: Head columns at the reads, shape `[read, column]`, float32.
         states: Hidden state of every token, shape `[token, hidden]`; `None` for an encoder.
-        gates: Weights of the outcome objectives that the prompt of each read chooses, shape
+        gates: Weights of the response objectives that the prompt of each read chooses, shape
             `[read, objective]`, float32; `None` for a model without a gate.
         reads: Hidden state at each read, shape `[read, hidden]`.
     """
@@ -146,13 +146,13 @@ class RewardModel(nn.Module):
         """Return log-odds per step objective, shape `[read, objective]`, from `[read, column]`."""
         return step_logits(columns, self.spec)
 
-    def scores(self, columns: Tensor) -> Tensor:
-        """Return scores per outcome objective, shape `[read, objective]`, from `[read, column]`."""
-        return outcome_scores(columns, self.spec)
+    def response_scores(self, columns: Tensor) -> Tensor:
+        """Return scores per response objective, `[read, objective]`, from `[read, column]`."""
+        return response_scores(columns, self.spec)
 
-    def spreads(self, columns: Tensor) -> Tensor:
+    def response_spreads(self, columns: Tensor) -> Tensor:
         """Return the spread of each score, `[read, objective]`; NaN where the head has none."""
-        return outcome_spreads(columns, self.spec)
+        return response_spreads(columns, self.spec)
 
 
 class ProcessRewardModel(RewardModel):

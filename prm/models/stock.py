@@ -82,8 +82,8 @@ def _reads_alike(model: PreTrainedModel, spec: RewardSpec) -> bool:
 
 def problem_type(spec: RewardSpec) -> ProblemType:
     """Return what `config.json` says, from which engines infer the activation of the columns."""
-    if spec.outcome_objectives:
+    if spec.response_heads:
         return "regression"
-    if all(objective.readout == "sigmoid" for objective in spec.objectives):
+    if all(objective.readout == "sigmoid" for objective in spec.step_heads):
         return "multi_label_classification"
-    return "single_label_classification" if len(spec.objectives) == 1 else "regression"
+    return "single_label_classification" if len(spec.step_heads) == 1 else "regression"

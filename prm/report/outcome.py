@@ -13,7 +13,7 @@ from prm.atomic import atomic_file
 from prm.evaluation.outcome import CONVENTIONS, OutcomeReport
 from prm.evaluation.parts import MODEL, Difference, Part
 from prm.evaluation.responses import METRICS
-from prm.evaluation.study import ObjectiveReport, OutcomePrediction
+from prm.evaluation.study import ObjectiveReport, ResponsePrediction
 from prm.metrics.correlation import CorrelationMatrix
 from prm.metrics.intervals import Interval
 from prm.records import Comparison
@@ -247,7 +247,7 @@ def write(report: OutcomeReport, folder: Path) -> list[Path]:
 
 
 def write_predictions(
-    predictions: Iterable[OutcomePrediction], objectives: Iterable[str], folder: Path
+    predictions: Iterable[ResponsePrediction], objectives: Iterable[str], folder: Path
 ) -> Path:
     """Write `predictions.jsonl`: per record the scores and rewards of its responses, and labels.
 
@@ -265,7 +265,9 @@ def write_predictions(
     return path
 
 
-def _prediction_lines(predictions: Iterable[OutcomePrediction], objectives: Iterable[str]) -> bytes:
+def _prediction_lines(
+    predictions: Iterable[ResponsePrediction], objectives: Iterable[str]
+) -> bytes:
     names = tuple(objectives)
     rows = (_prediction_row(prediction, names) for prediction in predictions)
     return "".join(
@@ -273,7 +275,7 @@ def _prediction_lines(predictions: Iterable[OutcomePrediction], objectives: Iter
     ).encode()
 
 
-def _prediction_row(prediction: OutcomePrediction, objectives: tuple[str, ...]) -> dict[str, Any]:
+def _prediction_row(prediction: ResponsePrediction, objectives: tuple[str, ...]) -> dict[str, Any]:
     record = prediction.record
     columns = zip(objectives, prediction.scores.unbind(dim=1), strict=True)
     if isinstance(record, Comparison):

@@ -136,8 +136,8 @@ class RewardFunction:
     def objectives(self) -> tuple[str, ...]:
         """Names of the objectives that a completion gets values for."""
         if self.reward_from == "response":
-            return self.spec.outcome_names
-        return tuple(objective.name for objective in self.spec.objectives)
+            return self.spec.response_names
+        return tuple(objective.name for objective in self.spec.step_heads)
 
     @cached_property
     def scorer(self) -> RewardScorer | RemoteScorer:
@@ -290,7 +290,7 @@ class RewardFunction:
         if self.reward_from == "response":
             return ResponseScore("", "", 0, names, None, names, None, "", reason=reason)
         logits: dict[str, tuple[float | None, ...]] = dict.fromkeys(names, ())
-        return ChainScore("", logits, names, None, self.spec.reward_objective, "", reason=reason)
+        return ChainScore("", logits, names, None, self.spec.chain_reward, "", reason=reason)
 
     def _reward(
         self,

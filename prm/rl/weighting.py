@@ -226,9 +226,9 @@ def linear_weights(spec: RewardSpec, objectives: Sequence[str]) -> dict[str, flo
         >>> linear_weights(RewardSpec(), ["correctness"])
         {'correctness': 1.0}
     """
-    if tuple(objectives) == spec.outcome_names and spec.objective_aggregation is not None:
+    if tuple(objectives) == spec.response_names and spec.objective_aggregation is not None:
         return spec.objective_aggregation.linear_weights(objectives)
-    return {name: float(name == spec.reward_objective) for name in objectives}
+    return {name: float(name == spec.chain_reward) for name in objectives}
 
 
 def numbers(aggregation: ObjectiveAggregation, objectives: Sequence[str]) -> dict[str, float]:

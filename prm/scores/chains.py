@@ -100,7 +100,7 @@ class ChainScore:
             step_logits={name: tuple(logits) for name, logits in row["step_logits"].items()},
             scores=row["scores"],
             reward=row["reward"],
-            reward_objective=spec.reward_objective,
+            reward_objective=spec.chain_reward,
             aggregation=row["aggregation"],
             num_truncated=row["num_truncated"],
             reason=row["reason"],
@@ -108,7 +108,7 @@ class ChainScore:
         )
 
 
-def chain_score(
+def score_chain(
     chain: Chain,
     tokens: TokenizedChain | DroppedRecord,
     logits: Sequence[Sequence[float]],
@@ -137,14 +137,14 @@ def chain_score(
             finite[step][column] if step in finite else None
             for step in range(len(chain.completions))
         )
-        for column, objective in enumerate(spec.objectives)
+        for column, objective in enumerate(spec.step_heads)
     }
     score = ChainScore(
         id=chain.id,
         step_logits=step_logits,
         scores=dict.fromkeys(step_logits),
         reward=None,
-        reward_objective=spec.reward_objective,
+        reward_objective=spec.chain_reward,
         aggregation=spec.step_aggregation.name,
         num_truncated=tokens.num_truncated if isinstance(tokens, TokenizedChain) else 0,
         reason=reason,
@@ -167,8 +167,8 @@ def aggregated_chain(score: ChainScore, spec: RewardSpec) -> ChainScore:
     return replace(
         score,
         scores=scores,
-        reward=_shaped(scores[spec.reward_objective], spec),
-        reward_objective=spec.reward_objective,
+        reward=_shaped(scores[spec.chain_reward], spec),
+        reward_objective=spec.chain_reward,
         aggregation=spec.step_aggregation.name,
     )
 

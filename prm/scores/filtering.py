@@ -123,7 +123,7 @@ def _by_objective(table: ScoreTable, rules: Rules) -> Iterator[tuple[str, Mask]]
 def _values(table: ScoreTable, unit: Unit) -> tuple[list[int], Array]:
     """Return the direction and the values of each objective in a unit."""
     if unit == "score":
-        directions = {item.name: item.sign for item in table.known_spec().outcome_objectives}
+        directions = {item.name: item.sign for item in table.known_spec().response_heads}
         return [directions[name] for name in table.objectives], table.scores
     utilities = table.utilities()
     if unit == "probability":

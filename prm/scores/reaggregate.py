@@ -51,10 +51,9 @@ def reaggregate(
 
     Example:
         >>> from prm.aggregation.objectives import WeightedSum
-        >>> from prm.spec import OutcomeObjective
+        >>> from prm.spec import ResponseHead
         >>> spec = RewardSpec(
-        ...     objectives=(),
-        ...     outcome_objectives=(OutcomeObjective("helpfulness"), OutcomeObjective("safety")),
+        ...     response_heads=(ResponseHead("helpfulness"), ResponseHead("safety")),
         ...     objective_aggregation=WeightedSum({"helpfulness": 1, "safety": 3}),
         ... )
         >>> values = {"helpfulness": 1.0, "safety": -1.0}
@@ -62,9 +61,9 @@ def reaggregate(
         >>> reaggregate(score, spec).reward
         -2.0
     """
-    names = [objective.name for objective in spec.objectives]
+    names = [objective.name for objective in spec.step_heads]
     if isinstance(score, ResponseScore):
-        names = list(spec.outcome_names)
+        names = list(spec.response_names)
     _check_names(score, names, applicable)
     if isinstance(score, ChainScore):
         return _chain(aggregated_chain(score, spec), applicable)
@@ -82,9 +81,9 @@ def with_aggregations(
     Raises:
         ConfigError: One is given that the model has no use for.
     """
-    if steps is not None and not spec.objectives:
+    if steps is not None and not spec.step_heads:
         raise ConfigError("the model has no steps to aggregate", got=str(steps))
-    if objectives is not None and not spec.outcome_objectives:
+    if objectives is not None and not spec.response_heads:
         raise ConfigError("the model has no objectives of responses to aggregate", got=objectives)
     if isinstance(steps, str):
         steps = step_aggregation(steps)
@@ -156,7 +155,9 @@ def _response(score: ResponseScore, spec: RewardSpec, applicable: Collection[str
     score = replace(score, aggregation=aggregation.name)
     if all(value is None for value in score.scores.values()):
         return score
-    kept = {name: score.scores[name] if name in applicable else None for name in spec.outcome_names}
+    kept = {
+        name: score.scores[name] if name in applicable else None for name in spec.response_names
+    }
     values = _tensor(kept)
     reward = float(spec.rewards(values, _gates(score, spec)))
     utilities = zip(kept, spec.utilities(values).tolist(), strict=True)
@@ -177,7 +178,7 @@ def _gates(score: ResponseScore, spec: RewardSpec) -> Tensor | None:
             f"{aggregation.name} needs the gates of the response, and the score holds none",
             fix="Score with a model that has a gating head, or choose another aggregation",
         )
-    return _tensor({name: score.gates[name] for name in spec.outcome_names})
+    return _tensor({name: score.gates[name] for name in spec.response_names})
 
 
 def _tensor(values: dict[str, float | None]) -> Tensor:

@@ -138,7 +138,7 @@ def by_prompt(ratings: Sequence[Rating]) -> list[list[int]]:
     return list(families.values())
 
 
-def response_scores(
+def score_responses(
     responses: ResponseSet,
     tokens: TokenizedResponses | DroppedRecord,
     scores: Tensor,
@@ -181,8 +181,8 @@ def response_scores(
 
 def _named(spec: RewardSpec, values: Tensor | None) -> dict[str, float | None]:
     if values is None:
-        return dict.fromkeys(spec.outcome_names)
-    return {name: _number(value) for name, value in zip(spec.outcome_names, values, strict=True)}
+        return dict.fromkeys(spec.response_names)
+    return {name: _number(value) for name, value in zip(spec.response_names, values, strict=True)}
 
 
 def _spreads(spec: RewardSpec, values: Tensor | None) -> dict[str, float] | None:

@@ -82,7 +82,7 @@ class ScoreTable:
                 where=str(self.path),
                 fix="Name the model that gave the scores with --model",
             )
-        if not self.spec.outcome_names:
+        if not self.spec.response_names:
             raise ConfigError(
                 "the scores are of a process model, which has no objectives to aggregate",
                 where=str(self.path),
@@ -194,7 +194,7 @@ def tabulate(rows: Sequence[Mapping[str, Any]], spec: RewardSpec, name: Path) ->
     """
     import pyarrow as pa
 
-    return _table(name, spec.outcome_names, pa.Table.from_pylist(list(rows)), spec)
+    return _table(name, spec.response_names, pa.Table.from_pylist(list(rows)), spec)
 
 
 def _table(
@@ -263,16 +263,16 @@ def _objectives(path: Path, spec: RewardSpec | None) -> tuple[str, ...]:
             where=where,
             fix="To score first, name the file with --input",
         )
-    if spec is None or not spec.outcome_names:
+    if spec is None or not spec.response_names:
         return tuple(scores)
-    if set(scores) != set(spec.outcome_names):
+    if set(scores) != set(spec.response_names):
         raise DataError(
             "the scores are not those of the spec",
-            expected=", ".join(spec.outcome_names),
+            expected=", ".join(spec.response_names),
             got=", ".join(scores),
             where=where,
         )
-    return tuple(spec.outcome_names)
+    return tuple(spec.response_names)
 
 
 def _if_any(values: Array) -> Array | None:

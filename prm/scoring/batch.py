@@ -167,12 +167,12 @@ class LocalEngine:
 
     def identity(self) -> dict[str, str]:
         """Return what the model is known by; its golden scores stand for the weights."""
-        from prm.models.golden import chain_scores, response_scores
+        from prm.models.golden import score_chains, score_responses
 
         model = self.scorer.model
         spec = model.spec.with_(
-            golden=model.spec.golden or chain_scores(model),
-            golden_responses=model.spec.golden_responses or response_scores(model),
+            golden_chains=model.spec.golden_chains or score_chains(model),
+            golden_responses=model.spec.golden_responses or score_responses(model),
         )
         dtype = str(next(model.backbone.parameters()).dtype).removeprefix("torch.")
         return {"model": model_hash(spec), "dtype": dtype}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from prm.models.readouts import outcome_scores, outcome_spreads, step_logits
+from prm.models.readouts import response_scores, response_spreads, step_logits
 from prm.records import Chain, Rating
-from prm.scores.chains import chain_score
-from prm.scores.responses import response_scores
+from prm.scores.chains import score_chain
+from prm.scores.responses import score_responses
 from prm.scoring.scorer import Score
 from prm.spec import RewardSpec
 from prm.trees.prompts import DroppedRecord
@@ -32,8 +32,8 @@ def column_score(
     """
     if isinstance(record, Chain):
         assert not isinstance(tokens, TokenizedResponses)
-        return chain_score(record, tokens, step_logits(columns, spec).tolist(), spec)
+        return score_chain(record, tokens, step_logits(columns, spec).tolist(), spec)
     assert not isinstance(tokens, TokenizedChain)
-    scores, spreads = outcome_scores(columns, spec), outcome_spreads(columns, spec)
-    (score,) = response_scores(ResponseSet.of([record]), tokens, scores, spreads, spec)
+    scores, spreads = response_scores(columns, spec), response_spreads(columns, spec)
+    (score,) = score_responses(ResponseSet.of([record]), tokens, scores, spreads, spec)
     return score

@@ -170,7 +170,7 @@ class EngineScorer:
     @cached_property
     def _golden(self) -> list[TokenizedRecord]:
         """The texts whose scores are stored in the spec."""
-        chains = [Chain(old.prompt, old.completions) for old in self.spec.golden]
+        chains = [Chain(old.prompt, old.completions) for old in self.spec.golden_chains]
         ratings = [Rating(old.prompt, old.response) for old in self.spec.golden_responses]
         return self._tokenize([*chains, *ratings])
 
@@ -192,7 +192,7 @@ class EngineScorer:
             ModelError: One differs by more than half precision can.
         """
         pairs: list[tuple[Mapping[str, Any], str]]
-        pairs = [(old.step_logits, "step_logits") for old in self.spec.golden]
+        pairs = [(old.step_logits, "step_logits") for old in self.spec.golden_chains]
         pairs += [(old.scores, "scores") for old in self.spec.golden_responses]
         for (expected, field), score in zip(pairs, scores, strict=True):
             got = getattr(score, field)

@@ -94,7 +94,7 @@ class RayEngine:
         self.spec: RewardSpec = with_aggregations(
             self._saved, options.aggregation, options.objective_aggregation, options.shaping
         )
-        if not (self._saved.golden or self._saved.golden_responses):
+        if not (self._saved.golden_chains or self._saved.golden_responses):
             raise ModelError(
                 "the spec has no golden scores to know the model by",
                 where=str(options.path),

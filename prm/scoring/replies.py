@@ -142,7 +142,7 @@ class Answers:
             names = set(score.scores)
         except (LookupError, TypeError, AttributeError) as error:
             raise self.wrong("a score", row) from error
-        known = [item.name for item in (spec.objectives if is_chain else spec.outcome_objectives)]
+        known = [item.name for item in (spec.step_heads if is_chain else spec.response_heads)]
         if names != set(known):
             raise self.wrong(f"scores of {', '.join(known)}", row)
         if not all(value is None or _is_finite(value) for value in values):

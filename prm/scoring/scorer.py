@@ -183,7 +183,7 @@ class RewardScorer:
     @property
     def _nothing(self) -> ModelOutput:
         """What stands for the output of a record that was left out."""
-        gates = torch.zeros(0, len(self.spec.outcome_names))
+        gates = torch.zeros(0, len(self.spec.response_names))
         return ModelOutput(torch.zeros(0, self.spec.num_columns), None, gates)
 
 
@@ -208,7 +208,7 @@ def is_one_record(records: object) -> bool:
 
 def _checked(record: Chain | Rating, spec: RewardSpec) -> Chain | Rating:
     kind = "steps" if isinstance(record, Chain) else "whole responses"
-    if not (spec.objectives if isinstance(record, Chain) else spec.outcome_names):
+    if not (spec.step_heads if isinstance(record, Chain) else spec.response_names):
         raise ModelError(
             f"the model does not score {kind}",
             expected=f"records for a model of kind {spec.kind}",

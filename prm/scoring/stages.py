@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from prm.models.reward_model import ModelOutput
 from prm.records import Chain, Rating
-from prm.scores.chains import chain_score
-from prm.scores.responses import by_prompt, response_scores
+from prm.scores.chains import score_chain
+from prm.scores.responses import by_prompt, score_responses
 from prm.spec import RewardSpec
 from prm.trees.prompts import DroppedRecord
 from prm.trees.tokenize import TokenizedChain
@@ -71,10 +71,10 @@ def finish(
     if isinstance(item.source, Chain):
         assert not isinstance(tokens, TokenizedResponses)
         logits = model.step_logits(output.columns).tolist()
-        return [chain_score(item.source, tokens, logits, spec)]
+        return [score_chain(item.source, tokens, logits, spec)]
     assert not isinstance(tokens, TokenizedChain)
-    scores, spreads = model.scores(output.columns), model.spreads(output.columns)
-    found = response_scores(item.source, tokens, scores, spreads, spec, output.gates)
+    scores, spreads = model.response_scores(output.columns), model.response_spreads(output.columns)
+    found = score_responses(item.source, tokens, scores, spreads, spec, output.gates)
     return list(found)
 
 

@@ -224,7 +224,7 @@ def _sigmoid(value: float) -> float:
 
 def _reward_from(spec: RewardSpec, wanted: RewardFrom | None) -> RewardFrom:
     chosen: RewardFrom = wanted or ("steps" if spec.kind == "process" else "response")
-    if not (spec.objectives if chosen == "steps" else spec.outcome_objectives):
+    if not (spec.step_heads if chosen == "steps" else spec.response_heads):
         raise ConfigError(
             f"the model does not score {'steps' if chosen == 'steps' else 'whole responses'}",
             got=f"a model of kind {spec.kind}",

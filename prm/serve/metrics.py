@@ -96,7 +96,7 @@ class ModelMetrics:
         """Read the queue and the aggregation of a model whenever the metrics are read."""
         self._metrics.waiting.labels(self._name).set_function(lambda: model.batcher.num_waiting)
         self._metrics.version.labels(self._name).set_function(lambda: model.version)
-        for name in model.spec.outcome_names:
+        for name in model.spec.response_names:
             weight = partial(lambda name: model.weights.get(name, math.nan), name)
             self._metrics.weight.labels(self._name, name).set_function(weight)
 

@@ -129,9 +129,9 @@ def _info(model: ServedModel) -> dict[str, Any]:
     info = ModelInfo(
         name=model.name,
         kind=spec.kind,
-        objectives=list(spec.outcome_names),
-        step_objectives=[objective.name for objective in spec.objectives],
-        reward_objective=spec.reward_objective,
+        objectives=list(spec.response_names),
+        step_objectives=[objective.name for objective in spec.step_heads],
+        reward_objective=spec.chain_reward,
         max_length=spec.max_length,
         separator=spec.step_format.separator,
         **model.in_force(),
@@ -202,7 +202,7 @@ async def _candidates(
     body: RankRequest, model: ServedModel, spec: RewardSpec
 ) -> list[ChainScore | ResponseScore]:
     """Return the score of each response; one without steps has no reward."""
-    if spec.outcome_objectives:
+    if spec.response_heads:
         return await model.score([body.record(text) for text in body.responses], spec=spec)
     split = [split_steps(text, spec.step_format) for text in body.responses]
     chains = [body.chain([span.text for span in spans]) for spans in split if spans]
@@ -211,13 +211,13 @@ async def _candidates(
 
 
 def _without_steps(spec: RewardSpec) -> ChainScore:
-    names = [objective.name for objective in spec.objectives]
+    names = [objective.name for objective in spec.step_heads]
     return ChainScore(
         id="",
         step_logits=dict.fromkeys(names, ()),
         scores=dict.fromkeys(names),
         reward=None,
-        reward_objective=spec.reward_objective,
+        reward_objective=spec.chain_reward,
         aggregation=spec.step_aggregation.name,
         reason="the response has no steps",
     )

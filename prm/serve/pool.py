@@ -153,7 +153,7 @@ class ServedModel:
         spec = spec or self.spec
         chosen = spec.objective_aggregation
         return {
-            "step_aggregation": steps.to_dict(spec.step_aggregation) if spec.objectives else None,
+            "step_aggregation": steps.to_dict(spec.step_aggregation) if spec.step_heads else None,
             "objective_aggregation": None if chosen is None else objectives.to_dict(chosen),
             "shaping": asdict(spec.shaping),
             "version": self.version,
@@ -163,7 +163,7 @@ class ServedModel:
     def weights(self) -> Mapping[str, float]:
         """The weights of the objectives in force; none for an aggregation that is not linear."""
         chosen = self.spec.objective_aggregation
-        return (chosen and chosen.linear_weights(self.spec.outcome_names)) or {}
+        return (chosen and chosen.linear_weights(self.spec.response_names)) or {}
 
     def _aggregated(
         self,
@@ -171,7 +171,7 @@ class ServedModel:
         objective_aggregation: str | Mapping[str, Any] | None,
         overrides: Mapping[str, Any] | None,
     ) -> RewardSpec:
-        names = self.spec.outcome_names
+        names = self.spec.response_names
         of_steps = None if step_aggregation is None else steps.named_aggregation(step_aggregation)
         chosen = self.spec.objective_aggregation
         if objective_aggregation is not None:

@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from torch import Tensor
 
 from prm.errors import SpecError
-from prm.losses.process import Readout, num_columns
 from prm.losses.readouts import ResponseReadout
+from prm.losses.steps import Readout, num_columns
 from prm.records import CORRECTNESS
 
 STEP_MARKER = "<|step|>"
@@ -114,7 +114,7 @@ class ResponseFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class StepHead:
     """One step objective: a property of a step that a head estimates as a probability.
 
     Args:
@@ -140,7 +140,7 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
-class OutcomeObjective:
+class ResponseHead:
     """One objective of whole responses: a dimension of value that a head scores.
 
     Args:
@@ -273,7 +273,7 @@ class TokenizerIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class GoldenScore:
+class GoldenChain:
     """A chain and the step log-odds that the exported weights gave it in float32.
 
     Args:

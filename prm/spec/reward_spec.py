@@ -17,19 +17,19 @@ from prm.aggregation.objectives import ObjectiveAggregation, WeightedSum
 from prm.aggregation.steps import Min, StepAggregation
 from prm.errors import SpecError
 from prm.spec.parts import (
+    GoldenChain,
     GoldenResponse,
-    GoldenScore,
-    Objective,
-    OutcomeObjective,
     ResponseFormat,
+    ResponseHead,
     Shaping,
     StepFormat,
+    StepHead,
     Template,
     TokenizerIdentity,
     check_fields,
 )
 
-SPEC_VERSION = 3
+SPEC_VERSION = 4
 SPEC_FILE = "prm_config.json"
 
 Kind = Literal["process", "outcome", "joint"]
@@ -43,12 +43,13 @@ class RewardSpec:
         template: How the prompt is rendered.
         step_format: How steps are rendered and read.
         response_format: How whole responses are rendered and read.
-        objectives: The step objectives, in column order; none for an outcome model.
-        outcome_objectives: The objectives of whole responses, whose columns follow those of the
-            step objectives; none for a process model.
-        reward_objective: The step objective whose aggregated score is a chain's reward.
+        step_heads: The objectives of steps, in column order. A spec without any head gets one,
+            for the correctness of steps.
+        response_heads: The objectives of whole responses, whose columns follow those of the steps.
+        chain_reward: The step objective whose aggregated score is a chain's reward; needed with
+            several.
         step_aggregation: How a chain's steps become one score.
-        normalizers: Outcome objective to the normalizer of its scores; the others stay as they are.
+        normalizers: Response objective to the normalizer of its scores; others stay as they are.
         objective_aggregation: How a response's objectives become one reward; with one objective it
             is that objective if not given.
         shaping: What happens to the aggregated score of a chain or response before it is the
@@ -61,7 +62,8 @@ class RewardSpec:
             response: `drop` leaves it out, `cut_left` cuts the prompt from its left end, before
             responses to half of `max_length`.
         tokenizer: Identity of the tokenizer; filled in when a model is built.
-        golden: Scores of chains to check a loaded model against; filled in when a model is saved.
+        golden_chains: Scores of chains to check a loaded model against; filled in when a model is
+            saved.
         golden_responses: The same for responses.
 
     Raises:
@@ -79,9 +81,9 @@ class RewardSpec:
     template: Template = field(default_factory=Template)
     step_format: StepFormat = field(default_factory=StepFormat)
     response_format: ResponseFormat = field(default_factory=ResponseFormat)
-    objectives: tuple[Objective, ...] = (Objective(),)
-    outcome_objectives: tuple[OutcomeObjective, ...] = ()
-    reward_objective: str = ""
+    step_heads: tuple[StepHead, ...] = ()
+    response_heads: tuple[ResponseHead, ...] = ()
+    chain_reward: str = ""
     step_aggregation: StepAggregation = field(default_factory=Min)
     normalizers: Mapping[str, Normalizer] = field(default_factory=dict)
     objective_aggregation: ObjectiveAggregation | None = None
@@ -90,36 +92,40 @@ class RewardSpec:
     on_too_long: Literal["truncate", "drop", "error"] = "truncate"
     on_long_prompt: Literal["drop", "cut_left"] = "drop"
     tokenizer: TokenizerIdentity | None = None
-    golden: tuple[GoldenScore, ...] = ()
+    golden_chains: tuple[GoldenChain, ...] = ()
     golden_responses: tuple[GoldenResponse, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not self.heads:
+            object.__setattr__(self, "step_heads", (StepHead(),))
         names = [objective.name for objective in self.heads]
-        if not names or len(set(names)) != len(names):
-            raise SpecError("objectives are wrong", expected="one or more unique names", got=names)
+        if len(set(names)) != len(names):
+            raise SpecError("objectives are wrong", expected="unique names", got=names)
         self._settle_step_reward()
-        self._settle_outcome_reward()
+        self._settle_response_reward()
         if self.max_length < 2:
             raise SpecError("max_length is wrong", expected="2 or more", got=self.max_length)
 
     def _settle_step_reward(self) -> None:
-        names = [objective.name for objective in self.objectives]
-        if not self.reward_objective and len(names) > 1:
+        names = self.step_names
+        if not self.chain_reward and len(names) > 1:
             raise SpecError(
-                "reward_objective is missing",
-                expected=f"one of {names}",
+                "chain_reward is missing",
+                expected=f"one of {', '.join(names)}",
                 fix="With several step objectives, say which one is the reward",
             )
-        if not self.reward_objective and names:
-            object.__setattr__(self, "reward_objective", names[0])
-        if self.reward_objective and self.reward_objective not in names:
+        if not self.chain_reward and names:
+            object.__setattr__(self, "chain_reward", names[0])
+        if self.chain_reward and self.chain_reward not in names:
             raise SpecError(
-                "reward_objective is unknown", expected=f"one of {names}", got=self.reward_objective
+                "chain_reward is unknown",
+                expected=f"one of {', '.join(names)}" if names else "none without step objectives",
+                got=self.chain_reward,
             )
 
-    def _settle_outcome_reward(self) -> None:
-        names = self.outcome_names
+    def _settle_response_reward(self) -> None:
+        names = self.response_names
         unknown = sorted(set(self.normalizers) - set(names))
         if unknown:
             raise SpecError("normalizers are wrong", expected=f"names of {names}", got=unknown)
@@ -137,24 +143,29 @@ class RewardSpec:
     @property
     def kind(self) -> Kind:
         """What the model scores: steps (`process`), whole responses (`outcome`), or both."""
-        if not self.outcome_objectives:
+        if not self.response_heads:
             return "process"
-        return "joint" if self.objectives else "outcome"
+        return "joint" if self.step_heads else "outcome"
 
     @property
-    def heads(self) -> tuple[Objective | OutcomeObjective, ...]:
+    def heads(self) -> tuple[StepHead | ResponseHead, ...]:
         """All objectives, in column order."""
-        return (*self.objectives, *self.outcome_objectives)
+        return (*self.step_heads, *self.response_heads)
 
     @property
-    def outcome_names(self) -> tuple[str, ...]:
-        """Names of the outcome objectives, in column order."""
-        return tuple(objective.name for objective in self.outcome_objectives)
+    def step_names(self) -> tuple[str, ...]:
+        """Names of the step objectives, in column order."""
+        return tuple(objective.name for objective in self.step_heads)
+
+    @property
+    def response_names(self) -> tuple[str, ...]:
+        """Names of the response objectives, in column order."""
+        return tuple(objective.name for objective in self.response_heads)
 
     @property
     def marker(self) -> str | None:
         """The step marker, if the model has step objectives and marks steps."""
-        return self.step_format.marker if self.objectives else None
+        return self.step_format.marker if self.step_heads else None
 
     @property
     def num_columns(self) -> int:
@@ -174,14 +185,14 @@ class RewardSpec:
         """Return normalized scores of which more is better: `sign_k normalizer_k(score_k)`.
 
         Args:
-            scores: Scores of the outcome objectives, shape `[..., objective]`; NaN where missing.
+            scores: Scores of the response objectives, shape `[..., objective]`; NaN where missing.
 
         Returns:
             The same shape, on a scale like log-odds (units of the normalizers).
         """
         columns = [
             objective.sign * self._normalized(objective.name, scores[..., index])
-            for index, objective in enumerate(self.outcome_objectives)
+            for index, objective in enumerate(self.response_heads)
         ]
         return torch.stack(columns, dim=-1)
 
@@ -192,11 +203,11 @@ class RewardSpec:
         """Return one shaped reward per response, shape `[...]`, from scores `[..., objective]`.
 
         Args:
-            scores: Scores of the outcome objectives; NaN where missing.
+            scores: Scores of the response objectives; NaN where missing.
             gates: Weights that depend on the prompt, same shape, for an aggregation that is gated.
         """
         assert self.objective_aggregation is not None
-        aggregated = self.objective_aggregation(self.utilities(scores), self.outcome_names, gates)
+        aggregated = self.objective_aggregation(self.utilities(scores), self.response_names, gates)
         return self.shaping(aggregated)
 
     def with_(self, **changes: Any) -> RewardSpec:
@@ -222,8 +233,7 @@ class RewardSpec:
             SpecError: The version is newer than this library's, or a field is missing, unknown or
                 of the wrong type.
         """
-        values = dict(data)
-        _check_version(values.pop("version", None), where)
+        values = _renamed(data, _checked_version(data.get("version"), where))
         kind = values.pop("kind", None)
         try:
             spec = cls(**_built(values, where), **_known(values, cls, where))
@@ -265,7 +275,7 @@ class RewardSpec:
 
 T = TypeVar("T")
 
-_REQUIRED = ("reward_objective", "max_length", "on_too_long", "on_long_prompt")
+_REQUIRED = ("chain_reward", "max_length", "on_too_long", "on_long_prompt")
 
 
 def _plain(value: Any) -> Any:
@@ -291,17 +301,15 @@ def _built(values: dict[str, Any], where: str) -> dict[str, Any]:
         "template": _build(Template, values.pop("template"), where),
         "step_format": _build(StepFormat, values.pop("step_format"), where),
         "response_format": _build(ResponseFormat, values.pop("response_format", {}), where),
-        "objectives": _build_all(Objective, values.pop("objectives"), where),
-        "outcome_objectives": _build_all(
-            OutcomeObjective, values.pop("outcome_objectives", ()), where
-        ),
+        "step_heads": _build_all(StepHead, values.pop("step_heads"), where),
+        "response_heads": _build_all(ResponseHead, values.pop("response_heads", ()), where),
         "step_aggregation": steps.from_dict(values.pop("step_aggregation")),
         "normalizers": {
             name: normalize.from_dict(item) for name, item in values.pop("normalizers", {}).items()
         },
         "objective_aggregation": None if aggregation is None else objectives.from_dict(aggregation),
         "shaping": _build(Shaping, values.pop("shaping", {}), where),
-        "golden": tuple(_golden(item, where) for item in values.pop("golden", ())),
+        "golden_chains": tuple(_golden(item, where) for item in values.pop("golden_chains", ())),
         "golden_responses": _build_all(GoldenResponse, values.pop("golden_responses", ()), where),
     }
     tokenizer = values.pop("tokenizer", None)
@@ -310,7 +318,22 @@ def _built(values: dict[str, Any], where: str) -> dict[str, Any]:
     return built | {name: values.pop(name) for name in _REQUIRED}
 
 
-def _check_version(version: object, where: str) -> None:
+RENAMED = {
+    "objectives": "step_heads",
+    "outcome_objectives": "response_heads",
+    "reward_objective": "chain_reward",
+    "golden": "golden_chains",
+}
+"""Fields of versions 1 to 3 to their present names."""
+
+
+def _renamed(data: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """Return the fields of a spec of any version under their present names."""
+    old = RENAMED if version < 4 else {}
+    return {old.get(name, name): value for name, value in data.items() if name != "version"}
+
+
+def _checked_version(version: object, where: str) -> int:
     if not isinstance(version, int) or version < 1:
         raise SpecError("field 'version' is wrong", expected="a version", got=version, where=where)
     if version > SPEC_VERSION:
@@ -321,6 +344,7 @@ def _check_version(version: object, where: str) -> None:
             where=where,
             fix="Upgrade prm",
         )
+    return version
 
 
 def _known(values: Mapping[str, Any], cls: type, where: str) -> dict[str, Any]:
@@ -343,9 +367,9 @@ def _build_all(cls: type[T], items: Sequence[Mapping[str, Any]], where: str) -> 
     return tuple(_build(cls, item, where) for item in items)
 
 
-def _golden(values: Mapping[str, Any], where: str) -> GoldenScore:
-    known = _known(values, GoldenScore, where)
-    return GoldenScore(
+def _golden(values: Mapping[str, Any], where: str) -> GoldenChain:
+    known = _known(values, GoldenChain, where)
+    return GoldenChain(
         prompt=known["prompt"],
         completions=tuple(known["completions"]),
         step_logits={name: tuple(logits) for name, logits in known["step_logits"].items()},

@@ -25,7 +25,7 @@ class JointRewardTask(RewardTask):
         backbone: Where model and tokenizer come from; a decoder.
         responses: The objectives of whole responses.
         steps: Step objectives; one, correctness with binary cross-entropy, if not given.
-        reward_objective: The step objective whose aggregated score is a chain's reward.
+        chain_reward: The step objective whose aggregated score is a chain's reward.
         step_format: How steps become tokens.
         step_aggregation: How a chain's steps become one score, by short name.
         aggregation: How the objectives of responses become one reward. See `OutcomeRewardTask`.
@@ -41,7 +41,7 @@ class JointRewardTask(RewardTask):
         backbone: BackboneSource,
         responses: list[ResponseObjective],
         steps: list[StepObjective] | None = None,
-        reward_objective: str = "",
+        chain_reward: str = "",
         step_format: StepFormat = StepFormat(),  # noqa: B008
         step_aggregation: str | dict[str, Any] = "min",
         aggregation: ObjectiveAggregation | None = None,
@@ -51,9 +51,9 @@ class JointRewardTask(RewardTask):
     ) -> None:
         step_objectives = steps or [StepObjective()]
         spec_options = {
-            "objectives": tuple(objective.spec for objective in step_objectives),
-            "outcome_objectives": tuple(objective.spec for objective in responses),
-            "reward_objective": reward_objective,
+            "step_heads": tuple(objective.spec for objective in step_objectives),
+            "response_heads": tuple(objective.spec for objective in responses),
+            "chain_reward": chain_reward,
             "step_format": step_format,
             "step_aggregation": named_aggregation(step_aggregation),
             "objective_aggregation": aggregation,

@@ -22,7 +22,7 @@ from prm.data.step_labels import StepLabels
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss, next_token_loss
 from prm.losses.preference import PreferenceTargets
-from prm.losses.process import StepTargets
+from prm.losses.steps import StepTargets
 from prm.losses.uncertainty import UncertaintyWeights
 from prm.models.reward_model import ModelOutput
 from prm.spec import RewardSpec
@@ -200,8 +200,8 @@ class LanguageLoss:
     def __init__(self, loss: LanguageModelLoss, spec: RewardSpec) -> None:
         self.loss = loss
         self.weights = {LANGUAGE_MODEL: loss.loss_weight}
-        names = [objective.name for objective in spec.objectives]
-        self.step_column = names.index(spec.reward_objective) if names else 0
+        names = [objective.name for objective in spec.step_heads]
+        self.step_column = names.index(spec.chain_reward) if names else 0
 
     def totals(self, targets: AnyLabels) -> dict[str, Tensor]:
         selected, num_tokens = self._selected(targets)

@@ -13,8 +13,8 @@ from prm.data.items import LabeledItem
 from prm.data.step_labels import LabeledChain
 from prm.losses.preference import PreferenceTargets, pairs_of
 from prm.metrics.first_error import UNDECIDED
-from prm.metrics.outcome import OutcomeMetrics
-from prm.metrics.process import ProcessMetrics
+from prm.metrics.responses import ResponseMetrics
+from prm.metrics.steps import StepMetrics
 from prm.records import Chain
 from prm.spec import RewardSpec
 from prm.training.reads import Reads, ResponseReads
@@ -25,11 +25,11 @@ REWARD = "reward"
 """Name under which the accuracy of the aggregated reward is logged."""
 
 RANKING = "ranking"
-"""Mean over objectives of how often the model ranks two responses right; see `OutcomeMeters`."""
+"""Mean over objectives of how often the model ranks two responses right; see `ResponseMeters`."""
 
 
 class StepMeters(nn.Module):
-    """One `ProcessMetrics` for all chains and, with several sources, one for each of them.
+    """One `StepMetrics` for all chains and, with several sources, one for each of them.
 
     Args:
         objective: Name of the objective that is measured.
@@ -43,7 +43,7 @@ class StepMeters(nn.Module):
         self.column = column
         self.index = _keys(sources)
         keys = [ALL, *self.index.values()] if len(self.index) > 1 else [ALL]
-        self.metrics = nn.ModuleDict({key: ProcessMetrics() for key in keys})
+        self.metrics = nn.ModuleDict({key: StepMetrics() for key in keys})
 
     def count(self, items: Sequence[LabeledItem], reads: Reads) -> None:
         """Add the chains of a micro-batch."""
@@ -78,8 +78,8 @@ class StepMeters(nn.Module):
         }
 
 
-class OutcomeMeters(nn.Module):
-    """One `OutcomeMetrics` per objective, one for the reward, and by source with several sources.
+class ResponseMeters(nn.Module):
+    """One `ResponseMetrics` per objective, one for the reward, and by source with several sources.
 
     The metric `ranking` is one number to choose a checkpoint by: the mean over objectives of their
     pair accuracy and of their AUROC (for ratings that are not binary, of `(1 + Spearman) / 2`).
@@ -97,10 +97,10 @@ class OutcomeMeters(nn.Module):
         self.spec = spec
         self.index = _keys(sources)
         parts = [ALL, *self.index.values()] if len(self.index) > 1 else [ALL]
-        self.names = [*spec.outcome_names, REWARD]
+        self.names = [*spec.response_names, REWARD]
         self.metrics = nn.ModuleDict(
             {
-                f"{column}_{part}": OutcomeMetrics(in_label_units=name in in_label_units)
+                f"{column}_{part}": ResponseMetrics(in_label_units=name in in_label_units)
                 for column, name in enumerate(self.names)
                 for part in parts
             }
@@ -119,7 +119,7 @@ class OutcomeMeters(nn.Module):
             chosen = torch.tensor(
                 [part in (ALL, self.index.get(source)) for source in sources], dtype=torch.bool
             )[found.owner]
-            for column in range(len(self.spec.outcome_names)):
+            for column in range(len(self.spec.response_names)):
                 self._count(column, part, found, utilities[:, column], rewards, chosen)
 
     def _count(
@@ -133,7 +133,7 @@ class OutcomeMeters(nn.Module):
     ) -> None:
         """Add the labels of one objective at the chosen reads, and its pairs to the reward's."""
         metric: Any = self.metrics[f"{column}_{part}"]
-        reward: Any = self.metrics[f"{len(self.spec.outcome_names)}_{part}"]
+        reward: Any = self.metrics[f"{len(self.spec.response_names)}_{part}"]
         none = torch.zeros(0)
         metric.update(
             reads.scores[chosen, column],

@@ -8,11 +8,11 @@ from torch import nn
 
 from prm.errors import ConfigError
 from prm.losses.preference import BradleyTerry, PreferenceLoss
-from prm.losses.process import BCE, ProcessLoss
 from prm.losses.rating import GaussianLikelihood, MeanSquaredError, Pinball, RatingLoss
 from prm.losses.readouts import ResponseReadout
+from prm.losses.steps import BCE, StepLoss
 from prm.records import CORRECTNESS
-from prm.spec import Direction, Objective, OutcomeObjective
+from prm.spec import Direction, ResponseHead, StepHead
 
 
 class StepObjective:
@@ -28,16 +28,16 @@ class StepObjective:
     """
 
     def __init__(
-        self, name: str = CORRECTNESS, loss: ProcessLoss | None = None, loss_weight: float = 1.0
+        self, name: str = CORRECTNESS, loss: StepLoss | None = None, loss_weight: float = 1.0
     ) -> None:
         self.name = name
         self.loss = loss or BCE()
         self.loss_weight = _check_weight(name, loss_weight)
 
     @property
-    def spec(self) -> Objective:
+    def spec(self) -> StepHead:
         """The objective as the spec holds it."""
-        return Objective(self.name, self.loss.readout)
+        return StepHead(self.name, self.loss.readout)
 
 
 class ResponseObjective(nn.Module):
@@ -71,7 +71,7 @@ class ResponseObjective(nn.Module):
         self.rating = rating
         self.loss_weight = _check_weight(name, loss_weight)
         self.normalizer = normalizer
-        self.spec = OutcomeObjective(name, readout, _num_columns(readout, rating), direction)
+        self.spec = ResponseHead(name, readout, _num_columns(readout, rating), direction)
         for loss in (self.preference, self.rating):
             if loss is not None and readout not in loss.readouts:
                 raise ConfigError(

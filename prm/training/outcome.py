@@ -60,8 +60,7 @@ class OutcomeRewardTask(RewardTask):
         **options: Any,
     ) -> None:
         spec_options = {
-            "objectives": (),
-            "outcome_objectives": tuple(objective.spec for objective in objectives),
+            "response_heads": tuple(objective.spec for objective in objectives),
             "objective_aggregation": aggregation,
             "response_format": response_format,
         }
@@ -145,7 +144,7 @@ def fit_normalizers(
     reference = list(islice(responses, REFERENCE))
     scores = score_items(model, reference, task.data.max_tokens, task.packer(reference))
     normalizers = {
-        name: cls.fit(scores[:, model.spec.outcome_names.index(name)], source=part)
+        name: cls.fit(scores[:, model.spec.response_names.index(name)], source=part)
         for name, cls in chosen.items()
     }
     model.spec = model.spec.with_(normalizers=normalizers)
@@ -160,5 +159,5 @@ def score_items(
     scores = []
     for plan in plan_evaluation([item.tree.num_tokens for item in items], max_tokens):
         trees = pack([items[index].tree for index in plan.records])
-        scores.append(model.scores(model(trees.to(model.device)).columns))
+        scores.append(model.response_scores(model(trees.to(model.device)).columns))
     return torch.cat(scores).cpu()

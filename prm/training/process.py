@@ -25,7 +25,7 @@ class ProcessRewardTask(RewardTask):
     Args:
         backbone: Where model and tokenizer come from.
         objectives: Step objectives; one, correctness with binary cross-entropy, if not given.
-        reward_objective: The objective whose aggregated score is the reward; needed with several.
+        chain_reward: The objective whose aggregated score is the reward; needed with several.
         step_format: How steps become tokens.
         aggregation: Step aggregation stored with the model, by short name.
         **options: The options of `RewardTask`.
@@ -37,15 +37,15 @@ class ProcessRewardTask(RewardTask):
         self,
         backbone: BackboneSource,
         objectives: list[StepObjective] | None = None,
-        reward_objective: str = "",
+        chain_reward: str = "",
         step_format: StepFormat = StepFormat(),  # noqa: B008
         aggregation: str | dict[str, Any] = "min",
         **options: Any,
     ) -> None:
         steps = objectives or [StepObjective()]
         spec_options = {
-            "objectives": tuple(objective.spec for objective in steps),
-            "reward_objective": reward_objective,
+            "step_heads": tuple(objective.spec for objective in steps),
+            "chain_reward": chain_reward,
             "step_format": step_format,
             "step_aggregation": named_aggregation(aggregation),
         }

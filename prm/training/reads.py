@@ -75,7 +75,7 @@ def collect(
         model: The model.
         items: The items of the data set that `batch.records` counts.
     """
-    has_steps, has_responses = bool(model.spec.objectives), bool(model.spec.outcome_objectives)
+    has_steps, has_responses = bool(model.spec.step_heads), bool(model.spec.response_heads)
     return Reads(
         _steps(batch, output, model, items) if has_steps else None,
         _responses(batch, output, model, items) if has_responses else None,
@@ -102,8 +102,8 @@ def _responses(
     return ResponseReads(
         records,
         owner,
-        _plain(model.scores(columns)),
-        _plain(model.spreads(columns)),
+        _plain(model.response_scores(columns)),
+        _plain(model.response_spreads(columns)),
         labels.first(len(owner)).to("cpu"),
     )
 

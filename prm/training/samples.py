@@ -45,8 +45,8 @@ def _step_rows(
 ) -> Iterator[SampleRow]:
     if reads.steps is None:
         return
-    names = [objective.name for objective in spec.objectives]
-    column = names.index(spec.reward_objective)
+    names = [objective.name for objective in spec.step_heads]
+    column = names.index(spec.chain_reward)
     probabilities = reads.steps.logits[:, column].sigmoid().tolist()
     places = zip(reads.steps.chain.tolist(), reads.steps.step.tolist(), probabilities, strict=True)
     for position, step, probability in places:
@@ -54,10 +54,10 @@ def _step_rows(
             continue
         item = items[reads.steps.records[position]]
         assert isinstance(item, LabeledChain)
-        labels = item.chain.labels.get(spec.reward_objective)
+        labels = item.chain.labels.get(spec.chain_reward)
         label = labels[step] if labels else None
         text = item.chain.completions[step]
-        yield SampleRow(item.chain.id, step, text, spec.reward_objective, probability, label)
+        yield SampleRow(item.chain.id, step, text, spec.chain_reward, probability, label)
 
 
 def _response_rows(
@@ -70,7 +70,7 @@ def _response_rows(
         item = items[record]
         assert isinstance(item, LabeledResponses)
         if record in chosen:
-            yield from _set_rows(reads, item, first, spec.outcome_names)
+            yield from _set_rows(reads, item, first, spec.response_names)
         first += item.tree.num_reads
 
 

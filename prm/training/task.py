@@ -28,7 +28,7 @@ from prm.training.cache.states import StateCache
 from prm.training.checkpoints import snapshot
 from prm.training.distributed import average_gradients, clip_gradients, gradient_sync, whole
 from prm.training.losses import BatchLoss, LanguageLoss, LossPart
-from prm.training.meters import RANKING, OutcomeMeters, StepMeters
+from prm.training.meters import RANKING, ResponseMeters, StepMeters
 from prm.training.objectives import in_label_units
 from prm.training.optim import Schedule, parameter_groups
 from prm.training.reads import Reads, collect
@@ -157,14 +157,14 @@ class RewardTask(L.LightningModule):
         return self.reward_model.response_builder
 
     @property
-    def objective_names(self) -> tuple[str, ...]:
+    def step_names(self) -> tuple[str, ...]:
         """Names of the step objectives, in column order."""
-        return tuple(objective.name for objective in self.spec.objectives)
+        return self.spec.step_names
 
     @property
-    def outcome_names(self) -> tuple[str, ...]:
-        """Names of the outcome objectives, in column order."""
-        return self.spec.outcome_names
+    def response_names(self) -> tuple[str, ...]:
+        """Names of the response objectives, in column order."""
+        return self.spec.response_names
 
     @property
     def reward_model(self) -> RewardModel:
@@ -426,15 +426,15 @@ class RewardTask(L.LightningModule):
         return reads
 
     def _start_meters(self, part: str) -> None:
-        meters: list[StepMeters | OutcomeMeters] = []
+        meters: list[StepMeters | ResponseMeters] = []
         facts = self.data.facts(part)
-        if self.spec.objectives:
-            column = self.objective_names.index(self.spec.reward_objective)
+        if self.spec.step_heads:
+            column = self.step_names.index(self.spec.chain_reward)
             sources = facts.sources(chains=True)
-            meters.append(StepMeters(self.spec.reward_objective, column, sources))
-        if self.spec.outcome_objectives:
+            meters.append(StepMeters(self.spec.chain_reward, column, sources))
+        if self.spec.response_heads:
             sources = facts.sources(chains=False)
-            meters.append(OutcomeMeters(self.spec, sources, in_label_units(self)))
+            meters.append(ResponseMeters(self.spec, sources, in_label_units(self)))
         self.meters = torch.nn.ModuleList(meters).to(self.device)
 
     def _log_meters(self, prefix: str) -> None:

@@ -36,7 +36,7 @@ def add_pad(tokenizer: PreTrainedTokenizerBase, spec: RewardSpec) -> int:
     end of the response. Returns how many tokens were added (0 or 1).
     """
     pad = tokenizer.pad_token_id
-    if not spec.outcome_objectives or (pad is not None and pad != tokenizer.eos_token_id):
+    if not spec.response_heads or (pad is not None and pad != tokenizer.eos_token_id):
         return 0
     return int(tokenizer.add_special_tokens({"pad_token": PAD_TOKEN}))
 

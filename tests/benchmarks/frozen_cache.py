@@ -86,7 +86,7 @@ class Bench:
         """Train some epochs and return the seconds of each; the first holds its preparations."""
         import lightning as L
 
-        from prm.losses.process import BCE, MSE
+        from prm.losses.steps import BCE, MSE
         from prm.models.sources import FromRewardModel
         from prm.training.objectives import StepObjective
         from prm.training.process import ProcessRewardTask

@@ -71,7 +71,7 @@ class Run:
     @cached_property
     def stream(self) -> list[ResponseSet]:
         """The response sets that the run has trained on, in order."""
-        names = frozenset(self.scorer.spec.outcome_names)
+        names = frozenset(self.scorer.spec.response_names)
         items = [
             Drawn(unit, unit.source, names & {n for r in unit.records for n in r.objectives})
             for unit in self.data.units["train"]
@@ -273,7 +273,7 @@ def main() -> int:
     training = run.data.training_records()
     results = {
         objective: study(run, objective, training, tests, options.out)
-        for objective in run.scorer.spec.outcome_names
+        for objective in run.scorer.spec.response_names
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")

@@ -15,7 +15,7 @@ import numpy as np
 from prm.aggregation.objectives import WeightedSum
 from prm.cli.main import main as prm
 from prm.scores.tables import spec_path
-from prm.spec import OutcomeObjective, RewardSpec
+from prm.spec import ResponseHead, RewardSpec
 
 FOLDER = Path("runs/reaggregate")
 OBJECTIVES = ("helpfulness", "safety", "factuality")
@@ -33,9 +33,9 @@ def write_scores(path: Path) -> None:
             row |= {"scores": named, "spreads": None, "utilities": named, "reward": sum(values)}
             row |= {"aggregation": "weighted_sum", "num_truncated": 0, "reason": ""}
             file.write(json.dumps(row) + "\n")
-    objectives = tuple(OutcomeObjective(name) for name in OBJECTIVES)
+    objectives = tuple(ResponseHead(name) for name in OBJECTIVES)
     weights = WeightedSum(dict.fromkeys(OBJECTIVES, 1.0))
-    spec = RewardSpec(objectives=(), outcome_objectives=objectives, objective_aggregation=weights)
+    spec = RewardSpec(response_heads=objectives, objective_aggregation=weights)
     spec_path(path).write_text(spec.to_json())
 
 

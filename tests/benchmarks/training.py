@@ -181,7 +181,7 @@ def train_prm(laps: Laps, plan: Plan) -> None:
 def _task(plan: Plan) -> Any:
     from torch.optim import AdamW
 
-    from prm.losses.process import CrossEntropy
+    from prm.losses.steps import CrossEntropy
     from prm.models.sources import Pretrained
     from prm.training.objectives import ResponseObjective, StepObjective
     from prm.training.optim import Schedule

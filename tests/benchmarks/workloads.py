@@ -230,12 +230,10 @@ def write_models(folder: Path, scale: Scale) -> None:
 
     from prm.models import checkpoint
     from prm.models.reward_model import OutcomeRewardModel, ProcessRewardModel
-    from prm.spec import Objective, OutcomeObjective, RewardSpec
+    from prm.spec import ResponseHead, RewardSpec, StepHead
 
-    outcome = RewardSpec(
-        objectives=(), outcome_objectives=(OutcomeObjective("good"),), max_length=4096
-    )
-    process = RewardSpec(objectives=(Objective(readout="softmax"),), max_length=4096)
+    outcome = RewardSpec(response_heads=(ResponseHead("good"),), max_length=4096)
+    process = RewardSpec(step_heads=(StepHead(readout="softmax"),), max_length=4096)
     for name, spec, family in (
         (OUTCOME, outcome, OutcomeRewardModel),
         (PROCESS, process, ProcessRewardModel),

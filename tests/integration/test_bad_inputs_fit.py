@@ -51,7 +51,7 @@ def objective(**options: Any) -> dict[str, Any]:
 
 def balanced() -> dict[str, Any]:
     return objective(
-        loss={"class_path": "prm.losses.process.BCE", "init_args": {"error_weight": "balanced"}}
+        loss={"class_path": "prm.losses.steps.BCE", "init_args": {"error_weight": "balanced"}}
     )
 
 

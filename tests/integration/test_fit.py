@@ -174,7 +174,7 @@ def test_every_loss_trains_and_exports(run_dir: Path, loss: str) -> None:
     assert sum(losses[-3:]) < sum(losses[:3])
     scorer = RewardScorer.from_pretrained(trained / "model")
     readout = "softmax" if loss == "CrossEntropy" else "sigmoid"
-    assert scorer.spec.objectives[0].readout == readout
+    assert scorer.spec.step_heads[0].readout == readout
 
 
 def write_two_objectives(folder: Path) -> None:
@@ -200,7 +200,7 @@ def test_several_objectives_train_beside_each_other(run_dir: Path) -> None:
     ]
     trained = fit(
         run_dir,
-        model={"objectives": objectives, "reward_objective": "correctness"},
+        model={"objectives": objectives, "chain_reward": "correctness"},
         trainer={"max_epochs": 8},
     )
     whole = metrics(trained, "train/loss")
@@ -209,7 +209,7 @@ def test_several_objectives_train_beside_each_other(run_dir: Path) -> None:
         assert total == pytest.approx(correctness + 0.5 * redundancy, rel=1e-5)
     assert sum(parts[1][-3:]) < 0.8 * sum(parts[1][:3])
     spec = RewardScorer.from_pretrained(trained / "model").spec
-    assert [(o.name, o.readout) for o in spec.objectives] == [
+    assert [(o.name, o.readout) for o in spec.step_heads] == [
         ("correctness", "sigmoid"),
         ("redundancy", "softmax"),
     ]

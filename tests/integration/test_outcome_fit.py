@@ -533,5 +533,5 @@ def test_a_dataset_of_another_kind_is_refused(
 
 def test_the_spec_of_a_checkpoint_is_that_of_the_run(run: Path) -> None:
     spec = RewardSpec.from_json(checkpoint(run, "best")["prm"]["spec"])
-    assert [item.name for item in spec.outcome_objectives] == ["helpfulness", "safety", "length"]
-    assert [item.direction for item in spec.outcome_objectives] == ["maximize"] * 2 + ["minimize"]
+    assert [item.name for item in spec.response_heads] == ["helpfulness", "safety", "length"]
+    assert [item.direction for item in spec.response_heads] == ["maximize"] * 2 + ["minimize"]

@@ -101,11 +101,11 @@ def scorers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RewardScorer]
     """Return a process model, an outcome model and one that is both."""
     joint = save_joint_model(tmp_path_factory.mktemp("joint") / "model")
     spec = RewardSpec(
-        objectives=TWO_OBJECTIVES, reward_objective=TWO_OBJECTIVES[0].name, max_length=256
+        step_heads=TWO_OBJECTIVES, chain_reward=TWO_OBJECTIVES[0].name, max_length=256
     )
     models = {
         "steps": tiny_model(spec=spec),
-        "answers": outcome_model(outcome_objectives=SPREAD_OBJECTIVES),
+        "answers": outcome_model(response_heads=SPREAD_OBJECTIVES),
         "both": checkpoint.load(joint, "cpu"),
     }
     shapings = {"both": Shaping(squash="tanh", clip=(-0.5, 0.5))}

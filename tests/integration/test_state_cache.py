@@ -185,7 +185,7 @@ def test_a_new_objective_on_a_reward_model(
     new = fit_outcomes(run_dir, "new", model={**CACHED, "backbone": start})
     old, spec = RewardSpec.load(run_dir / "run/model"), RewardSpec.load(new / "model")
     assert spec.template == old.template
-    assert spec.outcome_names == ("helpfulness", "safety", "length")
+    assert spec.response_names == ("helpfulness", "safety", "length")
     backbones = [weights_of(run_dir / "run"), weights_of(new)]
     assert all(torch.equal(backbones[1][name], value) for name, value in backbones[0].items())
     model = {"backbone": start, "template": {"prefix": "Q: "}}

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from prm.models import checkpoint
-from prm.spec import OutcomeObjective
+from prm.spec import ResponseHead
 from tests.outcome_models import outcome_model
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -32,8 +32,8 @@ CHAT = (
 def save_models() -> None:
     """Write the models and the policy's tokenizer that recipes name, below the working folder."""
     names = ("helpfulness", "safety", "factuality")
-    objectives = tuple(OutcomeObjective(name) for name in names)
-    checkpoint.save(outcome_model(outcome_objectives=objectives), "runs/replies/model")
+    objectives = tuple(ResponseHead(name) for name in names)
+    checkpoint.save(outcome_model(response_heads=objectives), "runs/replies/model")
     checkpoint.save(tiny_model(), "runs/arithmetic/model")
     policy = tiny_tokenizer(280)
     policy.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})

@@ -20,7 +20,7 @@ from prm.models.reward_model import JointRewardModel, OutcomeRewardModel, Reward
 from prm.models.sources import FromScratch
 from prm.records import Rating
 from prm.scoring.scorer import RewardScorer
-from prm.spec import Objective, OutcomeObjective, ResponseFormat, RewardSpec, Template
+from prm.spec import ResponseFormat, ResponseHead, RewardSpec, StepHead, Template
 from tests.interop.serving import listening
 from tests.outcome_models import BACKBONES
 from tests.tiny_models import CHAINS, TWO_OBJECTIVES, tiny_model, tiny_tokenizer
@@ -34,14 +34,14 @@ CHATML = (
 MARKS = ["<|im_start|>", "<|im_end|>"]
 
 OBJECTIVES = (
-    OutcomeObjective("helpfulness"),
-    OutcomeObjective("safety"),
-    OutcomeObjective("length", direction="minimize"),
+    ResponseHead("helpfulness"),
+    ResponseHead("safety"),
+    ResponseHead("length", direction="minimize"),
 )
 
 OUTCOME: dict[str, Any] = {
-    "objectives": (),
-    "outcome_objectives": OBJECTIVES,
+    "step_heads": (),
+    "response_heads": OBJECTIVES,
     "normalizers": {"safety": ZScore(0.3, 2.0)},
     "objective_aggregation": WeightedSum({"helpfulness": 1, "safety": 2, "length": 0.5}),
     "max_length": 96,
@@ -107,14 +107,14 @@ def _models() -> dict[str, RewardModel]:
         "pairs": tiny_model(
             "qwen2",
             RewardSpec(
-                objectives=TWO_OBJECTIVES, reward_objective=TWO_OBJECTIVES[0].name, max_length=256
+                step_heads=TWO_OBJECTIVES, chain_reward=TWO_OBJECTIVES[0].name, max_length=256
             ),
         ),
         "classes": tiny_model(
-            "qwen2", RewardSpec(objectives=(Objective(readout="softmax"),), max_length=256)
+            "qwen2", RewardSpec(step_heads=(StepHead(readout="softmax"),), max_length=256)
         ),
         "chat": _outcome(chat_tokenizer(), OutcomeRewardModel, **chat),
-        "joint": _outcome(tiny_tokenizer(), JointRewardModel, objectives=(Objective(),)),
+        "joint": _outcome(tiny_tokenizer(), JointRewardModel, step_heads=(StepHead(),)),
     }
 
 

@@ -32,7 +32,7 @@ def post(served: Served, path: str, body: Any, status: int = 200) -> Any:
 def offline(served: Served, name: str, response: str = ANSWER) -> Score:
     """Return the offline score of a response; a process model reads its lines as steps."""
     scorer = served.offline[name]
-    record = (PROMPT, response if scorer.spec.outcome_objectives else response.split("\n"))
+    record = (PROMPT, response if scorer.spec.response_heads else response.split("\n"))
     score: Score = scorer.score([record])[0]
     return score
 

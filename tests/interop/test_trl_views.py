@@ -20,7 +20,7 @@ from prm.models.reward_model import OutcomeRewardModel
 from prm.rl.reward_function import CompletionReward, RewardFunction
 from prm.rl.trl import TRLRewards
 from prm.scoring.scorer import RewardScorer
-from prm.spec import OutcomeObjective
+from prm.spec import ResponseHead
 from tests.interop.trl_runs import (
     THREE,
     TRL_WARNINGS,
@@ -91,7 +91,7 @@ def test_weights_of_the_spec(outcome_folder: Path, process_folder: Path) -> None
 
 def test_names_of_a_joint_model_and_of_two_step_objectives(tmp_path: Path) -> None:
     joint = save_joint_model(tmp_path / "joint")
-    spec = tiny_model().spec.with_(objectives=TWO_OBJECTIVES, reward_objective="redundancy")
+    spec = tiny_model().spec.with_(step_heads=TWO_OBJECTIVES, chain_reward="redundancy")
     steps = checkpoint.save(tiny_model(spec=spec), tmp_path / "steps")
     for function, names, weights in (
         (RewardFunction(joint, reward_from="steps"), ["correctness"], [1.0]),
@@ -104,8 +104,8 @@ def test_names_of_a_joint_model_and_of_two_step_objectives(tmp_path: Path) -> No
 
 
 def test_an_objective_cannot_have_the_name_of_the_aggregated_reward(tmp_path: Path) -> None:
-    objectives = (OutcomeObjective("aggregated"),)
-    folder = checkpoint.save(outcome_model(outcome_objectives=objectives), tmp_path / "model")
+    objectives = (ResponseHead("aggregated"),)
+    folder = checkpoint.save(outcome_model(response_heads=objectives), tmp_path / "model")
     with pytest.raises(ConfigError, match="an objective is called 'aggregated'"):
         rewards_of(folder)
 

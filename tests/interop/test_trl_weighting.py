@@ -15,7 +15,7 @@ from prm.models import checkpoint
 from prm.rl.group_rewards import GroupNormalizedReward
 from prm.rl.reward_function import CompletionReward, RewardFunction
 from prm.rl.weighting import ByHand, Constraint, Schedule, Weighting
-from prm.spec import OutcomeObjective
+from prm.spec import ResponseHead
 from tests.interop.trl_runs import TRL_WARNINGS, Which, make_trainer
 from tests.outcome_models import outcome_model
 
@@ -29,8 +29,8 @@ MULTIPLIER = "prm/weighting/multiplier"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    objectives = tuple(OutcomeObjective(name) for name in NAMES)
-    built = outcome_model(outcome_objectives=objectives)
+    objectives = tuple(ResponseHead(name) for name in NAMES)
+    built = outcome_model(response_heads=objectives)
     return checkpoint.save(built, tmp_path_factory.mktemp("model") / "model")
 
 

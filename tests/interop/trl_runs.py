@@ -19,7 +19,7 @@ from prm.models import checkpoint
 from prm.rl.reward_function import RewardFunction
 from prm.rl.trl import TRLRewards
 from prm.scoring.scorer import RewardScorer
-from prm.spec import OutcomeObjective
+from prm.spec import ResponseHead
 from tests.outcome_models import SPREAD_OBJECTIVES, save_outcome_model
 from tests.tiny_models import character_tokenizer, tiny_model
 
@@ -44,9 +44,9 @@ def three_objectives(folder: Path) -> Path:
     """Save a random model of three objectives with weights; one is normalized and minimized."""
     return save_outcome_model(
         folder,
-        outcome_objectives=(
+        response_heads=(
             *SPREAD_OBJECTIVES[:2],
-            OutcomeObjective("length", direction="minimize"),
+            ResponseHead("length", direction="minimize"),
         ),
         normalizers={"length": ZScore(0.5, 2.0)},
         objective_aggregation=WeightedSum(dict(WEIGHTS)),

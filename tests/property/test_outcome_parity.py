@@ -31,7 +31,7 @@ from tests.outcome_models import (
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
-SPREADS = {"outcome_objectives": SPREAD_OBJECTIVES}
+SPREADS = {"response_heads": SPREAD_OBJECTIVES}
 
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"family": "llama"},
@@ -128,7 +128,7 @@ def test_in_a_comparison_or_a_rating(model: OutcomeRewardModel, alone: Tensor) -
 @pytest.mark.parametrize("max_tokens", [1, 80, 16384])
 def test_the_scorer(model: OutcomeRewardModel, alone: Tensor, max_tokens: int) -> None:
     scored = RewardScorer(model, max_tokens=max_tokens).score(RESPONSES)
-    expected, spreads = model.scores(alone), model.spreads(alone)
+    expected, spreads = model.response_scores(alone), model.response_spreads(alone)
     for index, score in enumerate(scored):
         assert list(score.scores.values()) == pytest.approx(expected[index].tolist(), abs=1e-5)
         reward = float(model.spec.rewards(expected[index].double()))

@@ -97,7 +97,7 @@ def objective(kind: str, name: str = "main") -> ResponseObjective:
 
 def model_for(objectives: Sequence[ResponseObjective]) -> OutcomeRewardModel:
     specs = tuple(item.spec for item in objectives)
-    return outcome_model(outcome_objectives=specs, objective_aggregation=WeightedSum())
+    return outcome_model(response_heads=specs, objective_aggregation=WeightedSum())
 
 
 @functools.cache

@@ -14,11 +14,11 @@ from tiny_models import CHAINS, columns_packed, tiny_model
 from prm.data.batches import micro_batch
 from prm.data.planning import MicroBatchPlan, plan_micro_batches
 from prm.data.step_labels import LabeledChain, StepLabeler, step_labels
-from prm.losses.process import BCE, CrossEntropy, ProcessLoss, QValueRanking, StepTargets
+from prm.losses.steps import BCE, CrossEntropy, QValueRanking, StepLoss, StepTargets
 from prm.models.reward_model import ProcessRewardModel
 from prm.records import Chain
 from prm.scoring.scorer import RewardScorer
-from prm.spec import STEP_MARKER, Objective, RewardSpec, Template
+from prm.spec import STEP_MARKER, RewardSpec, StepHead, Template
 
 LABELED = [
     chain.with_labels(
@@ -39,7 +39,7 @@ def read(model: ProcessRewardModel, chains: list[Chain]) -> list[LabeledChain]:
 
 
 def loss_and_gradient(
-    model: ProcessRewardModel, loss: ProcessLoss, chains: list[Chain], max_tokens: int
+    model: ProcessRewardModel, loss: StepLoss, chains: list[Chain], max_tokens: int
 ) -> tuple[float, list[torch.Tensor]]:
     """Return what one optimizer step sees, over as many micro-batches as the budget needs."""
     model.zero_grad()
@@ -65,7 +65,7 @@ def loss_and_gradient(
     "loss", [BCE(), BCE(0.1, "chain", 2.0), QValueRanking()], ids=["bce", "weighted", "ranking"]
 )
 def test_p19_the_update_does_not_depend_on_the_token_budget(
-    model: ProcessRewardModel, loss: ProcessLoss
+    model: ProcessRewardModel, loss: StepLoss
 ) -> None:
     whole, expected = loss_and_gradient(model, loss, LABELED, 10_000)
     for max_tokens in (64, 100):
@@ -91,7 +91,7 @@ def test_p7_p52_what_is_unlabeled_never_reaches_the_gradient(model: ProcessRewar
 
 @pytest.mark.parametrize("loss", [BCE(), QValueRanking()], ids=["bce", "ranking"])
 def test_p12_a_filler_gives_zero_and_a_gradient_to_every_rank(
-    model: ProcessRewardModel, loss: ProcessLoss
+    model: ProcessRewardModel, loss: StepLoss
 ) -> None:
     """Ranks exchange gradients after every pass, so a filler needs one, and it must be 0."""
     batch = micro_batch(MicroBatchPlan((0,), filler=True), read(model, LABELED), LABELER)
@@ -148,7 +148,7 @@ def test_p18_the_read_token_is_the_marker_of_its_step(model: ProcessRewardModel)
         {"template": Template(prefix="Problem: ")},
         {"template": Template(suffix="\n\n")},
         {"template": Template(bos="one")},
-        {"objectives": (Objective(readout="softmax"),)},
+        {"step_heads": (StepHead(readout="softmax"),)},
     ],
 )
 def test_p40_every_field_of_the_spec_changes_the_score(changes: dict[str, Any]) -> None:
@@ -181,7 +181,7 @@ def test_p22_scores_of_a_half_precision_model_stay_close() -> None:
 
 
 def test_p44_two_columns_are_read_as_the_second_over_the_first() -> None:
-    model = tiny_model(spec=RewardSpec(objectives=(Objective(readout="softmax"),), max_length=256))
+    model = tiny_model(spec=RewardSpec(step_heads=(StepHead(readout="softmax"),), max_length=256))
     columns = columns_packed(model, CHAINS[:1])[0]
     score = RewardScorer(model).score(CHAINS[0])[0]
     assert score.probabilities == pytest.approx(columns.softmax(-1)[:, 1].tolist(), abs=1e-5)

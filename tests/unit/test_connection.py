@@ -19,12 +19,12 @@ from prm.connection import Connection, TooLargeError
 from prm.errors import ConfigError, DataError, PrmError, RemoteError
 from prm.records import Rating
 from prm.scoring.client import RemoteScorer
-from prm.spec import OutcomeObjective, RewardSpec
+from prm.spec import ResponseHead, RewardSpec
 from tests.interop.serving import listening
 
 Answer = tuple[int, Any, dict[str, str]]
 
-SPEC = RewardSpec(objectives=(), outcome_objectives=(OutcomeObjective("helpfulness"),))
+SPEC = RewardSpec(response_heads=(ResponseHead("helpfulness"),))
 
 RATINGS = [Rating("2 + 2 = ?", text, id=text) for text in ("3", "4", "5", "6")]
 

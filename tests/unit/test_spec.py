@@ -15,10 +15,10 @@ from prm.errors import SpecError
 from prm.spec import (
     SPEC_FILE,
     SPEC_VERSION,
-    GoldenScore,
-    Objective,
+    GoldenChain,
     RewardSpec,
     StepFormat,
+    StepHead,
     Template,
     TokenizerIdentity,
 )
@@ -26,14 +26,14 @@ from prm.spec import (
 FULL = RewardSpec(
     template=Template("chat", system="Be strict.", bos="one"),
     step_format=StepFormat(marker=None, suffix="\n\n"),
-    objectives=(Objective(), Objective("redundancy", "softmax")),
-    reward_objective="redundancy",
+    step_heads=(StepHead(), StepHead("redundancy", "softmax")),
+    chain_reward="redundancy",
     step_aggregation=SoftMin(beta=3.5),
     max_length=77,
     on_too_long="error",
     on_long_prompt="cut_left",
     tokenizer=TokenizerIdentity("ab" * 32, 301, 300),
-    golden=(GoldenScore("1 + 1", ("2",), {"correctness": (0.1,), "redundancy": (-2.5,)}),),
+    golden_chains=(GoldenChain("1 + 1", ("2",), {"correctness": (0.1,), "redundancy": (-2.5,)}),),
 )
 
 
@@ -80,20 +80,19 @@ def test_columns_follow_the_objectives_in_order() -> None:
 
 
 def test_the_only_objective_is_the_reward() -> None:
-    assert RewardSpec(objectives=(Objective("clarity"),)).reward_objective == "clarity"
+    assert RewardSpec(step_heads=(StepHead("clarity"),)).chain_reward == "clarity"
 
 
 def test_p29_several_objectives_need_a_named_reward() -> None:
-    with pytest.raises(SpecError, match="reward_objective is missing"):
-        RewardSpec(objectives=(Objective("a"), Objective("b")))
+    with pytest.raises(SpecError, match="chain_reward is missing"):
+        RewardSpec(step_heads=(StepHead("a"), StepHead("b")))
 
 
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"objectives": ()}, "objectives are wrong"),
-        ({"objectives": (Objective(), Objective())}, "objectives are wrong"),
-        ({"reward_objective": "humor"}, "reward_objective is unknown"),
+        ({"step_heads": (StepHead(), StepHead())}, "objectives are wrong"),
+        ({"chain_reward": "humor"}, "chain_reward is unknown"),
         ({"max_length": 1}, "max_length is wrong"),
     ],
 )
@@ -109,7 +108,7 @@ def test_contradictory_specs_are_refused(fields: dict[str, Any], problem: str) -
         {"on_long_prompt": "truncate"},
         {"template": {"style": "jinja"}},
         {"template": {"bos": "two"}},
-        {"objectives": [{"name": "redundancy", "readout": "tanh"}]},
+        {"step_heads": [{"name": "redundancy", "readout": "tanh"}]},
         {"max_length": 10.5},
         {"step_format": {"marker": 7}},
     ],
@@ -133,14 +132,14 @@ def test_a_newer_version_is_refused() -> None:
         ({"extra": 1}, "unknown fields of RewardSpec: extra"),
         ({"template": {"color": "red"}}, "unknown fields of Template: color"),
         ({"template": "plain"}, "malformed|unknown fields"),
-        ({"objectives": None}, "malformed"),
-        ({"objectives": ["correctness"]}, "malformed|unknown fields"),
+        ({"step_heads": None}, "malformed"),
+        ({"step_heads": ["correctness"]}, "malformed|unknown fields"),
         ({"max_length": "long"}, "malformed|max_length"),
         ({"step_aggregation": "min"}, "malformed|step_aggregation"),
         ({"step_aggregation": {"name": "median"}}, "median"),
         ({"step_aggregation": {"name": "softmin", "beta": -1}}, "beta"),
         ({"step_aggregation": {"name": "min", "beta": 1}}, "does not take"),
-        ({"golden": [{"prompt": "q"}]}, "'completions' is missing"),
+        ({"golden_chains": [{"prompt": "q"}]}, "'completions' is missing"),
         ({"tokenizer": {"fingerprint": "x"}}, "malformed"),
     ],
 )
@@ -149,7 +148,7 @@ def test_a_malformed_file_is_a_spec_error(fields: dict[str, Any], problem: str) 
         RewardSpec.from_dict(changed(**fields))
 
 
-@pytest.mark.parametrize("name", ["template", "step_format", "objectives", "step_aggregation"])
+@pytest.mark.parametrize("name", ["template", "step_format", "step_heads", "step_aggregation"])
 def test_a_missing_field_is_named(name: str) -> None:
     data = changed()
     del data[name]
@@ -207,6 +206,6 @@ def test_a_file_of_version_1_is_still_read() -> None:
         step_aggregation=SoftMin(10.0),
         max_length=512,
         tokenizer=TokenizerIdentity("ab", 300, 299),
-        golden=(GoldenScore("q", ("a",), {"correctness": (0.5,)}),),
+        golden_chains=(GoldenChain("q", ("a",), {"correctness": (0.5,)}),),
     )
-    assert json.loads(spec.to_json())["version"] == SPEC_VERSION == 3
+    assert json.loads(spec.to_json())["version"] == SPEC_VERSION == 4

@@ -30,10 +30,10 @@ from prm.errors import ConfigError, PrmError, SpecError
 from prm.spec import (
     STEP_MARKER,
     GoldenResponse,
-    Objective,
-    OutcomeObjective,
     ResponseFormat,
+    ResponseHead,
     RewardSpec,
+    StepHead,
     Template,
 )
 
@@ -41,25 +41,24 @@ NAN = math.nan
 OUTCOME = RewardSpec(
     template=Template(bos="one", suffix=""),
     response_format=ResponseFormat("eos", "sep", "!", "mean"),
-    objectives=(),
-    outcome_objectives=(
-        OutcomeObjective("helpfulness", "gaussian", 2),
-        OutcomeObjective("harm", direction="minimize"),
-        OutcomeObjective("style", "quantile", 3),
+    response_heads=(
+        ResponseHead("helpfulness", "gaussian", 2),
+        ResponseHead("harm", direction="minimize"),
+        ResponseHead("style", "quantile", 3),
     ),
     normalizers={"helpfulness": ZScore(0.5, 2.0, num=10, source="validation")},
     objective_aggregation=WeightedSum({"helpfulness": 1, "harm": 2, "style": 1}),
     golden_responses=(GoldenResponse("q", "a", {"helpfulness": 0.25, "harm": -1.5, "style": 3.0}),),
 )
-JOINT = OUTCOME.with_(objectives=(Objective(),), reward_objective="correctness")
+JOINT = OUTCOME.with_(step_heads=(StepHead(),), chain_reward="correctness")
 PROCESS = RewardSpec()
 
 
 def outcome(**fields: Any) -> RewardSpec:
     """Return a spec of two objectives of responses, aggregated by their sum."""
     values: dict[str, Any] = {
-        "objectives": (),
-        "outcome_objectives": (OutcomeObjective("a"), OutcomeObjective("b")),
+        "step_heads": (),
+        "response_heads": (ResponseHead("a"), ResponseHead("b")),
         "objective_aggregation": WeightedSum(),
     }
     return RewardSpec(**values | fields)
@@ -136,7 +135,7 @@ def test_p40_what_rewards_depend_on_survives_json(
 @given(
     st.lists(
         st.builds(
-            OutcomeObjective,
+            ResponseHead,
             st.text(min_size=1, max_size=5),
             direction=st.sampled_from(["maximize", "minimize"]),
         ),
@@ -153,9 +152,9 @@ def test_p40_what_rewards_depend_on_survives_json(
     ),
 )
 def test_any_outcome_spec_survives_json(
-    objectives: list[OutcomeObjective], response_format: ResponseFormat
+    objectives: list[ResponseHead], response_format: ResponseFormat
 ) -> None:
-    spec = outcome(outcome_objectives=tuple(objectives), response_format=response_format)
+    spec = outcome(response_heads=tuple(objectives), response_format=response_format)
     assert RewardSpec.from_json(spec.to_json()) == spec
 
 
@@ -171,9 +170,7 @@ def test_rewards_aggregate_utilities_by_name() -> None:
 
 
 def test_the_only_objective_is_the_reward_whatever_its_direction() -> None:
-    spec = RewardSpec(
-        objectives=(), outcome_objectives=(OutcomeObjective("cost", direction="minimize"),)
-    )
+    spec = RewardSpec(response_heads=(ResponseHead("cost", direction="minimize"),))
     assert spec.objective_aggregation == WeightedSum()
     assert spec.rewards(torch.tensor([[2.0], [-1.0]])).tolist() == [-2.0, 1.0]
 
@@ -186,13 +183,16 @@ def test_p29_several_objectives_need_a_declared_aggregation() -> None:
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"outcome_objectives": ()}, "objectives are wrong"),
-        ({"outcome_objectives": (OutcomeObjective("a"),) * 2}, "objectives are wrong"),
-        ({"objectives": (Objective("a"),)}, "objectives are wrong"),
+        (
+            {"response_heads": (), "objective_aggregation": WeightedSum({"a": 1})},
+            "objectives of weighted_sum",
+        ),
+        ({"response_heads": (ResponseHead("a"),) * 2}, "objectives are wrong"),
+        ({"step_heads": (StepHead("a"),)}, "objectives are wrong"),
         ({"normalizers": {"c": Identity()}}, r"normalizers are wrong: .*'a', 'b'.*got \['c'\]"),
         ({"objective_aggregation": WeightedSum({"a": 1, "c": 1})}, "weights of weighted_sum.*c"),
         ({"objective_aggregation": SafetyGate(helpfulness="a", safety="c")}, "c"),
-        ({"reward_objective": "a"}, "reward_objective is unknown"),
+        ({"chain_reward": "a"}, "chain_reward is unknown"),
     ],
 )
 def test_specs_that_name_what_is_not_there_are_refused(
@@ -216,7 +216,7 @@ def test_a_process_model_has_no_objectives_to_aggregate(
 )
 def test_columns_that_do_not_fit_the_readout_are_refused(readout: Any, num_columns: int) -> None:
     with pytest.raises(SpecError, match="num_columns of 'a' does not fit its readout"):
-        OutcomeObjective("a", readout, num_columns)
+        ResponseHead("a", readout, num_columns)
 
 
 @pytest.mark.parametrize(
@@ -227,8 +227,8 @@ def test_columns_that_do_not_fit_the_readout_are_refused(readout: Any, num_colum
         ({"response_format": {"end": "stop"}}, "end is wrong"),
         ({"response_format": {"read_at": "first"}}, "read_at is wrong"),
         ({"response_format": {"ends": "eos"}}, "unknown fields of ResponseFormat: ends"),
-        ({"outcome_objectives": [{"name": "a", "direction": -1}]}, "direction is wrong"),
-        ({"outcome_objectives": [{"name": "a", "readout": "sigmoid"}]}, "readout is wrong"),
+        ({"response_heads": [{"name": "a", "direction": -1}]}, "direction is wrong"),
+        ({"response_heads": [{"name": "a", "readout": "sigmoid"}]}, "readout is wrong"),
         ({"normalizers": {"harm": {"name": "robust"}}}, "robust"),
         ({"normalizers": {"harm": {"name": "z_score", "men": 1}}}, "does not take"),
         ({"objective_aggregation": {"name": "average"}}, "average"),

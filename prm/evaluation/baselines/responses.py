@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 WORD = r"\b\w+\b"
 
 
-class OutcomeBaseline(ABC):
+class ResponseBaseline(ABC):
     """One baseline for one objective; `fit` first.
 
     Args:
@@ -39,7 +39,7 @@ class OutcomeBaseline(ABC):
         self.objective = objective
         self.sign = sign
 
-    def fit(self, records: Sequence[Outcome]) -> OutcomeBaseline:
+    def fit(self, records: Sequence[Outcome]) -> ResponseBaseline:
         """Learn from the decided pairs and the values that `records` have for the objective.
 
         Raises:
@@ -71,7 +71,7 @@ class OutcomeBaseline(ABC):
     def _utilities(self, records: Sequence[Outcome]) -> Array: ...
 
 
-class Constant(OutcomeBaseline):
+class Constant(ResponseBaseline):
     """Every response gets the mean value: the majority among ratings, a tie in every pair.
 
     Example:
@@ -92,7 +92,7 @@ class Constant(OutcomeBaseline):
         return np.full(sum(len(record.responses) for record in records), self.log_odds_)
 
 
-class _LogisticBaseline(OutcomeBaseline):
+class _LogisticBaseline(ResponseBaseline):
     """Logistic regression on features of prompt and response; subclasses name the features."""
 
     @abstractmethod
@@ -176,7 +176,7 @@ class TfIdf(_LogisticBaseline):
         return hstack([prompts[np.repeat(np.arange(len(sizes)), sizes)], responses]).tocsr()
 
 
-BASELINES: tuple[type[OutcomeBaseline], ...] = (Constant, LengthOnly, TfIdf)
+BASELINES: tuple[type[ResponseBaseline], ...] = (Constant, LengthOnly, TfIdf)
 """The baselines of every outcome report."""
 
 

@@ -86,7 +86,7 @@ class EngineModel:
             DataError: An input holds no step, or has no reward.
         """
         spec = self.served.spec
-        by_step = not spec.outcome_objectives
+        by_step = not spec.response_heads
         if by_step and not self.is_reward:
             raise ModelError(
                 "the model scores steps, not whole texts",
@@ -119,7 +119,7 @@ class EngineModel:
         """Return the reward of columns `[read, column]`, shape `[1]`."""
         spec, count = self.served.spec, len(columns)
         tree = TokenTree((Segment((0,) * count, -1, tuple(range(count))),))
-        if spec.outcome_objectives:
+        if spec.response_heads:
             response = TokenizedResponses(tree, (0,), (False,))
             score = column_score(Rating("", ""), response, columns, spec)
         else:
@@ -216,7 +216,7 @@ class EngineTexts:
     def _tokenized(
         self, prompt: Sequence[Message], response: str
     ) -> TokenizedChain | TokenizedResponses | DroppedRecord:
-        if self.spec.outcome_objectives:
+        if self.spec.response_heads:
             rating = Rating(prompt, response)
             return next(self._responses.build_all([ResponseSet.of([rating])]))
         steps = [step.text for step in split_steps(response, self.spec.step_format)]

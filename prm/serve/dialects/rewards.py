@@ -137,7 +137,7 @@ def _refuse_markup(answer: PolicyAnswer) -> None:
 
 
 def _record(answer: PolicyAnswer, model: ServedModel) -> Chain | Rating:
-    if model.spec.outcome_objectives:
+    if model.spec.response_heads:
         return Rating(answer.prompt, answer.response)
     steps = split_steps(answer.response, model.spec.step_format)
     return Chain(answer.prompt, [step.text for step in steps])
@@ -158,7 +158,7 @@ def _reward(
 
 def _empty(answer: PolicyAnswer, model: ServedModel, empty: float | None) -> TextReward:
     spec = model.spec
-    names = spec.outcome_names or [objective.name for objective in spec.objectives]
+    names = spec.response_names or [objective.name for objective in spec.step_heads]
     return TextReward(
         reward=empty,
         probability=None if empty is None else min(1.0, max(0.0, empty)),

@@ -140,7 +140,7 @@ async def classified(request: Request, body: ClassifyRequest) -> ClassifyReply:
 async def pooling(request: Request, body: PoolingRequest) -> Response:
     """Return a row of columns per text of an outcome model, or per step of a process model."""
     model = EngineModel.of(request.app.state.pool, body.model)
-    by_token = bool(model.served.spec.objectives) and not model.is_reward
+    by_token = bool(model.served.spec.step_heads) and not model.is_reward
     _check_task(body.task, by_token)
     ids, truncated = await _read(model, body)
     rows = await (model.by_token(ids) if by_token else model.by_response(ids))

@@ -101,7 +101,7 @@ def check_same_contract(configured: RewardSpec, stored: RewardSpec) -> None:
         "step_format",
         "response_format",
         "objectives",
-        "outcome_objectives",
+        "response_heads",
         "tokenizer",
     ):
         if getattr(configured, name) != getattr(stored, name):

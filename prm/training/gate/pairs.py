@@ -79,7 +79,7 @@ def read_pairs(
         output = model(packed)
         sizes = [trees[index].num_reads for index in plan.records]
         prompts = model.prompt_states(packed, output.states).float().cpu().split(sizes)
-        values = model.spec.utilities(model.scores(output.columns).cpu()).split(sizes)
+        values = model.spec.utilities(model.response_scores(output.columns).cpu()).split(sizes)
         states |= {index: own[0] for index, own in zip(plan.records, prompts, strict=True)}
         utilities |= dict(zip(plan.records, values, strict=True))
         on_read(len(plan.records))

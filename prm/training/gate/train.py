@@ -109,7 +109,7 @@ def train_gate(
     Backbone and heads stay as they are.
 
     Args:
-        model: A decoder with several outcome objectives; gets the gate and a `Gated` aggregation.
+        model: A decoder with several response objectives; gets the gate and a `Gated` aggregation.
         comparisons: Which responses are better, all things considered.
         options: How to train.
         on_progress: Called with a phase, `read` or `train`, how much more of it is done, and how
@@ -120,7 +120,7 @@ def train_gate(
         DataError: There are too few comparisons of the objective.
         ModelError: The model is an encoder.
     """
-    names = model.spec.outcome_names
+    names = model.spec.response_names
     if len(names) < 2:
         raise ConfigError("gates need several objectives", got=list(names) or "none")
     chosen = _chosen(comparisons, options.objective)

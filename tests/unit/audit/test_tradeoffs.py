@@ -13,11 +13,10 @@ from prm.aggregation.objectives import Lagrangian, WeightedSum, WorstCase
 from prm.audit.tradeoffs import audit_tradeoffs
 from prm.errors import DataError
 from prm.scores.tables import read_scores
-from prm.spec import OutcomeObjective, RewardSpec
+from prm.spec import ResponseHead, RewardSpec
 
 PLAIN = RewardSpec(
-    objectives=(),
-    outcome_objectives=(OutcomeObjective("help"), OutcomeObjective("safe")),
+    response_heads=(ResponseHead("help"), ResponseHead("safe")),
     objective_aggregation=WeightedSum({"help": 1.0, "safe": 1.0}),
 )
 SCORES = [

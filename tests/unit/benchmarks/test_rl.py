@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prm.models import checkpoint
-from prm.spec import OutcomeObjective
+from prm.spec import ResponseHead
 from tests.benchmarks.rl import arithmetic, lagrangian, replies
 from tests.benchmarks.rl.grpo import Settings, Shuffled
 from tests.benchmarks.rl.policy import Size, load_policy, make_policy, sample
@@ -77,9 +77,7 @@ def test_arithmetic(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("module", [replies, lagrangian], ids=["replies", "lagrangian"])
 def test_three_objectives(module: object, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("helpfulness", "safety", "factuality")
-    folder = save_outcome_model(
-        run_dir / "model", outcome_objectives=tuple(map(OutcomeObjective, names))
-    )
+    folder = save_outcome_model(run_dir / "model", response_heads=tuple(map(ResponseHead, names)))
     study, report = module.STUDY, module.report  # type: ignore[attr-defined]
     runs = run_toy(study, report, str(folder), run_dir, monkeypatch)
     found = json.loads((run_dir / "results.json").read_text("utf-8"))

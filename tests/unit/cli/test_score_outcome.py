@@ -158,7 +158,7 @@ def test_each_distinct_response_of_a_file_is_scored_once(
         (score,) = scorer.score({"prompt": row["prompt"], "response": row["response_text"]})
         assert row["reward"] == pytest.approx(score.reward, abs=1e-5)
     spec = (tmp_path / f"scores{suffix}.spec.json").read_text("utf-8")
-    assert RewardSpec.from_json(spec).outcome_names == ("helpfulness", "safety", "length")
+    assert RewardSpec.from_json(spec).response_names == ("helpfulness", "safety", "length")
 
 
 def test_a_format_of_several_records_to_a_row(model: str, tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from prm.data.planning import MicroBatchPlan
 from prm.data.response_labels import LabeledResponses, ResponseLabeler, label
 from prm.data.step_labels import LabeledChain, StepLabeler
 from prm.records import Chain, Comparison, Rating
-from prm.spec import OutcomeObjective, RewardSpec
+from prm.spec import ResponseHead, RewardSpec, StepHead
 from prm.trees.identity import add_marker
 from prm.trees.tokenize import TreeBuilder
 from prm.trees.tokenize_responses import ResponseTreeBuilder
 from prm.trees.units import ResponseSet
 
-SPEC = RewardSpec(outcome_objectives=(OutcomeObjective("safety"),))
+SPEC = RewardSpec(step_heads=(StepHead(),), response_heads=(ResponseHead("safety"),))
 LABELER = JointLabeler(["correctness"], ["safety"])
 Item = LabeledChain | LabeledResponses
 

@@ -16,13 +16,13 @@ from prm.data.planning import MicroBatchPlan
 from prm.data.response_labels import LabeledResponses, ResponseLabeler, label
 from prm.losses.preference import PreferenceTargets
 from prm.records import Comparison, Outcome, Rating, named
-from prm.spec import OutcomeObjective, ResponseFormat, RewardSpec
+from prm.spec import ResponseFormat, ResponseHead, RewardSpec
 from prm.trees.tokenize_responses import ResponseTreeBuilder
 from prm.trees.units import ResponseSet
 
 NAN = math.nan
 LABELER = ResponseLabeler(["safety", "style"])
-SPEC = RewardSpec(objectives=(), outcome_objectives=(OutcomeObjective("safety"),))
+SPEC = RewardSpec(response_heads=(ResponseHead("safety"),))
 
 
 def labeled(*records: Outcome, **fields: Any) -> LabeledResponses:

@@ -10,16 +10,15 @@ import torch
 
 from prm.aggregation.objectives import WeightedSum
 from prm.errors import DataError
-from prm.evaluation.outcome import OutcomePrediction, evaluate
+from prm.evaluation.outcome import ResponsePrediction, evaluate
 from prm.metrics.pairs import pair_accuracy
 from prm.records import Comparison, Rating
-from prm.spec import OutcomeObjective, RewardSpec
+from prm.spec import ResponseHead, RewardSpec
 
 SPEC = RewardSpec(
-    objectives=(),
-    outcome_objectives=(
-        OutcomeObjective("helpfulness"),
-        OutcomeObjective("harm", direction="minimize"),
+    response_heads=(
+        ResponseHead("helpfulness"),
+        ResponseHead("harm", direction="minimize"),
     ),
     objective_aggregation=WeightedSum(),
 )
@@ -29,7 +28,7 @@ NAN = float("nan")
 def predicted(record, scores, reason=""):
     """Return a prediction; `scores` has a row per response, or one score if there is one."""
     tensor = torch.tensor(scores, dtype=torch.float32).reshape(len(record.responses), 2)
-    return OutcomePrediction(record, tensor, SPEC.rewards(tensor), reason)
+    return ResponsePrediction(record, tensor, SPEC.rewards(tensor), reason)
 
 
 def pair(number, objective="helpfulness", **fields):
@@ -231,6 +230,6 @@ def test_nothing_and_wrong_shapes_are_refused():
     with pytest.raises(DataError, match="nothing to evaluate"):
         report([])
     with pytest.raises(DataError, match="helpfulness, harm"):
-        report([OutcomePrediction(pair(0), torch.zeros(2, 3), torch.zeros(2))])
+        report([ResponsePrediction(pair(0), torch.zeros(2, 3), torch.zeros(2))])
     with pytest.raises(DataError, match="rewards do not match"):
-        OutcomePrediction(pair(0), torch.zeros(2, 2), torch.zeros(3))
+        ResponsePrediction(pair(0), torch.zeros(2, 2), torch.zeros(3))

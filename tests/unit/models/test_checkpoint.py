@@ -24,7 +24,7 @@ from prm.models import checkpoint
 from prm.models.reward_model import ProcessRewardModel
 from prm.spec import SPEC_FILE, SPEC_VERSION, RewardSpec
 
-SPEC = RewardSpec(objectives=TWO_OBJECTIVES, reward_objective="correctness", max_length=256)
+SPEC = RewardSpec(step_heads=TWO_OBJECTIVES, chain_reward="correctness", max_length=256)
 WEIGHTS = "model.safetensors"
 
 
@@ -70,7 +70,7 @@ def edit_spec(folder: Path, **fields: Any) -> None:
 def test_a_reloaded_model_scores_the_same(model: ProcessRewardModel, saved: Path) -> None:
     loaded = checkpoint.load(saved)
     same_scores(model, loaded)
-    assert loaded.spec.with_(golden=()) == model.spec
+    assert loaded.spec.with_(golden_chains=()) == model.spec
     assert not loaded.training
 
 
@@ -96,7 +96,9 @@ def test_saving_what_was_loaded_changes_nothing(saved: Path, tmp_path: Path) -> 
     for name in names_in(saved):
         if name not in (SPEC_FILE, "tokenizer_config.json"):
             assert (again / name).read_bytes() == (saved / name).read_bytes(), name
-    assert RewardSpec.load(again).with_(golden=()) == RewardSpec.load(saved).with_(golden=())
+    assert RewardSpec.load(again).with_(golden_chains=()) == RewardSpec.load(saved).with_(
+        golden_chains=()
+    )
 
 
 def test_saving_does_not_change_the_model(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ BREAKS: dict[str, tuple[Callable[[Path], Any], type[PrmError], str]] = {
         "heads do not fit",
     ),
     "fewer objectives": (
-        lambda f: edit_spec(f, objectives=[{"name": "correctness", "readout": "sigmoid"}]),
+        lambda f: edit_spec(f, step_heads=[{"name": "correctness", "readout": "sigmoid"}]),
         ModelError,
         "heads do not fit",
     ),

@@ -20,7 +20,7 @@ from prm.aggregation.objectives import (
 from prm.errors import ModelError
 from prm.models.fold import REWARD, LinearReward, dropped_constant, fold, is_linear
 from prm.models.reward_model import JointRewardModel, RewardModel
-from prm.spec import Objective, OutcomeObjective, RewardSpec, Shaping
+from prm.spec import ResponseHead, RewardSpec, Shaping, StepHead
 from tests.outcome_models import (
     RESPONSES,
     SPREAD_OBJECTIVES,
@@ -35,7 +35,7 @@ SCALES = {"helpfulness": ZScore(0.5, 2.0), "toxicity": ZScore(-1.0, 0.001)}
 
 
 def rewards(model: RewardModel) -> torch.Tensor:
-    return model.spec.rewards(model.scores(columns_of(model, RESPONSES)).double())
+    return model.spec.rewards(model.response_scores(columns_of(model, RESPONSES)).double())
 
 
 def states_and_heads(model: RewardModel) -> torch.Tensor:
@@ -63,8 +63,8 @@ def test_the_folded_head_is_the_reward(
     model = outcome_model(objective_aggregation=aggregation, normalizers=normalizers)
     folded = fold(model)
     states = states_and_heads(model)
-    expected = model.spec.rewards(model.scores(model.heads(states)).double())
-    got = folded.spec.rewards(folded.scores(folded.heads(states)).double())
+    expected = model.spec.rewards(model.response_scores(model.heads(states)).double())
+    got = folded.spec.rewards(folded.response_scores(folded.heads(states)).double())
     scale = LinearReward.of(model.spec).gain
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6 * max(1.0, scale))
 
@@ -96,13 +96,13 @@ def test_the_folded_model_gives_the_rewards(family: str) -> None:
 
 def test_readouts_of_several_columns_are_folded() -> None:
     weights = WeightedSum({"helpfulness": 1.0, "safety": 0.5, "length": 0.25})
-    model = outcome_model(outcome_objectives=SPREAD_OBJECTIVES, objective_aggregation=weights)
+    model = outcome_model(response_heads=SPREAD_OBJECTIVES, objective_aggregation=weights)
     torch.testing.assert_close(rewards(fold(model)), rewards(model), rtol=1e-6, atol=1e-5)
 
 
 def test_a_joint_model_is_folded_without_its_steps() -> None:
     tokenizer = tiny_tokenizer()
-    spec = outcome_spec(objectives=(Objective(),), normalizers=SCALES)
+    spec = outcome_spec(step_heads=(StepHead(),), normalizers=SCALES)
     model = JointRewardModel(tiny_backbone("qwen2", tokenizer), tokenizer, spec).eval()
     folded = fold(model)
     assert folded.spec.kind == "outcome"
@@ -175,9 +175,9 @@ def test_slopes_and_constant_give_the_reward(
 ) -> None:
     names = ("helpfulness", "toxicity")
     spec = outcome_spec(
-        outcome_objectives=(
-            OutcomeObjective("helpfulness"),
-            OutcomeObjective("toxicity", direction="minimize"),
+        response_heads=(
+            ResponseHead("helpfulness"),
+            ResponseHead("toxicity", direction="minimize"),
         ),
         objective_aggregation=WeightedSum(dict(zip(names, weights, strict=True))),
         normalizers={

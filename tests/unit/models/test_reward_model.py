@@ -52,7 +52,7 @@ def test_p15_the_pad_token_is_not_eos() -> None:
 
 
 def test_log_odds_of_two_objectives() -> None:
-    spec = RewardSpec(objectives=TWO_OBJECTIVES, reward_objective="correctness")
+    spec = RewardSpec(step_heads=TWO_OBJECTIVES, chain_reward="correctness")
     logits = tiny_model(spec=spec).step_logits(torch.tensor([[0.5, 1.0, 3.0]]))
     assert logits.tolist() == [[0.5, 2.0]]
 

@@ -9,21 +9,22 @@ from tiny_models import character_tokenizer, tiny_backbone
 
 from prm.models.reward_model import OutcomeRewardModel, reward_model_class
 from prm.models.stock import empty_classifier, head_has_bias, head_name
-from prm.spec import Objective, OutcomeObjective, ResponseFormat, RewardSpec
+from prm.spec import ResponseFormat, ResponseHead, RewardSpec, StepHead
 from prm.trees.identity import PAD_TOKEN, add_pad
 
 
-def outcome(read_at: Any = "last", *objectives: OutcomeObjective) -> RewardSpec:
+def outcome(read_at: Any = "last", *objectives: ResponseHead) -> RewardSpec:
     return RewardSpec(
-        objectives=(),
-        outcome_objectives=objectives or (OutcomeObjective("safety"),),
+        response_heads=objectives or (ResponseHead("safety"),),
         response_format=ResponseFormat(read_at=read_at),
         objective_aggregation=None,
         max_length=64,
     )
 
 
-JOINT = RewardSpec(outcome_objectives=(OutcomeObjective("safety"),), max_length=64)
+JOINT = RewardSpec(
+    step_heads=(StepHead(),), response_heads=(ResponseHead("safety"),), max_length=64
+)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +67,11 @@ def test_no_stock_class_reads_alike_with_one_linear_head(family: str, spec: Rewa
 
 
 def test_labels_are_the_columns_of_the_spec() -> None:
-    objectives = (Objective(), Objective("redundancy", "softmax"))
+    objectives = (StepHead(), StepHead("redundancy", "softmax"))
     spec = RewardSpec(
-        objectives=objectives,
-        reward_objective="correctness",
-        outcome_objectives=(OutcomeObjective("style", "gaussian", 2),),
+        step_heads=objectives,
+        chain_reward="correctness",
+        response_heads=(ResponseHead("style", "gaussian", 2),),
     )
     classifier = empty_classifier(tiny_backbone(), spec)
     assert classifier is not None
@@ -86,7 +87,7 @@ def test_labels_are_the_columns_of_the_spec() -> None:
         (outcome(), "regression"),
         (JOINT, "regression"),
         (RewardSpec(), "multi_label_classification"),
-        (RewardSpec(objectives=(Objective(readout="softmax"),)), "single_label_classification"),
+        (RewardSpec(step_heads=(StepHead(readout="softmax"),)), "single_label_classification"),
     ],
 )
 def test_the_problem_type_fits_the_columns(spec: RewardSpec, problem_type: str) -> None:

@@ -11,17 +11,16 @@ from rich.console import Console
 
 from prm.aggregation.objectives import WeightedSum
 from prm.errors import OutputError
-from prm.evaluation.outcome import OutcomePrediction, evaluate
+from prm.evaluation.outcome import ResponsePrediction, evaluate
 from prm.records import Comparison, Rating
 from prm.report import outcome as report_module
 from prm.report.outcome import draw, headline, markdown, write, write_predictions
-from prm.spec import OutcomeObjective, RewardSpec
+from prm.spec import ResponseHead, RewardSpec
 
 PLOTS = ["objectives.png", "pair_reliability.png", "correlations.png"]
 NAMES = ("helpfulness", "safety", "factuality")
 SPEC = RewardSpec(
-    objectives=(),
-    outcome_objectives=tuple(map(OutcomeObjective, NAMES)),
+    response_heads=tuple(map(ResponseHead, NAMES)),
     objective_aggregation=WeightedSum(),
 )
 
@@ -33,11 +32,11 @@ def predictions(count=60, source="toy"):
         about = {"id": str(number), "source": source, "metadata": {"subset": str(number % 2)}}
         if number % 3:
             record = Rating(f"{number}?", "yes | no", {NAMES[number % 3]: number % 2}, **about)
-            made.append(OutcomePrediction(record, row[:1] + number % 2, row[:1].mean(1)))
+            made.append(ResponsePrediction(record, row[:1] + number % 2, row[:1].mean(1)))
         else:
             record = Comparison(f"{number}?", ["a b", "b"], objective="helpfulness", **about)
             row[0] += 1
-            made.append(OutcomePrediction(record, row, row.mean(1)))
+            made.append(ResponsePrediction(record, row, row.mean(1)))
     return made
 
 
@@ -91,7 +90,7 @@ def test_predictions_keep_every_record_and_full_precision(report, tmp_path):
 
 def test_missing_scores_are_null(tmp_path):
     scores = torch.tensor([[1.0, float("nan"), 0.0]])
-    lost = OutcomePrediction(Rating("?", "a"), scores, scores[:, 1], reason="too long")
+    lost = ResponsePrediction(Rating("?", "a"), scores, scores[:, 1], reason="too long")
     row = json.loads(write_predictions([lost], NAMES, tmp_path).read_text())
     assert row["scores"] == {"helpfulness": [1.0], "safety": [None], "factuality": [0.0]}
     assert (row["rewards"], row["reason"]) == ([None], "too long")
@@ -151,7 +150,7 @@ def test_terminal_tables_fit_eighty_columns(report):
 @pytest.mark.parametrize("score", [0.0, float("nan")])
 def test_reports_on_next_to_nothing_are_written(record, score, tmp_path):
     scores = torch.full((len(record.responses), 3), score)
-    result = evaluate([OutcomePrediction(record, scores, scores[:, 0])], SPEC, num_resamples=5)
+    result = evaluate([ResponsePrediction(record, scores, scores[:, 0])], SPEC, num_resamples=5)
     assert write(result, tmp_path)[-1].name == "report.json"
     draw(Console(file=io.StringIO()), result)
     assert headline(result)
@@ -159,7 +158,7 @@ def test_reports_on_next_to_nothing_are_written(record, score, tmp_path):
 
 def test_partial_reports_say_so():
     lost = torch.full((1, 3), float("nan"))
-    row = OutcomePrediction(Rating("?", "a", {"safety": 1}), lost, lost[:, 0], "too long")
+    row = ResponsePrediction(Rating("?", "a", {"safety": 1}), lost, lost[:, 0], "too long")
     result = evaluate([*predictions(), row], SPEC, num_resamples=0)
     assert "Partial: records were left out (too long 1)" in headline(result)
     assert "- not scored (too long): 1" in markdown(result)

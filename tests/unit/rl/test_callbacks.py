@@ -18,18 +18,18 @@ from prm.rl.callbacks import STATE_FILE, RewardWeighting
 from prm.rl.reward_function import RewardFunction
 from prm.rl.weighting import ByHand, Constraint, Schedule, Weighting
 from prm.scoring.scorer import RewardScorer
-from prm.spec import OutcomeObjective
+from prm.spec import ResponseHead
 from tests.outcome_models import outcome_model
 
 NAMES = ("helpfulness", "safety")
-OBJECTIVES = tuple(OutcomeObjective(name) for name in NAMES)
+OBJECTIVES = tuple(ResponseHead(name) for name in NAMES)
 PROMPTS = ["1 + 1 = ?"] * 3
 ANSWERS = (["2", "It is 15.", "Two."], ["20", "3", "Done."], ["14", "So.", "4"])
 
 
 @pytest.fixture(scope="module")
 def scorer() -> RewardScorer:
-    return RewardScorer(outcome_model(outcome_objectives=OBJECTIVES))
+    return RewardScorer(outcome_model(response_heads=OBJECTIVES))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from prm.rl.group_rewards import GroupNormalizedReward
 from prm.rl.reward_function import CompletionReward, RewardFunction
 from prm.scores.responses import ResponseScore
 from prm.scoring.scorer import RewardScorer
-from prm.spec import OutcomeObjective
+from prm.spec import ResponseHead
 from tests.outcome_models import outcome_model
 
 Row = tuple[float | None, ...]
@@ -29,9 +29,9 @@ class Stored(RewardFunction):
         self, rows: Sequence[Row], aggregation: ObjectiveAggregation | None = None
     ) -> None:
         names = "abc"[: len(rows[0])]
-        objectives = tuple(OutcomeObjective(name) for name in names)
+        objectives = tuple(ResponseHead(name) for name in names)
         chosen = aggregation or WeightedSum(dict.fromkeys(names, 1.0))
-        scorer = RewardScorer(outcome_model(outcome_objectives=objectives))
+        scorer = RewardScorer(outcome_model(response_heads=objectives))
         super().__init__(scorer, objective_aggregation=chosen)
         self.rows = list(rows)
 

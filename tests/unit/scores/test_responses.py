@@ -21,7 +21,7 @@ from prm.scoring.scorer import RewardScorer
 
 @pytest.fixture(scope="module")
 def model() -> OutcomeRewardModel:
-    return outcome_model(outcome_objectives=SPREAD_OBJECTIVES, max_length=64)
+    return outcome_model(response_heads=SPREAD_OBJECTIVES, max_length=64)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_order_and_company_never_change_a_score(scorer: RewardScorer) -> None:
 
 
 def test_rewards_are_of_normalized_and_directed_scores() -> None:
-    objectives = outcome_spec().outcome_objectives
+    objectives = outcome_spec().response_heads
     normalizers = {"toxicity": ZScore(1.0, 2.0)}
     model = outcome_model(normalizers=normalizers, objective_aggregation=WorstCase())
     (score,) = RewardScorer(model).score(("1 + 1?", "2"))

@@ -30,7 +30,7 @@ from prm.scores.chains import ChainScore
 from prm.scoring import batch
 from prm.scoring.batch import Summary, score_file, survey
 from prm.scoring.scorer import RewardScorer
-from prm.spec import Objective, RewardSpec
+from prm.spec import RewardSpec, StepHead
 
 BLOCK = 4
 UNSCORABLE, TRUNCATED = 5, 9
@@ -52,8 +52,8 @@ CHAINS = [chain(index) for index in range(18)]
 def model() -> ProcessRewardModel:
     source = FromScratch({"model_type": "llama", **SIZES, **HEADS}, vocab_size=300)
     tokenizer = source.tokenizer(["1 + 1 = 2"])
-    objectives = (Objective(), Objective("redundancy", "softmax"))
-    spec = RewardSpec(max_length=64, objectives=objectives, reward_objective="correctness")
+    objectives = (StepHead(), StepHead("redundancy", "softmax"))
+    spec = RewardSpec(max_length=64, step_heads=objectives, chain_reward="correctness")
     model = ProcessRewardModel(source.model(tokenizer), tokenizer, spec)
     torch.manual_seed(0)
     for parameter in model.heads.parameters():

@@ -40,7 +40,7 @@ RESPONSES = list(single_responses([record(index) for index in range(12)]))
 
 @pytest.fixture(scope="module")
 def model() -> OutcomeRewardModel:
-    return outcome_model(outcome_objectives=SPREAD_OBJECTIVES, max_length=64)
+    return outcome_model(response_heads=SPREAD_OBJECTIVES, max_length=64)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_other_settings_are_refused_by_name(
     cautious = RewardScorer(model, objective_aggregation=WorstCase())
     with pytest.raises(ConfigError, match=r"another aggregation.*--overwrite"):
         score_file(cautious, survey(RESPONSES), output)
-    other = RewardScorer(outcome_model(outcome_objectives=SPREAD_OBJECTIVES, max_length=65))
+    other = RewardScorer(outcome_model(response_heads=SPREAD_OBJECTIVES, max_length=65))
     with pytest.raises(ConfigError, match="another model"):
         score_file(other, survey(RESPONSES), output)
     with pytest.raises(ConfigError, match="another input"):

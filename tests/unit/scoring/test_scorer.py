@@ -23,7 +23,7 @@ from prm.spec import RewardSpec, Template
 from prm.trees.packing import plan_packs
 from prm.trees.tree import Segment, TokenTree
 
-SPEC = RewardSpec(objectives=TWO_OBJECTIVES, reward_objective="correctness", max_length=256)
+SPEC = RewardSpec(step_heads=TWO_OBJECTIVES, chain_reward="correctness", max_length=256)
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,7 @@ def test_a_score_that_is_not_finite_is_no_score(monkeypatch: pytest.MonkeyPatch)
 def test_from_pretrained_scores_as_the_model_did(scorer: RewardScorer, tmp_path: Path) -> None:
     folder = checkpoint.save(scorer.model, tmp_path / "model")
     loaded = RewardScorer.from_pretrained(folder, device="cpu", aggregation="mean")
-    assert loaded.spec.objectives == SPEC.objectives
+    assert loaded.spec.step_heads == SPEC.step_heads
     expected = RewardScorer(scorer.model, aggregation="mean").score(CHAINS)
     close(loaded.score(CHAINS), expected)
 

@@ -25,7 +25,7 @@ from prm.spec import RewardSpec
 from prm.trees.prompts import EncodingMemo, encode
 from tests.outcome_models import RESPONSES, outcome_model, save_joint_model
 
-SPEC = RewardSpec(objectives=TWO_OBJECTIVES, reward_objective="correctness", max_length=256)
+SPEC = RewardSpec(step_heads=TWO_OBJECTIVES, chain_reward="correctness", max_length=256)
 
 PROMPT = "What is 2 + 3 * 4?"
 STEPS = ("3 * 4 = 12", "2 + 12 = 14", "so 14", "The answer is 14.")

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prm.errors import DataError, SpecError
 from prm.records import Comparison, Rating
-from prm.spec import OutcomeObjective, ResponseFormat, RewardSpec, Template
+from prm.spec import ResponseFormat, ResponseHead, RewardSpec, Template
 from prm.trees.identity import identity
 from prm.trees.prompts import DroppedRecord
 from prm.trees.tokenize_responses import ResponseTreeBuilder, TokenizedResponses
@@ -36,8 +36,7 @@ def builder(
     **fields: Any,
 ) -> ResponseTreeBuilder:
     spec = RewardSpec(
-        objectives=(),
-        outcome_objectives=(OutcomeObjective("safety"),),
+        response_heads=(ResponseHead("safety"),),
         response_format=response_format,
         **fields,
     )

@@ -24,19 +24,19 @@ from prm.records import Comparison, Rating
 from prm.scores.tables import read_scores
 from prm.scoring.batch import score_file, survey
 from prm.scoring.scorer import RewardScorer
-from prm.spec import OutcomeObjective
+from prm.spec import ResponseHead
 from prm.training.gate.pairs import read_pairs
 from prm.training.gate.train import GateOptions, GateReport, train_gate
 from tests.outcome_models import RESPONSES, outcome_model
 
 NAMES = ("style", "facts")
-OBJECTIVES = (OutcomeObjective("style"), OutcomeObjective("facts"))
+OBJECTIVES = (ResponseHead("style"), ResponseHead("facts"))
 OPTIONS = GateOptions(lr=0.01, width=16, max_epochs=150, patience=30)
 KINDS = ("Poem about 7 - 5 + 1", "Is it true that 2 + 3 * 4")
 
 
 def fresh_model(**changes: Any) -> OutcomeRewardModel:
-    fields = {"outcome_objectives": OBJECTIVES, "objective_aggregation": WeightedSum()}
+    fields = {"response_heads": OBJECTIVES, "objective_aggregation": WeightedSum()}
     return outcome_model("qwen2", **(fields | changes))
 
 
@@ -168,8 +168,8 @@ def test_stored_gates_give_the_reward_again(learned: Learned, tmp_path: Path, na
 
 
 def test_length_is_taken_out_first() -> None:
-    objectives = (*OBJECTIVES, OutcomeObjective("length"))
-    model = fresh_model(outcome_objectives=objectives)
+    objectives = (*OBJECTIVES, ResponseHead("length"))
+    model = fresh_model(response_heads=objectives)
     heads = model.heads.layers.weight
     with torch.no_grad():
         heads[0] = heads[2] + 0.3 * heads[0]
@@ -206,7 +206,7 @@ def test_the_same_seed_gives_the_same_gate() -> None:
 
 
 def test_an_encoder_is_refused() -> None:
-    model = outcome_model("bert", "pooler", outcome_objectives=OBJECTIVES)
+    model = outcome_model("bert", "pooler", response_heads=OBJECTIVES)
     data = [Comparison(f"{n} + 1 = ?", ["a", "b"], objective="overall") for n in range(8)]
     with pytest.raises(ModelError, match="encoder has no state of a prompt"):
         train_gate(model, data)
@@ -217,7 +217,7 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
     with pytest.raises(DataError, match=r"expected comparisons of objective 'overall'.*'style'"):
         train_gate(model, [Comparison("a?", ["b", "c"], objective="style")])
     with pytest.raises(ConfigError, match="several objectives"):
-        train_gate(fresh_model(outcome_objectives=OBJECTIVES[:1]), [])
+        train_gate(fresh_model(response_heads=OBJECTIVES[:1]), [])
     with pytest.raises(ConfigError, match="held_out"):
         GateOptions(held_out=1.0)
 

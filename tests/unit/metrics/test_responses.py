@@ -1,4 +1,4 @@
-"""`OutcomeMetrics`: one answer whatever the batches and ranks."""
+"""`ResponseMetrics`: one answer whatever the batches and ranks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from prm.errors import DataError
-from prm.metrics.outcome import OutcomeMetrics
 from prm.metrics.pairs import pair_nll
+from prm.metrics.responses import ResponseMetrics
 
 NAN = float("nan")
 EMPTY = torch.zeros(0)
@@ -31,7 +31,7 @@ def batch(count, seed=0):
 
 
 def result(*batches, **options):
-    metrics = OutcomeMetrics(**options)
+    metrics = ResponseMetrics(**options)
     for tensors in batches:
         metrics.update(*tensors)
     return {name: value.item() for name, value in metrics.compute().items()}
@@ -85,7 +85,7 @@ def test_nothing_is_nan():
 
 
 def test_reset_forgets():
-    metrics = OutcomeMetrics()
+    metrics = ResponseMetrics()
     metrics.update(*batch(5))
     metrics.reset()
     metrics.update(*batch(9, seed=1))
@@ -95,18 +95,18 @@ def test_reset_forgets():
 @pytest.mark.parametrize("shapes", [(3, 2, 1, 1), (2, 2, 2, 1)])
 def test_wrong_shapes_are_refused(shapes):
     with pytest.raises(DataError, match="expected one shape"):
-        OutcomeMetrics().update(*(torch.zeros(n) for n in shapes))
+        ResponseMetrics().update(*(torch.zeros(n) for n in shapes))
 
 
 WORKER = """
     import sys, torch, torch.distributed as dist
-    from prm.metrics.outcome import OutcomeMetrics
+    from prm.metrics.responses import ResponseMetrics
     rank, store, data, out = int(sys.argv[1]), *sys.argv[2:]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     results = []
     for shares in torch.load(data):
-        metrics = OutcomeMetrics()
+        metrics = ResponseMetrics()
         for tensors in shares[rank]:
             metrics.update(*tensors)
         results.append({k: v.item() for k, v in metrics.compute().items()})

@@ -15,19 +15,19 @@ from scipy.special import expit, log_expit, log_softmax
 from torch import Tensor
 
 from prm.errors import ConfigError
-from prm.losses.process import (
+from prm.losses.steps import (
     BCE,
     MSE,
     CrossEntropy,
-    ProcessLoss,
     QValueRanking,
+    StepLoss,
     StepTargets,
     log_odds,
     num_columns,
 )
 
 NAN = math.nan
-LOSSES: list[type[ProcessLoss]] = [BCE, CrossEntropy, MSE, QValueRanking]
+LOSSES: list[type[StepLoss]] = [BCE, CrossEntropy, MSE, QValueRanking]
 every = pytest.mark.parametrize("cls", LOSSES)
 
 
@@ -41,15 +41,13 @@ def targets_of(*chains: list[float]) -> StepTargets:
     )
 
 
-def columns_for(
-    loss: ProcessLoss | type[ProcessLoss], num_reads: int, scale: float = 2.0
-) -> Tensor:
+def columns_for(loss: StepLoss | type[StepLoss], num_reads: int, scale: float = 2.0) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     columns = torch.randn(num_reads, num_columns(loss.readout), generator=generator) * scale
     return columns.requires_grad_()
 
 
-def mean(loss: ProcessLoss, columns: Tensor, targets: StepTargets) -> float:
+def mean(loss: StepLoss, columns: Tensor, targets: StepTargets) -> float:
     return (loss.sum(columns, targets) / loss.weights(targets).sum()).item()
 
 
@@ -134,7 +132,7 @@ def test_each_chain_counts_once_in_ranking() -> None:
 
 
 @pytest.mark.parametrize("loss", [BCE(), CrossEntropy(), MSE(), QValueRanking()], ids=repr)
-def test_gradients_are_right(loss: ProcessLoss) -> None:
+def test_gradients_are_right(loss: StepLoss) -> None:
     targets = targets_of([1, 0, 0.3, NAN], [NAN, 1, 1])
     columns = columns_for(loss, 7)
     loss.sum(columns, targets).backward()
@@ -156,7 +154,7 @@ def test_gradients_are_right(loss: ProcessLoss) -> None:
 @pytest.mark.parametrize("scale", [1.0, -1.0])
 @pytest.mark.parametrize("labels", [[1, 1, 1], [0, 0, 0], [0, 1, 0.5], [1, 0, NAN]])
 def test_p23_losses_and_gradients_are_finite_at_1e4(
-    cls: type[ProcessLoss], scale: float, labels: list[float]
+    cls: type[StepLoss], scale: float, labels: list[float]
 ) -> None:
     loss = cls()
     columns = torch.tensor([[1e4], [-1e4], [1e4]]) * scale
@@ -171,7 +169,7 @@ def test_p23_losses_and_gradients_are_finite_at_1e4(
 
 
 @every
-def test_p12_a_batch_without_labels_is_exactly_zero(cls: type[ProcessLoss]) -> None:
+def test_p12_a_batch_without_labels_is_exactly_zero(cls: type[StepLoss]) -> None:
     loss = cls()
     targets = targets_of([NAN, NAN], [NAN])
     columns = columns_for(loss, 3)
@@ -184,7 +182,7 @@ def test_p12_a_batch_without_labels_is_exactly_zero(cls: type[ProcessLoss]) -> N
 
 
 @every
-def test_an_empty_batch_is_zero(cls: type[ProcessLoss]) -> None:
+def test_an_empty_batch_is_zero(cls: type[StepLoss]) -> None:
     loss = cls()
     empty = StepTargets(torch.zeros(0), torch.zeros(0).long(), torch.zeros(0).long())
     assert loss.sum(torch.zeros(0, num_columns(loss.readout)), empty).item() == 0.0
@@ -192,7 +190,7 @@ def test_an_empty_batch_is_zero(cls: type[ProcessLoss]) -> None:
 
 @every
 @pytest.mark.parametrize("filling", [NAN, math.inf, -math.inf, 1e4, -1e30])
-def test_p7_what_unlabeled_reads_say_never_matters(cls: type[ProcessLoss], filling: float) -> None:
+def test_p7_what_unlabeled_reads_say_never_matters(cls: type[StepLoss], filling: float) -> None:
     loss = cls()
     targets = targets_of([1, NAN, 0], [NAN, 1])
     clean, dirty = columns_for(loss, 5), columns_for(loss, 5).detach().clone()
@@ -222,7 +220,7 @@ def test_p22_half_precision_columns_are_computed_in_float32() -> None:
 
 
 @pytest.mark.parametrize("cls", [BCE, CrossEntropy, MSE])
-def test_p40_step_weighting_changes_the_result(cls: type[ProcessLoss]) -> None:
+def test_p40_step_weighting_changes_the_result(cls: type[StepLoss]) -> None:
     targets = targets_of([1, 0, 1, NAN], [0])
     columns = columns_for(cls, 5)
     by_step, by_chain = cls(step_weighting="step"), cls(step_weighting="chain")
@@ -232,7 +230,7 @@ def test_p40_step_weighting_changes_the_result(cls: type[ProcessLoss]) -> None:
 
 
 @pytest.mark.parametrize("cls", [BCE, CrossEntropy, MSE])
-def test_p40_error_weight_changes_the_result(cls: type[ProcessLoss]) -> None:
+def test_p40_error_weight_changes_the_result(cls: type[StepLoss]) -> None:
     targets = targets_of([1, 0, 0.25, NAN])
     columns = columns_for(cls, 4)
     heavy = cls(error_weight=5.0)
@@ -305,7 +303,7 @@ def test_zeta_must_be_a_number_of_at_least_0(zeta: float) -> None:
 
 
 @every
-def test_p29_a_head_of_another_width_is_refused(cls: type[ProcessLoss]) -> None:
+def test_p29_a_head_of_another_width_is_refused(cls: type[StepLoss]) -> None:
     loss = cls()
     wrong = torch.zeros(2, 3 - num_columns(loss.readout))
     with pytest.raises(ConfigError, match="column"):
@@ -324,7 +322,7 @@ chain_lists = st.lists(label_chains, min_size=2, max_size=5)
     st.data(),
 )
 def test_p19_the_sum_over_micro_batches_is_the_whole(
-    loss: ProcessLoss, chains: list[list[float]], data: st.DataObject
+    loss: StepLoss, chains: list[list[float]], data: st.DataObject
 ) -> None:
     """However chains are split, sums of losses and of weights are those of the whole batch."""
     bins = data.draw(

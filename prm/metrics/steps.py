@@ -18,7 +18,7 @@ from prm.metrics.first_error import (
 )
 
 
-class ProcessMetrics(Metric):
+class StepMetrics(Metric):
     """Step and first-error metrics of process rewards, over everything seen since the last reset.
 
     Nothing is averaged over batches: all labeled steps and decided chains are kept (in float32) and
@@ -29,7 +29,7 @@ class ProcessMetrics(Metric):
         num_bins: Bins of the calibration error.
 
     Example:
-        >>> metrics = ProcessMetrics()
+        >>> metrics = StepMetrics()
         >>> metrics.update(
         ...     torch.tensor([0.9, 0.2, 0.8, 0.7]),
         ...     labels=torch.tensor([1.0, 0.0, 1.0, 1.0]),

@@ -1,4 +1,4 @@
-"""`ProcessMetrics`: one answer whatever the batches and ranks."""
+"""`StepMetrics`: one answer whatever the batches and ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from prm.errors import DataError
-from prm.metrics.process import ProcessMetrics
+from prm.metrics.steps import StepMetrics
 
 NAN = float("nan")
 
@@ -40,7 +40,7 @@ def batch(chains, seed=0):
 
 
 def result(*batches):
-    metrics = ProcessMetrics()
+    metrics = StepMetrics()
     for tensors in batches:
         metrics.update(*tensors)
     return {name: value.item() for name, value in metrics.compute().items()}
@@ -86,7 +86,7 @@ def test_batches_and_interleaved_steps_do_not_matter():
 def test_nothing_and_unlabeled_are_nan():
     unlabeled = (torch.rand(3), torch.full((3,), NAN), torch.zeros(3).long(), torch.tensor([-2]))
     assert all(np.isnan(value) for value in result(unlabeled).values())
-    empty = ProcessMetrics()
+    empty = StepMetrics()
     empty.update(torch.zeros(0), torch.zeros(0), torch.zeros(0).long(), torch.zeros(0).long())
     assert all(value.isnan() for value in empty.compute().values())
 
@@ -111,7 +111,7 @@ def test_unscored_chain_is_wrong_and_unscored_step_is_passed_over():
 
 def test_half_precision_inputs_are_measured_in_float32():
     probability, *rest = batch(20)
-    metrics = ProcessMetrics().half()
+    metrics = StepMetrics().half()
     metrics.update(probability.bfloat16(), *rest)
     assert metrics.probability[0].dtype == torch.float32
     exact = result((probability.bfloat16().float(), *rest))
@@ -119,7 +119,7 @@ def test_half_precision_inputs_are_measured_in_float32():
 
 
 def test_reset_forgets():
-    metrics = ProcessMetrics()
+    metrics = StepMetrics()
     metrics.update(*batch(5))
     metrics.reset()
     metrics.update(*batch(9, seed=1))
@@ -131,18 +131,18 @@ def test_reset_forgets():
 )
 def test_wrong_shapes_are_refused(labels, index):
     with pytest.raises(DataError, match="expected"):
-        ProcessMetrics().update(torch.zeros(3), labels, torch.tensor(index), torch.tensor([-1]))
+        StepMetrics().update(torch.zeros(3), labels, torch.tensor(index), torch.tensor([-1]))
 
 
 WORKER = """
     import sys, torch, torch.distributed as dist
-    from prm.metrics.process import ProcessMetrics
+    from prm.metrics.steps import StepMetrics
     rank, store, data, out = int(sys.argv[1]), *sys.argv[2:]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     results = []
     for shares in torch.load(data):
-        metrics = ProcessMetrics()
+        metrics = StepMetrics()
         for tensors in shares[rank]:
             metrics.update(*tensors)
         results.append({k: v.item() for k, v in metrics.compute().items()})

@@ -22,7 +22,7 @@ from prm.metrics.pairs import pair_accuracy, pair_ece, pair_nll, sigmoid
 Array = NDArray[np.float64]
 
 
-class OutcomeMetrics(Metric):
+class ResponseMetrics(Metric):
     """How well the scores of one objective agree with comparisons and with rated values.
 
     Nothing is averaged over batches: all pairs and rated responses are kept (in float32) and
@@ -35,7 +35,7 @@ class OutcomeMetrics(Metric):
         num_bins: Bins of the calibration errors.
 
     Example:
-        >>> metrics = OutcomeMetrics()
+        >>> metrics = ResponseMetrics()
         >>> none = torch.zeros(0)
         >>> metrics.update(none, none, torch.tensor([2.0, -1.0, 0.0]), torch.ones(3))
         >>> metrics.update(torch.tensor([1.5, -2.0]), torch.tensor([1.0, 0.0]), none, none)

@@ -45,7 +45,7 @@ class StepTargets:
         return ~self.labels.isnan()
 
 
-class ProcessLoss:
+class StepLoss:
     """Base of the process losses.
 
     Args:
@@ -129,15 +129,15 @@ class ProcessLoss:
         return torch.where(weights > 0, losses, 0.0).mul(weights).sum()
 
 
-class BCE(ProcessLoss):
+class BCE(StepLoss):
     r"""Binary cross-entropy against hard or soft labels.
 
     `-y log sigmoid(l) - (1 - y) log(1 - sigmoid(l))`, on one logit per step.
 
     Args:
         label_smoothing: Moves labels towards 1/2: `y (1 - s) + s / 2`, with s in [0, 1).
-        step_weighting: See `ProcessLoss`.
-        error_weight: See `ProcessLoss`.
+        step_weighting: See `StepLoss`.
+        error_weight: See `StepLoss`.
 
     Example:
         >>> targets = StepTargets(torch.tensor([1.0, 0.0]), torch.tensor([0, 0]), torch.arange(2))
@@ -163,7 +163,7 @@ class BCE(ProcessLoss):
         )
 
 
-class CrossEntropy(ProcessLoss):
+class CrossEntropy(StepLoss):
     """Two-class cross-entropy on the columns (wrong, correct), with hard or soft labels.
 
     The probability of a correct step is `softmax(columns)[1]`. This is the layout of most public
@@ -171,8 +171,8 @@ class CrossEntropy(ProcessLoss):
 
     Args:
         label_smoothing: Moves labels towards 1/2: `y (1 - s) + s / 2`, with s in [0, 1).
-        step_weighting: See `ProcessLoss`.
-        error_weight: See `ProcessLoss`.
+        step_weighting: See `StepLoss`.
+        error_weight: See `StepLoss`.
     """
 
     readout = "softmax"
@@ -195,7 +195,7 @@ class CrossEntropy(ProcessLoss):
         )
 
 
-class MSE(ProcessLoss):
+class MSE(StepLoss):
     """Squared error of the probability, the Brier score: `(sigmoid(l) - y)^2`.
 
     Its gradient vanishes for confidently wrong steps; it is meant for soft labels (Monte Carlo
@@ -206,7 +206,7 @@ class MSE(ProcessLoss):
         return (_single(columns, self).sigmoid() - targets.labels.nan_to_num(0.0)).square()
 
 
-class QValueRanking(ProcessLoss):
+class QValueRanking(StepLoss):
     r"""Q-value ranking within a chain (process Q-value model, PQM).
 
     For the correct steps c_1 .. c_m of a chain, in order, and its wrong steps W:
@@ -267,7 +267,7 @@ def num_columns(readout: Readout) -> int:
     return 1 if readout == "sigmoid" else 2
 
 
-def _single(columns: Tensor, loss: ProcessLoss) -> Tensor:
+def _single(columns: Tensor, loss: StepLoss) -> Tensor:
     if columns.ndim != 2 or columns.shape[1] != 1:
         raise ConfigError(f"{type(loss).__name__} reads 1 column", got=tuple(columns.shape))
     return columns[:, 0]
