@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from prm.errors import ConfigError, DataError, ModelError
+from prm.fields import check_encodable
 from prm.models.fold import REWARD
 from prm.models.stock import problem_type
-from prm.records import Chain, Message, Rating, check_encodable
+from prm.records import Chain, Message, Rating
 from prm.scoring.stages import Tokenized, finish
 from prm.serve.pool import ModelPool, ServedModel
 from prm.texts.steps import split_steps
