@@ -11,8 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from prm.data.response_labels import LabeledResponses
-from prm.data.step_labels import LabeledChain
+from prm.data.items import LabeledChain, LabeledResponses
 from prm.evaluation.predictions import Predictions
 from prm.evaluation.report import Report, evaluate
 from prm.evaluation.responses import ResponsePrediction
@@ -112,14 +111,14 @@ class EvaluationReport(Callback):
         return Predictions(
             self._step_predictions(trainer, task, part),
             self._response_predictions(trainer, task, part),
-            task.response_names,
+            task.spec.response_names,
             apart=task.spec.kind == "joint",
         )
 
     def _collect(self, task: L.LightningModule, reads: Reads) -> None:
         assert isinstance(task, RewardTask)
         if reads.steps is not None:
-            column = task.step_names.index(task.spec.chain_reward)
+            column = task.spec.step_names.index(task.spec.chain_reward)
             self._steps.extend(_steps_of(reads.steps, column))
         if reads.responses is not None:
             self._scores.extend(_scores_of(reads.responses))
@@ -160,7 +159,7 @@ class EvaluationReport(Callback):
             item = items[record]
             assert isinstance(item, LabeledResponses)
             predictions.extend(_record_predictions(item, values, task))
-        missing = torch.full((1, len(task.response_names)), torch.nan)
+        missing = torch.full((1, len(task.spec.response_names)), torch.nan)
         return predictions + [
             _prediction(record, missing.expand(len(record.responses), -1), task, reason)
             for unit, reason in task.data.dropped[part]

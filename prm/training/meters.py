@@ -11,8 +11,7 @@ import torch
 import torchmetrics
 from torch import Tensor, nn
 
-from prm.data.items import LabeledItem
-from prm.data.step_labels import LabeledChain
+from prm.data.items import LabeledChain, LabeledItem
 from prm.losses.preference import PreferenceTargets, pairs_of
 from prm.metrics.first_error import UNDECIDED
 from prm.metrics.pairs import PAIR_ACCURACY_HALF
