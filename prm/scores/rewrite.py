@@ -145,25 +145,30 @@ def _changed_lines(source: Path, order: Indices, columns: Columns) -> Iterator[b
     """Yield lines with some fields changed; lines without a change are copied byte by byte."""
     if source.suffix == ".jsonl" and not columns:
         yield from _raw_lines(source, order)
-    elif source.suffix == ".jsonl" and set(columns) == {"reward", "aggregation"}:
-        rewards = zip(columns["reward"], columns["aggregation"], strict=True)
-        for line, (reward, aggregation) in zip(_raw_lines(source, order), rewards, strict=True):
-            yield _with_reward(line, reward, aggregation)
+    elif source.suffix == ".jsonl" and tuple(columns) in _ADJACENT:
+        values_of_rows = zip(*columns.values(), strict=True)
+        for line, values in zip(_raw_lines(source, order), values_of_rows, strict=True):
+            yield _with_fields(line, dict(zip(columns, values, strict=True)))
     else:
         yield from map(_encoded, _changed(read_rows(source, order), columns))
 
 
-def _with_reward(line: bytes, reward: float | None, aggregation: str) -> bytes:
-    """Replace the reward where it stands, without decoding and encoding the row."""
-    changed = {"reward": reward, "aggregation": aggregation}
-    parts = _REWARD.split(line)
+def _with_fields(line: bytes, changed: Row) -> bytes:
+    """Replace fields where they stand, without decoding and encoding the row."""
+    parts = _ADJACENT[tuple(changed)].split(line)
     if len(parts) == 2:
         return parts[0] + _encoded(changed)[1:-1] + parts[1]
     return _encoded(json.loads(line) | changed)
 
 
-_REWARD = re.compile(rb'"reward": (?:null|[-+.0-9eE]+), "aggregation": "[^"\\]*"')
-"""Both fields as `prm score` writes them; inside a text the quotes would be escaped."""
+_NUMBER = rb"(?:null|[-+.0-9eE]+)"
+_REWARD = rb'"reward": ' + _NUMBER + rb', "aggregation": "[^"\\]*"'
+_SCORES = rb'"scores": \{(?:"[^"\\]*": ' + _NUMBER + rb"(?:, )?)*\}"
+_ADJACENT = {
+    ("reward", "aggregation"): re.compile(_REWARD),
+    ("reward", "aggregation", "scores"): re.compile(_REWARD + rb", " + _SCORES),
+}
+"""Fields as `prm score` writes them for responses and chains; in a text, quotes are escaped."""
 
 
 def _changed(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:

@@ -218,8 +218,8 @@ def score_file(
 
     Every record has one row, in the order of the input: `ChainScore.to_row()` or
     `ResponseScore.to_row()`, with a null reward and a reason if it could not be scored. Until it is
-    complete, the file is `<output>.partial`. Scores of responses get the model's spec beside them,
-    `<output>.spec.json`, so that they can be aggregated anew without the model.
+    complete, the file is `<output>.partial`. The model's spec is written beside it,
+    `<output>.spec.json`, so that the scores can be aggregated anew without the model.
 
     Args:
         scorer: Scores the records: a `RewardScorer` in this process, or a `RayEngine`.
@@ -239,6 +239,8 @@ def score_file(
         >>> score_file(scorer, survey(chains), "scores.jsonl").mean_reward  # doctest: +SKIP
         0.731
     """
+    from prm.scores.tables import spec_path
+
     output = Path(output)
     check_output(output, overwrite=overwrite)
     engine = scorer if isinstance(scorer, Engine) else LocalEngine(scorer)
@@ -256,20 +258,9 @@ def score_file(
                 summary.add(rows)
                 _report(on_block, summary)
         _check_complete(summary, inputs)
-        _write_spec(engine.spec, partial)
+        write_text(spec_path(output), engine.spec.to_json())
         publish(partial, keep_text)
     return summary
-
-
-def _write_spec(spec: RewardSpec, partial: PartialFile) -> None:
-    """Write the spec beside scores of responses; one that lies beside scores of chains is old."""
-    from prm.scores.tables import spec_path
-
-    path = spec_path(partial.output)
-    if "utilities" in next(partial.rows()):
-        write_text(path, spec.to_json())
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _report(on_block: Callable[[Summary], None] | None, summary: Summary) -> None:

@@ -17,7 +17,8 @@ from prm.scores.chains import ChainScore
 from prm.scores.ranking import Ranking, rank_candidates
 from prm.scores.reaggregate import reaggregate
 from prm.scores.responses import ResponseScore
-from prm.scores.tables import plain, tabulate
+from prm.scores.stored import tabulate
+from prm.scores.tables import plain
 from prm.serve.pool import ModelPool, ServedModel
 from prm.serve.replies import JSONReply, error_body, errors, to_json
 from prm.serve.schemas import (
@@ -246,12 +247,9 @@ def _ranked(rows: list[dict[str, Any]], spec: RewardSpec, top: int | None) -> li
 
 
 def _ranking(rows: list[dict[str, Any]], spec: RewardSpec) -> Ranking:
-    rewards = np.array([np.nan if row["reward"] is None else row["reward"] for row in rows])
-    deviations = None
-    if spec.objective_aggregation is not None:
-        table = tabulate(rows, spec, Path("responses"))
-        deviations = table.deviations(spec.objective_aggregation)
-    return rank_candidates(np.zeros(len(rows), dtype=np.int64), rewards, deviations)
+    table = tabulate(rows, spec, Path("responses"))
+    groups = np.zeros(len(rows), dtype=np.int64)
+    return rank_candidates(groups, table.stored_rewards, table.deviations())
 
 
 def _stored(row: ChainRow | ResponseRow, spec: RewardSpec) -> Any:

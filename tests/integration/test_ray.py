@@ -130,7 +130,8 @@ def test_killed_workers_lose_and_double_nothing(
     assert (tmp_path / "ray.jsonl").read_bytes() == expected
     assert (summary.num_records, summary.num_scored) == (len(CHAINS), len(CHAINS) - 1)
     assert f"c{UNSCORABLE}" in summary.reasons[0]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["local.jsonl", "ray.jsonl"]
+    scores, names = ("local.jsonl", "ray.jsonl"), {path.name for path in tmp_path.iterdir()}
+    assert names == {*scores, *(f"{name}.spec.json" for name in scores)}
 
 
 def test_the_command_continues_what_the_local_engine_left(run_dir: Path) -> None:

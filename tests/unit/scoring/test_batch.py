@@ -115,7 +115,8 @@ def test_rows_equal_the_scorer(scorer: RewardScorer, tmp_path: Path) -> None:
     assert [row["reward"] for row in rows] == pytest.approx(rewards, abs=1e-5)
     known = [reward for reward in rewards if reward is not None]
     assert summary.mean_reward == pytest.approx(sum(known) / len(known), abs=1e-5)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a.jsonl", "a.jsonl.spec.json"]
 
 
 def test_unscorable_chains_have_a_row_and_a_reason(scorer: RewardScorer, tmp_path: Path) -> None:
@@ -134,7 +135,8 @@ def test_parquet_equals_json_lines(scorer: RewardScorer, tmp_path: Path) -> None
         score_file(scorer, survey(CHAINS), tmp_path / name, keep_text=True)
     rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
     assert rows == rows_of(tmp_path / "a.jsonl")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.parquet"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a.jsonl", "a.jsonl.spec.json", "a.parquet", "a.parquet.spec.json"]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -177,7 +179,8 @@ def test_continues_from_any_byte(
     assert summary.num_resumed % BLOCK == 0
     assert summary.num_resumed <= num_blocks * BLOCK
     assert summary.num_records == len(CHAINS)
-    assert [path.name for path in output.parent.iterdir()] == ["scores.jsonl"]
+    names = sorted(path.name for path in output.parent.iterdir())
+    assert names == ["scores.jsonl", "scores.jsonl.spec.json"]
 
 
 def test_continues_after_sigkill(scorer: RewardScorer, complete: bytes, tmp_path: Path) -> None:

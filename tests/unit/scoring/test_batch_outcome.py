@@ -16,7 +16,7 @@ from prm.errors import ConfigError
 from prm.models.reward_model import OutcomeRewardModel
 from prm.records import Comparison, Outcome, Rating
 from prm.scores.responses import single_responses
-from prm.scores.tables import read_scores
+from prm.scores.stored import read_scores
 from prm.scoring import batch
 from prm.scoring.batch import score_file, survey
 from prm.scoring.scorer import RewardScorer
@@ -91,7 +91,7 @@ def test_the_spec_lies_beside(scorer: RewardScorer, tmp_path: Path) -> None:
     text = (tmp_path / "a.jsonl.spec.json").read_text()
     assert RewardSpec.from_json(text) == scorer.spec
     table = read_scores(tmp_path / "a.jsonl")
-    rewards = table.rewards(table.known_spec().objective_aggregation)
+    rewards = table.with_aggregation(table.known_spec().objective_aggregation).rewards()
     assert rewards == pytest.approx(table.stored_rewards, nan_ok=True)
 
 
