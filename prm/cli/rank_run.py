@@ -19,7 +19,6 @@ from prm.scores.ranking import Ranking, rank_candidates
 from prm.scores.responses import single_responses
 from prm.scores.rewrite import Columns, Row, check_outputs, read_rows, write_scores
 from prm.scores.stored import tabulate
-from prm.scores.tables import plain
 
 MAX_SHOWN = 40
 """Rows that are drawn without an output."""
@@ -98,12 +97,7 @@ def _ranking(rewarded: Rewarded) -> Ranking:
 
 def _columns(rewarded: Rewarded, ranking: Ranking) -> Columns:
     """Return the fields of ranked rows that are new."""
-    return {
-        **rewarded.columns(ranking.order),
-        "rank": [None if rank < 0 else rank for rank in ranking.rank.tolist()],
-        "margin": plain(ranking.margin),
-        "win_probability": plain(ranking.win_probability),
-    }
+    return {**rewarded.columns(ranking.order), **ranking.columns()}
 
 
 def _write(rewarded: Rewarded, ranking: Ranking, output: Path) -> None:

@@ -38,7 +38,7 @@ class Rewarded(NamedTuple):
 
     def columns(self, order: Indices) -> Columns:
         """Return the fields to replace in the rows of `order`."""
-        from prm.scores.tables import plain
+        from prm.scores.columns import plain
 
         if self.name is None:
             return {}

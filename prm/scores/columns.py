@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from prm.data.sources.files import read_file
 from prm.errors import DataError
+from prm.scores.rows import ChainRow, ResponseRow, RowKind, arrow_fields
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,18 +24,28 @@ BLOCK_BYTES = 1 << 25
 """Bytes of JSON lines that are parsed at once; also the longest line."""
 
 
-def read_columns(path: Path, objectives: tuple[str, ...], *, chains: bool) -> pa.Table:
+_READ: Mapping[RowKind, tuple[str, ...]] = {
+    ChainRow: ("step_logits", "reason"),
+    ResponseRow: ("response", "spreads", "gates"),
+}
+"""Columns that are read of each kind of rows, beside those of all."""
+
+
+def read_columns(path: Path, kind: RowKind, objectives: tuple[str, ...]) -> pa.Table:
     """Read ids, groups, scores, rewards and what else the rewards are made of.
 
     Args:
         path: The file.
+        kind: What the rows are.
         objectives: Names of the objectives.
-        chains: Whether the rows are of chains, or of responses.
 
     Raises:
         DataError: The file is damaged, or a field has another type; the message names the row.
     """
-    needed = _needed(objectives, chains=chains)
+    import pyarrow as pa
+
+    names = ("id", "group", "scores", "reward", "num_truncated", *_READ[kind])
+    needed = pa.schema(arrow_fields(kind, objectives, names))
     return _read_json(path, needed) if path.suffix == ".jsonl" else _read_parquet(path, needed)
 
 
@@ -49,28 +60,6 @@ def _read_json(path: Path, needed: pa.Schema) -> pa.Table:
         return arrow_json.read_json(path, read, parse)
     except (pa.ArrowException, OSError) as error:
         raise _wrong_row(path, needed, str(error).splitlines()[0]) from error
-
-
-def _needed(objectives: tuple[str, ...], *, chains: bool) -> pa.Schema:
-    import pyarrow as pa
-
-    number = pa.struct([(name, pa.float64()) for name in objectives])
-    steps = pa.struct([(name, pa.list_(pa.float64())) for name in objectives])
-    own = (
-        [("step_logits", steps), ("reason", pa.string())]
-        if chains
-        else [("response", pa.int64()), ("spreads", number), ("gates", number)]
-    )
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("group", pa.string()),
-            ("scores", number),
-            ("reward", pa.float64()),
-            ("num_truncated", pa.int64()),
-            *own,
-        ]
-    )
 
 
 def _wrong_row(path: Path, needed: pa.Schema, message: str) -> DataError:
@@ -206,3 +195,13 @@ def _fields(table: pa.Table, name: str) -> dict[str, pa.ChunkedArray]:
     found = column(table, name)
     names = [field.name for field in found.type] if pa.types.is_struct(found.type) else []
     return {name: pc.struct_field(found, [name]) for name in names}
+
+
+def plain(values: Array) -> list[float | None]:
+    """Return numbers as JSON has them: `None` in the place of NaN.
+
+    Example:
+        >>> plain(np.array([1.5, np.nan]))
+        [1.5, None]
+    """
+    return [None if value != value else value for value in values.tolist()]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prm.atomic import atomic_file
 from prm.errors import OutputError
 from prm.scores.partial import PartialFile
+from prm.scores.rows import arrow_fields, row_kind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,53 +54,10 @@ def _schema(partial: PartialFile, keep_text: bool) -> pa.Schema:
     import pyarrow as pa
 
     first = next(partial.rows())
-    objectives = list(first["scores"])
-    texts = [name for name in ("prompt", "completions", "response_text", "labels") if name in first]
-    columns = _response_columns(objectives) if "utilities" in first else _chain_columns(objectives)
+    columns = arrow_fields(row_kind(first), first["scores"])
+    known = {column.name for column in columns}
+    texts = [name for name in first if name not in known]
     return pa.schema([*columns, *(_text_fields(partial, texts) if keep_text else [])])
-
-
-def _chain_columns(objectives: list[str]) -> list[tuple[str, pa.DataType]]:
-    import pyarrow as pa
-
-    numbers = pa.list_(pa.float64())
-    return [
-        ("id", pa.string()),
-        ("group", pa.string()),
-        ("reward", pa.float64()),
-        ("aggregation", pa.string()),
-        ("scores", _by_objective(objectives, pa.float64())),
-        ("step_probabilities", _by_objective(objectives, numbers)),
-        ("step_logits", _by_objective(objectives, numbers)),
-        ("first_error", pa.int64()),
-        ("num_truncated", pa.int64()),
-        ("reason", pa.string()),
-    ]
-
-
-def _response_columns(objectives: list[str]) -> list[tuple[str, pa.DataType]]:
-    import pyarrow as pa
-
-    number = _by_objective(objectives, pa.float64())
-    return [
-        ("id", pa.string()),
-        ("group", pa.string()),
-        ("response", pa.int64()),
-        ("scores", number),
-        ("spreads", number),
-        ("gates", number),
-        ("utilities", number),
-        ("reward", pa.float64()),
-        ("aggregation", pa.string()),
-        ("num_truncated", pa.int64()),
-        ("reason", pa.string()),
-    ]
-
-
-def _by_objective(objectives: list[str], kind: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
-
-    return pa.struct([(name, kind) for name in objectives])
 
 
 def _text_fields(partial: PartialFile, names: Sequence[str]) -> list[pa.Field]:

@@ -19,6 +19,7 @@ from prm.atomic import atomic_file, write_text
 from prm.data.sources.writers import check_output
 from prm.errors import OutputError
 from prm.scores.columns import BLOCK_BYTES, Indices
+from prm.scores.rows import column_type
 from prm.scores.tables import spec_path
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _write_parquet(source: Path, stream: IO[bytes], order: Indices, columns: Col
         whole = _parquet(source) if source.suffix == ".parquet" else _json_table(source)
         table = _taken(whole, order)
         for name, values in columns.items():
-            column = pa.array(values, type=_COLUMN_TYPES.get(name))
+            column = pa.array(values, type=column_type(name, values))
             index = table.schema.get_field_index(name)
             table = (
                 table.append_column(name, column)
@@ -208,12 +209,6 @@ def _write_parquet(source: Path, stream: IO[bytes], order: Indices, columns: Col
         return table
 
     _store(changed, stream)
-
-
-_COLUMN_TYPES = dict.fromkeys(("reward", "margin", "win_probability"), "float64") | {
-    "rank": "int64"
-}
-"""Types of columns that may hold nothing but null."""
 
 
 def _store(make: Callable[[], pa.Table], stream: IO[bytes]) -> None:

@@ -25,6 +25,7 @@ from prm.scores.columns import (
     read_columns,
     steps_by_objective,
 )
+from prm.scores.rows import ChainRow, RowKind, row_kind
 from prm.scores.tables import ChainTable, ResponseTable, ScoreTable, StepColumn, spec_path
 from prm.spec import RewardSpec
 
@@ -51,11 +52,11 @@ def read_scores(path: Path, model: Path | None = None) -> ScoreTable:
     spec = _read_spec(path, model)
     row, where = next(read_file(path))
     objectives = _objectives(row, where, spec)
-    chains = _is_chain(row, spec)
-    columns = read_columns(path, objectives, chains=chains)
+    kind = _kind(row, spec)
+    columns = read_columns(path, kind, objectives)
     if columns.num_rows == 0:
         raise DataError("the file holds no rows", where=str(path))
-    return _table(path, objectives, columns, spec, chains=chains)
+    return _table(path, kind, objectives, columns, spec)
 
 
 def tabulate(rows: Sequence[Mapping[str, Any]], spec: RewardSpec, name: Path) -> ScoreTable:
@@ -70,7 +71,7 @@ def tabulate(rows: Sequence[Mapping[str, Any]], spec: RewardSpec, name: Path) ->
 
     objectives = _objectives(rows[0], str(name), spec)
     columns = pa.Table.from_pylist(list(rows))
-    return _table(name, objectives, columns, spec, chains=_is_chain(rows[0], spec))
+    return _table(name, _kind(rows[0], spec), objectives, columns, spec)
 
 
 def responses_of(table: ScoreTable, purpose: str) -> ResponseTable:
@@ -88,17 +89,16 @@ def responses_of(table: ScoreTable, purpose: str) -> ResponseTable:
     return table
 
 
-def _is_chain(row: Mapping[str, Any], spec: RewardSpec | None) -> bool:
-    return "step_logits" in row or (spec is not None and not spec.response_heads)
+def _kind(row: Mapping[str, Any], spec: RewardSpec | None) -> RowKind:
+    return ChainRow if spec is not None and not spec.response_heads else row_kind(row)
 
 
 def _table(
     path: Path,
+    kind: RowKind,
     objectives: tuple[str, ...],
     columns: pa.Table,
     spec: RewardSpec | None,
-    *,
-    chains: bool,
 ) -> ScoreTable:
     groups, group_names = numbered(columns, "group")
     common = {
@@ -112,7 +112,8 @@ def _table(
         "num_truncated": counts(columns, "num_truncated"),
         "spec": spec,
     }
-    table = _of_chains(columns, common) if chains else _of_responses(columns, common)
+    make = _of_chains if kind is ChainRow else _of_responses
+    table = make(columns, common)
     _check_finite(table)
     return table
 
@@ -184,7 +185,7 @@ def _objectives(row: Mapping[str, Any], where: str, spec: RewardSpec | None) -> 
         )
     if spec is None:
         return tuple(scores)
-    names = spec.step_names if _is_chain(row, spec) else spec.response_names
+    names = spec.step_names if _kind(row, spec) is ChainRow else spec.response_names
     if set(scores) != set(names):
         raise DataError(
             "the scores are not those of the spec",

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from prm.errors import ConfigError, DataError
-from prm.scores.columns import Array, Indices, Mask
+from prm.scores.columns import Array, Indices, Mask, plain
 from prm.spec import RewardSpec
 
 if TYPE_CHECKING:
@@ -298,16 +298,6 @@ def aggregate(
     rewards = aggregation(torch.from_numpy(utilities), objectives, tensor)
     result: Array = rewards.double().numpy()
     return result
-
-
-def plain(values: Array) -> list[float | None]:
-    """Return numbers as JSON has them: `None` in the place of NaN.
-
-    Example:
-        >>> plain(np.array([1.5, np.nan]))
-        [1.5, None]
-    """
-    return [None if value != value else value for value in values.tolist()]
 
 
 def _sigmoid(values: Array) -> Array:

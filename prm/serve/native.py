@@ -17,20 +17,18 @@ from prm.scores.chains import ChainScore
 from prm.scores.ranking import Ranking, rank_candidates
 from prm.scores.reaggregate import reaggregate
 from prm.scores.responses import ResponseScore
+from prm.scores.rows import ChainRow, ResponseRow, row_kind
 from prm.scores.stored import tabulate
-from prm.scores.tables import plain
 from prm.serve.pool import ModelPool, ServedModel
 from prm.serve.replies import JSONReply, error_body, errors, to_json
 from prm.serve.schemas import (
     AggregationRequest,
-    ChainRow,
     InForce,
     ModelInfo,
     ModelList,
     RankReply,
     RankRequest,
     ReaggregateRequest,
-    ResponseRow,
     ScoreReply,
     ScoreRequest,
     StepsReply,
@@ -96,12 +94,11 @@ async def steps(request: Request, body: StepsRequest) -> Response:
     chain = body.chain([text for text, _, _ in spans])
     (found,) = await model.score([chain], spec=spec)
     row = found.to_row(body.threshold)
-    kept = ("first_error", "reward", "aggregation", "scores", "num_truncated", "reason")
     return JSONReply(
         {
             **_head(model, spec),
             "steps": _steps(spans, row["step_probabilities"]),
-            **{name: row[name] for name in kept},
+            **{name: value for name, value in row.items() if name in StepsReply.model_fields},
         }
     )
 
@@ -227,22 +224,10 @@ def _without_steps(spec: RewardSpec) -> ChainScore:
 def _ranked(rows: list[dict[str, Any]], spec: RewardSpec, top: int | None) -> list[dict[str, Any]]:
     ranking = _ranking(rows, spec)
     shown = ranking if top is None else ranking.top(top)
-    places = zip(
-        shown.order.tolist(),
-        shown.rank.tolist(),
-        plain(shown.margin),
-        plain(shown.win_probability),
-        strict=True,
-    )
+    columns = shown.columns()
     return [
-        {
-            **rows[index],
-            "index": index,
-            "rank": None if place < 0 else place,
-            "margin": margin,
-            "win_probability": probability,
-        }
-        for index, place, margin, probability in places
+        {**rows[index], "index": index, **{name: column[place] for name, column in columns.items()}}
+        for place, index in enumerate(shown.order.tolist())
     ]
 
 
@@ -253,6 +238,5 @@ def _ranking(rows: list[dict[str, Any]], spec: RewardSpec) -> Ranking:
 
 
 def _stored(row: ChainRow | ResponseRow, spec: RewardSpec) -> Any:
-    if isinstance(row, ChainRow):
-        return ChainScore.from_row(row.model_dump(), spec)
-    return ResponseScore.from_row(row.model_dump())
+    is_chain = row_kind(row) is ChainRow
+    return ChainScore.from_row(row, spec) if is_chain else ResponseScore.from_row(row)

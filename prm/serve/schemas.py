@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator, with_config
 
 from prm.errors import DataError
 from prm.records import Chain, Rating
+from prm.scores.rows import ChainRow, Probability, ResponseRow
 
-Number = Annotated[float, Field(ge=-1e6, le=1e6)]
-Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -152,35 +151,8 @@ class RankRequest(ForModel):
         return Chain(_prompt(self.prompt), steps)
 
 
-class ChainRow(BaseModel):
-    """The score of a chain, as `prm score` writes it."""
-
-    id: str
-    group: str
-    reward: Number | None
-    aggregation: str
-    scores: dict[str, Number | None]
-    step_probabilities: dict[str, list[Probability | None]]
-    step_logits: dict[str, list[Number | None]]
-    first_error: int | None
-    num_truncated: int
-    reason: str
-
-
-class ResponseRow(BaseModel):
-    """The score of a response, as `prm score` writes it."""
-
-    id: str
-    group: str
-    response: int
-    scores: dict[str, Number | None]
-    spreads: dict[str, Number | None] | None
-    gates: dict[str, Number | None] | None
-    utilities: dict[str, Number | None]
-    reward: Number | None
-    aggregation: str
-    num_truncated: int
-    reason: str
+for _kind in (ChainRow, ResponseRow):
+    with_config(ConfigDict(extra="ignore"))(_kind)  # rows may hold texts and fields of others
 
 
 class ReaggregateRequest(ForModel):
