@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from prm.serve.schemas import (
     StepsRequest,
 )
 from prm.spec import RewardSpec
-from prm.texts.steps import StepSpan, split_steps
+from prm.texts.completions import choose_reward_from
+from prm.texts.steps import split_steps
 
 router = APIRouter(prefix="/v1", tags=["native"], default_response_class=JSONReply)
 
@@ -177,7 +179,7 @@ def _line(index: int, one: ChainScore | ResponseScore) -> bytes:
 def _spans(body: StepsRequest, spec: RewardSpec) -> list[tuple[str, int | None, int | None]]:
     if body.steps is not None:
         return [(text, None, None) for text in body.steps]
-    found: Sequence[StepSpan] = split_steps(body.response or "", spec.step_format)
+    found = split_steps(body.response or "", spec.step_format)
     return [(span.text, span.start, span.end) for span in found]
 
 
@@ -200,12 +202,11 @@ async def _candidates(
     body: RankRequest, model: ServedModel, spec: RewardSpec
 ) -> list[ChainScore | ResponseScore]:
     """Return the score of each response; one without steps has no reward."""
-    if spec.response_heads:
-        return await model.score([body.record(text) for text in body.responses], spec=spec)
-    split = [split_steps(text, spec.step_format) for text in body.responses]
-    chains = [body.chain([span.text for span in spans]) for spans in split if spans]
-    scores = iter(await model.score(chains, spec=spec))
-    return [next(scores) if spans else _without_steps(spec) for spans in split]
+    reward_from, completions = choose_reward_from(spec), body.completions(spec.step_format)
+    is_read = [reward_from == "response" or bool(one.steps) for one in completions]
+    records = [one.record(reward_from) for one in compress(completions, is_read)]
+    scores = iter(await model.score(records, spec=spec))
+    return [next(scores) if scored else _without_steps(spec) for scored in is_read]
 
 
 def _without_steps(spec: RewardSpec) -> ChainScore:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator, w
 from prm.errors import DataError
 from prm.records import Chain, Rating
 from prm.scores.rows import ChainRow, Probability, ResponseRow
+from prm.spec import StepFormat
+from prm.texts.completions import Completion
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -142,13 +144,10 @@ class RankRequest(ForModel):
     responses: list[str] = Field(min_length=1, examples=[["7", "8"]])
     top: int | None = Field(None, ge=1, description="Give the best so many; by default all.")
 
-    def record(self, response: str) -> Rating:
-        """Return one response as a record."""
-        return Rating(_prompt(self.prompt), response)
-
-    def chain(self, steps: Sequence[str]) -> Chain:
-        """Return one response as a chain of these steps."""
-        return Chain(_prompt(self.prompt), steps)
+    def completions(self, step_format: StepFormat) -> list[Completion]:
+        """Return the responses with their steps."""
+        prompt = _prompt(self.prompt)
+        return [Completion.read(prompt, response, step_format) for response in self.responses]
 
 
 for _kind in (ChainRow, ResponseRow):
