@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from prm.atomic import atomic_file
 from prm.errors import OutputError
-from prm.scores.partial import PartialFile
+from prm.scores.partial import PartialFile, in_blocks
 from prm.scores.rows import arrow_fields, row_kind
 
 if TYPE_CHECKING:
@@ -38,15 +37,9 @@ def publish(partial: PartialFile, keep_text: bool) -> None:
         atomic_file(partial.output) as stream,
         pq.ParquetWriter(stream, schema) as writer,
     ):
-        for rows in _groups(partial):
+        for rows in in_blocks(partial.rows(), _ROWS_PER_GROUP):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     partial.remove()
-
-
-def _groups(partial: PartialFile) -> Iterator[list[dict[str, Any]]]:
-    rows = partial.rows()
-    while group := list(islice(rows, _ROWS_PER_GROUP)):
-        yield group
 
 
 def _schema(partial: PartialFile, keep_text: bool) -> pa.Schema:
@@ -65,7 +58,7 @@ def _text_fields(partial: PartialFile, names: Sequence[str]) -> list[pa.Field]:
 
     schema = pa.schema([])
     try:
-        for rows in _groups(partial):
+        for rows in in_blocks(partial.rows(), _ROWS_PER_GROUP):
             seen = pa.Table.from_pylist([{name: row[name] for name in names} for row in rows])
             schema = pa.unify_schemas([schema, seen.schema], promote_options="permissive")
     except pa.ArrowException as error:

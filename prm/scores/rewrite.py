@@ -9,7 +9,6 @@ import json
 import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,7 +18,8 @@ from prm.atomic import atomic_file, write_text
 from prm.data.sources.writers import check_output
 from prm.errors import OutputError
 from prm.scores.columns import BLOCK_BYTES, Indices
-from prm.scores.rows import column_type
+from prm.scores.partial import in_blocks
+from prm.scores.rows import Row, column_type
 from prm.scores.tables import spec_path
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from prm.spec import RewardSpec
 
-Row = dict[str, Any]
 Columns = Mapping[str, list[Any]]
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -187,8 +186,7 @@ def _encoded(row: Row) -> bytes:
 
 
 def _write_lines(lines: Iterable[bytes], stream: IO[bytes]) -> None:
-    rest = iter(lines)
-    while block := list(islice(rest, _ROWS_PER_BATCH)):
+    for block in in_blocks(lines, _ROWS_PER_BATCH):
         stream.write(b"\n".join(block) + b"\n")
 
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+Row = dict[str, Any]
+"""A row as JSON values, of any kind and with any more columns."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Smallest and largest number that the server takes."""

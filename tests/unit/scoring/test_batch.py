@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import random
@@ -28,11 +29,12 @@ from prm.records import Chain
 from prm.scores import partial
 from prm.scores.chains import ChainScore
 from prm.scoring import batch
-from prm.scoring.batch import Summary, score_file, survey
+from prm.scoring.batch import Summary, survey
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec, StepHead
 
 BLOCK = 4
+score_file = functools.partial(batch.score_file, block=BLOCK)
 UNSCORABLE, TRUNCATED = 5, 9
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
@@ -70,15 +72,8 @@ def scorer(model: ProcessRewardModel) -> RewardScorer:
 def complete(scorer: RewardScorer, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of an uninterrupted run."""
     path = tmp_path_factory.mktemp("complete") / "scores.jsonl"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "BLOCK", BLOCK)
-        score_file(scorer, survey(CHAINS), path)
+    score_file(scorer, survey(CHAINS), path)
     return path.read_bytes()
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "BLOCK", BLOCK)
 
 
 class Interrupted(RewardScorer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from prm.records import Comparison, Outcome, Rating
 from prm.scores.responses import single_responses
 from prm.scores.stored import read_scores
 from prm.scoring import batch
-from prm.scoring.batch import score_file, survey
+from prm.scoring.batch import survey
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec
 
 BLOCK = 4
+score_file = functools.partial(batch.score_file, block=BLOCK)
 UNSCORABLE, TRUNCATED = 3, 6
 
 
@@ -46,11 +48,6 @@ def model() -> OutcomeRewardModel:
 @pytest.fixture(scope="module")
 def scorer(model: OutcomeRewardModel) -> RewardScorer:
     return RewardScorer(model)
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "BLOCK", BLOCK)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
