@@ -17,7 +17,8 @@ from prm.errors import DataError
 from prm.report.terminal import results_table
 from prm.scores.columns import Indices, Mask
 from prm.scores.filtering import Rules, failures
-from prm.scores.rewrite import Columns, Row, check_outputs, write_plain_rows, write_scores
+from prm.scores.rewrite import Columns, check_outputs, write_plain_rows, write_scores
+from prm.scores.rows import Row
 from prm.spec import RewardSpec
 
 REASON = "dropped_because"

@@ -17,7 +17,8 @@ from prm.records import prompt_text
 from prm.report.ranking import draw_ranking
 from prm.scores.ranking import Ranking, rank_candidates
 from prm.scores.responses import single_responses
-from prm.scores.rewrite import Columns, Row, check_outputs, read_rows, write_scores
+from prm.scores.rewrite import Columns, check_outputs, read_rows, write_scores
+from prm.scores.rows import Row
 from prm.scores.stored import tabulate
 
 MAX_SHOWN = 40
