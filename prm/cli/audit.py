@@ -49,10 +49,11 @@ def tradeoffs(
 
     from prm.audit.tradeoffs import audit_tradeoffs
     from prm.report.tradeoffs import check_folder, draw, write
+    from prm.scores.stored import responses_of
 
     if output is not None:
         check_folder(output, overwrite=overwrite)
-    table = open_scores(scores, model)
+    table = responses_of(open_scores(scores, model), "the audit of trade-offs")
     base = resolve_aggregation(table.known_spec(), aggregation, aggregation_overrides)
     files = [] if compare is None else compare if isinstance(compare, list) else [compare]
     compared = load_aggregations(files, table.objectives)

@@ -69,12 +69,14 @@ def filter_rows(
         max_reward: Largest reward to keep.
         thresholds: Worst value of an objective to keep, as in --thresholds.safety=0.5, or JSON.
         unit: What thresholds are in: score, the head's own units, where an objective to minimize
-            must not be above its threshold; utility or probability, where more is better.
+            must not be above its threshold; utility or probability, where more is better. Of
+            chains: score, as the steps were aggregated, or probability.
         top_share: Share of the rows with a reward to keep, the best ones, rounded up.
         within: Whether --top_share is of all rows or of those of each group (prompt).
         missing: What happens to rows without a number that a rule needs, or without a score.
-        aggregation: Class (WeightedSum, WorstCase, ...), or YAML file; by default the rewards in
-            the file, or the model's own.
+        aggregation: Class (WeightedSum, WorstCase, ...), or YAML file; for chains min, product,
+            mean, last, mean_logit or softmin; by default the rewards in the file, or the model's
+            own.
         aggregation_overrides: Parameters to change, as JSON; --aggregation.weights.safety=2 is the
             short way to write {"weights.safety": 2}.
         device: Where the model scores: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.

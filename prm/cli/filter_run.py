@@ -10,14 +10,15 @@ import numpy as np
 
 from prm.cli.inputs import choose_format, model_kind, records_of
 from prm.cli.score_first import Scoring, score_first
-from prm.cli.stored import Rewarded, open_scores, progress, wide_console, with_rewards
-from prm.data.formats.base import Format
+from prm.cli.stored import Rewarded, cut_off, open_scores, progress, wide_console, with_rewards
+from prm.data.formats.base import ChainFormat, Format
 from prm.data.sources.rows import read_rows
 from prm.errors import DataError
 from prm.report.terminal import results_table
-from prm.scores.columns import Indices
-from prm.scores.filtering import Mask, Rules, failures
-from prm.scores.rewrite import Columns, Row, check_outputs, write_plain_rows, write_scores
+from prm.scores.columns import Indices, Mask
+from prm.scores.filtering import Rules, failures
+from prm.scores.rewrite import Columns, check_outputs, write_plain_rows, write_scores
+from prm.scores.rows import Row
 from prm.spec import RewardSpec
 
 REASON = "dropped_because"
@@ -61,8 +62,12 @@ def filter_scores(
     rewarded = with_rewards(open_scores(scores, model), aggregation, overrides)
     failed = failures(rewarded.table, rewarded.rewards, rules)
     if data is None:
-        return _filter_scores(rewarded, failed, outputs)
-    return _filter_data(rewarded, failed, data, format, rules, outputs)
+        code = _filter_scores(rewarded, failed, outputs)
+    else:
+        code = _filter_data(rewarded, failed, data, format, rules, outputs)
+    for line in cut_off(rewarded.table):
+        print(line)
+    return code
 
 
 def filter_input(
@@ -70,8 +75,9 @@ def filter_input(
 ) -> int:
     """Score an input and filter its rows; returns and raises as above, and as `prm score`."""
     check_outputs(outputs.dropped, overwrite=outputs.overwrite)
-    rules.check(RewardSpec.load(scoring.model).response_names)
     chosen = choose_format(model_kind(scoring.model), format)
+    spec, chains = RewardSpec.load(scoring.model), isinstance(chosen, ChainFormat)
+    rules.check(spec.step_names if chains else spec.response_names, chains=chains)
     scores = score_first(
         scoring, input, chosen, outputs.kept, keep_text=False, overwrite=outputs.overwrite
     )

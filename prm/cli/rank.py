@@ -28,7 +28,7 @@ def rank(
     max_tokens: int = 16384,
     overwrite: bool = False,
 ) -> int:
-    """Order the responses to each prompt by their reward: best of N, with margins.
+    """Order the responses, or chains, for each prompt by their reward: best of N, with margins.
 
     Stored scores, drawn or written::
 
@@ -62,8 +62,9 @@ def rank(
             several as responses, or chosen and rejected.
         prompt: The prompt of `responses`.
         responses: JSON list of responses to rank.
-        aggregation: Class (WeightedSum, WorstCase, ...), or YAML file; by default the rewards in
-            the file, or the model's own.
+        aggregation: Class (WeightedSum, WorstCase, ...), or YAML file; for chains min, product,
+            mean, last, mean_logit or softmin; by default the rewards in the file, or the model's
+            own.
         aggregation_overrides: Parameters to change, as JSON; --aggregation.weights.safety=2 is the
             short way to write {"weights.safety": 2}.
         device: Where the model scores: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.

@@ -11,14 +11,15 @@ import numpy as np
 from prm.cli.inputs import check_kind, model_kind
 from prm.cli.score_first import Scoring
 from prm.cli.score_input import typed_responses
-from prm.cli.stored import Rewarded, open_scores, progress, wide_console, with_rewards
+from prm.cli.stored import Rewarded, cut_off, open_scores, progress, wide_console, with_rewards
 from prm.errors import ConfigError
 from prm.records import prompt_text
 from prm.report.ranking import draw_ranking
 from prm.scores.ranking import Ranking, rank_candidates
 from prm.scores.responses import single_responses
-from prm.scores.rewrite import Columns, Row, check_outputs, read_rows, write_scores
-from prm.scores.tables import plain, tabulate
+from prm.scores.rewrite import Columns, check_outputs, read_rows, write_scores
+from prm.scores.rows import Row
+from prm.scores.stored import tabulate
 
 MAX_SHOWN = 40
 """Rows that are drawn without an output."""
@@ -91,19 +92,13 @@ def rank_responses(scoring: Scoring, prompt: str, responses: str, top: int | Non
 
 
 def _ranking(rewarded: Rewarded) -> Ranking:
-    aggregation = rewarded.spec.objective_aggregation if rewarded.spec else None
-    deviations = None if aggregation is None else rewarded.table.deviations(aggregation)
-    return rank_candidates(rewarded.table.groups, rewarded.rewards, deviations)
+    table = rewarded.table
+    return rank_candidates(table.groups, rewarded.rewards, table.deviations())
 
 
 def _columns(rewarded: Rewarded, ranking: Ranking) -> Columns:
     """Return the fields of ranked rows that are new."""
-    return {
-        **rewarded.columns(ranking.order),
-        "rank": [None if rank < 0 else rank for rank in ranking.rank.tolist()],
-        "margin": plain(ranking.margin),
-        "win_probability": plain(ranking.win_probability),
-    }
+    return {**rewarded.columns(ranking.order), **ranking.columns()}
 
 
 def _write(rewarded: Rewarded, ranking: Ranking, output: Path) -> None:
@@ -114,8 +109,8 @@ def _write(rewarded: Rewarded, ranking: Ranking, output: Path) -> None:
 
 def _summary(rewarded: Rewarded, ranking: Ranking) -> list[str]:
     """Return how many prompts have a winner, how clear it is, and what has no reward."""
-    first = ranking.rank == 0
-    lines = [f"{first.sum():,} prompts, {len(ranking.order):,} responses"]
+    first, noun = ranking.rank == 0, rewarded.table.noun
+    lines = [f"{first.sum():,} prompts, {len(ranking.order):,} {noun}", *cut_off(rewarded.table)]
     margins = ranking.margin[first & ~np.isnan(ranking.margin)]
     if len(margins):
         lines.append(
@@ -131,7 +126,7 @@ def _summary(rewarded: Rewarded, ranking: Ranking) -> list[str]:
     missing = ranking.order[ranking.rank < 0]
     if len(missing):
         place = rewarded.table.place(int(missing[0]))
-        lines.append(f"{len(missing):,} responses have no reward and no rank; the first: {place}")
+        lines.append(f"{len(missing):,} {noun} have no reward and no rank; the first: {place}")
     return lines
 
 

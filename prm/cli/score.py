@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from prm.cli.inputs import check_kind, choose_format, model_kind, scorable, survey_source
 from prm.cli.options import check_options
-from prm.cli.score_input import read_stdin, split_steps, typed_responses
+from prm.cli.score_input import read_stdin, typed_responses, typed_steps
 from prm.data.formats import all_formats
 from prm.data.formats.base import Format
 from prm.data.sources.writers import check_output
@@ -148,7 +148,7 @@ def score(
         check_output(output, overwrite=overwrite)
         inputs = survey_source(input, source_format)
     elif prompt is not None and steps is not None:
-        records: list[Chain | Rating] = [Chain(prompt, split_steps(steps))]
+        records: list[Chain | Rating] = [Chain(prompt, typed_steps(steps))]
     elif prompt is not None and response is not None:
         records = list(scorable(typed_responses(prompt, response, "--response")))
     else:

@@ -31,11 +31,11 @@ from prm.scoring.scorer import RewardScorer
 from prm.scoring.session import ScoringSession
 from prm.search.beam import beam_search
 from prm.search.best_of_n import best_of_n
-from prm.search.candidates import RewardFrom
 from prm.search.choice import Choice
 from prm.search.problems import Problem
 from prm.search.run import Search, SearchSummary, search_file
 from prm.spec import Template
+from prm.texts.completions import RewardFrom
 
 CHOICES: dict[str, Choice] = {
     "best_of_n": "best",
