@@ -11,13 +11,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar
 
 from prm import fields
 from prm.fields import CORRECTNESS as CORRECTNESS
 from prm.fields import Message as Message
 from prm.fields import Prompt as Prompt
 from prm.fields import StepLabels as StepLabels
+
+NONE: Mapping[str, Any] = MappingProxyType({})
+"""Labels of a kind that a record has none of: step labels, ranks and values are asked of any."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -58,6 +62,9 @@ class Chain:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     origin: str = field(default="", compare=False)
 
+    ranks: ClassVar[tuple[int, ...]] = ()
+    values: ClassVar[Mapping[str, float | None]] = NONE
+
     def __init__(
         self,
         prompt: str | Sequence[Message],
@@ -85,6 +92,11 @@ class Chain:
             metadata=dict(metadata or {}),
             origin=origin,
         )
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The objectives that have step labels."""
+        return tuple(self.labels)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -185,6 +197,9 @@ class Comparison:
     group: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     origin: str = field(default="", compare=False)
+
+    labels: ClassVar[Mapping[str, StepLabels]] = NONE
+    values: ClassVar[Mapping[str, float | None]] = NONE
 
     def __init__(
         self,
@@ -293,6 +308,9 @@ class Rating:
     group: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     origin: str = field(default="", compare=False)
+
+    labels: ClassVar[Mapping[str, StepLabels]] = NONE
+    ranks: ClassVar[tuple[int, ...]] = ()
 
     def __init__(
         self,
