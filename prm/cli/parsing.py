@@ -76,7 +76,8 @@ def _sections(command: type[Options]) -> list[tuple[str, set[str]]]:
     own = groups.pop(_heading(command))
     alone = {name for names in groups.values() if len(names) == 1 for name in names}
     large = [(heading, names) for heading, names in groups.items() if len(names) > 1]
-    return [("", required), ("", own), ("", alone), *large]
+    sections = [("", required), ("", own), ("", alone), *large]
+    return [(heading, names) for heading, names in sections if names]
 
 
 def _heading(group: type) -> str:
