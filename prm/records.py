@@ -95,6 +95,11 @@ class Chain:
         )
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """What follows the prompt: the steps."""
+        return self.completions
+
+    @property
     def records(self) -> tuple[Chain]:
         """The chain itself, as everything that batches are counted in names its records."""
         return (self,)

@@ -55,18 +55,19 @@ _CONFIG: dict[str, Any] = {
         "enable_model_summary": False,
     },
     "model": {
-        "class_path": "ProcessRewardTask",
+        "class_path": "RewardTask",
         "init_args": {
             "backbone": {
                 "class_path": "prm.models.sources.FromScratch",
                 "init_args": {"config": LLAMA, "vocab_size": 270},
             },
+            "steps": [{"name": "correctness"}],
             "max_length": 128,
             "lr": 0.01,
         },
     },
     "data": {
-        "class_path": "ChainDataModule",
+        "class_path": "RecordDataModule",
         "init_args": {
             "train": [source("train.jsonl")],
             "validation": [source("validation.jsonl")],

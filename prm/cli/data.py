@@ -14,13 +14,13 @@ from prm.data.checks.linter import CheckReport
 from prm.data.checks.overlap import Decontamination, ProblemIndex, without_overlap
 from prm.data.checks.responses import check_outcomes
 from prm.data.checks.texts import token_counter, tokenizer_rules
-from prm.data.formats import ChainFormat, Format, OutcomeFormat, all_formats
+from prm.data.formats import Format, all_formats
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcomes import Outcomes
 from prm.data.formats.process_bench import ProcessBench
 from prm.data.sources.files import Row
 from prm.data.sources.rows import read_rows
-from prm.data.sources.source import ChainSource, OutcomeSource
+from prm.data.sources.source import Source
 from prm.data.sources.writers import check_output, write_records
 from prm.errors import ConfigError
 from prm.records import Record
@@ -48,7 +48,7 @@ class SourceOptions(Options):
     split: str | None = None
     config_name: str | None = None
 
-    def source(self, **options: Any) -> ChainSource | OutcomeSource:
+    def source(self, **options: Any) -> Source:
         """Return the source, in the format given or the one that its first row shows.
 
         Args:
@@ -150,7 +150,7 @@ class Check(LimitOptions, SourceOptions, AgainstOptions):
         )
         evaluation = self.evaluation()
         found = self.source(limit=self.limit, streaming=self.streaming)
-        if isinstance(found, OutcomeSource):
+        if found.format.kind == "responses":
             tolerance = 0.5 if self.rating_tolerance is None else self.rating_tolerance
             report = _check_outcomes(found, evaluation, tokens, self.ranges, tolerance)
         elif self.ranges is None and self.rating_tolerance is None:
@@ -217,16 +217,13 @@ def _source(
     config_name: str | None = None,
     limit: int | None = None,
     streaming: bool = False,
-) -> ChainSource | OutcomeSource:
+) -> Source:
     """Return the source of a path, in the format given or the one that its first row shows."""
     rows = read_rows(path, split=split, config_name=config_name, streaming=streaming)
     shown = format or _canonical_format(rows) or HFStepwise()
     options: dict[str, Any] = {"name": name, "split": split, "config_name": config_name}
     options |= {"limit": limit, "streaming": streaming}
-    if isinstance(shown, OutcomeFormat):
-        return OutcomeSource(path, shown, **options)
-    assert isinstance(shown, ChainFormat)
-    return ChainSource(path, shown, **options)
+    return Source(path, shown, **options)
 
 
 def _canonical_format(rows: Iterator[Row]) -> Format | None:
@@ -239,12 +236,12 @@ def _canonical_format(rows: Iterator[Row]) -> Format | None:
     return None
 
 
-def _unit(source: ChainSource | OutcomeSource) -> str:
-    return "chains" if isinstance(source, ChainSource) else "comparisons and ratings"
+def _unit(source: Source) -> str:
+    return "chains" if source.format.kind == "steps" else "comparisons and ratings"
 
 
 def _check_chains(
-    source: ChainSource, evaluation: Iterable[Record], tokens: tuple[Any, Any] | None
+    source: Source, evaluation: Iterable[Record], tokens: tuple[Any, Any] | None
 ) -> CheckReport:
     with _progress("checking", "rows") as tracked:
         return check_chains(
@@ -257,7 +254,7 @@ def _check_chains(
 
 
 def _check_outcomes(
-    source: OutcomeSource,
+    source: Source,
     evaluation: Iterable[Record],
     tokens: tuple[Any, Any] | None,
     ranges: dict[str, tuple[float, float]] | None,
@@ -265,10 +262,10 @@ def _check_outcomes(
 ) -> CheckReport:
     builder = None
     if tokens is not None:
-        from prm.trees.tokenize_responses import ResponseTreeBuilder
+        from prm.trees.tokenize import TreeBuilder
 
         tokenizer, spec = tokens
-        builder = ResponseTreeBuilder(tokenizer, spec.with_(on_too_long="truncate"))
+        builder = TreeBuilder(tokenizer, spec.with_(on_too_long="truncate"))
     with _progress("checking", "rows") as tracked:
         return check_outcomes(
             tracked(source.results()),

@@ -46,14 +46,10 @@ from prm.training.task import RewardTask
 CONFIG_FILE = "config.yaml"
 
 NAMED = (
-    "prm.data.datamodules",
     "prm.losses.cost",
     "prm.losses.plackett_luce",
     "prm.losses.probit",
     "prm.losses.ties",
-    "prm.training.joint",
-    "prm.training.outcome",
-    "prm.training.process",
 )
 """Modules that are imported so that configurations can name their classes alone."""
 
@@ -137,6 +133,7 @@ class RunCLI(LightningCLI):
         """Build everything; what a class of ours refuses is reported as it says it."""
         try:
             super().instantiate_classes()
+            self.datamodule.check_sources(self.model.spec)
         except ValueError as error:
             raise refusal(error)  # noqa: B904
 

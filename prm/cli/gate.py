@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from prm.cli.options import ForwardOptions, ModelOptions, OverwriteOptions
 from prm.data.formats import OutcomeFormat, all_formats
 from prm.data.formats.outcomes import Outcomes
-from prm.data.sources.source import OutcomeSource
+from prm.data.sources.source import Source
 from prm.errors import ConfigError, OutputError
 from prm.records import Comparison
 
@@ -68,7 +68,7 @@ class Gate(ForwardOptions, OverwriteOptions, ModelOptions):
             raise ConfigError("there is no such model folder", got=got, fix="Check --model")
         if self.output.exists() and not self.overwrite:
             raise OutputError("the output exists", where=str(self.output), fix="Add --overwrite")
-        records = OutcomeSource(self.input, self.format or Outcomes(objective=self.objective))
+        records = Source(self.input, self.format or Outcomes(objective=self.objective))
         comparisons = [record for record in records if isinstance(record, Comparison)]
 
         import torch

@@ -22,7 +22,7 @@ from prm.cli.options import (
 )
 from prm.cli.score_input import read_stdin, split_steps, typed_responses
 from prm.data.formats import all_formats
-from prm.data.formats.base import ChainFormat, Format
+from prm.data.formats.base import Format
 from prm.data.sources.writers import check_output
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
@@ -201,7 +201,7 @@ class Score(
         return list(scorable(typed_responses(self.prompt, self.response or "", "--response")))
 
     def _check_threshold(self, format: Format) -> None:
-        if self.threshold != DEFAULT_THRESHOLD and not isinstance(format, ChainFormat):
+        if self.threshold != DEFAULT_THRESHOLD and format.kind != "steps":
             raise ConfigError(
                 "--threshold is for steps, and responses are scored",
                 fix="`prm filter --thresholds.NAME=NUMBER` is for objectives of responses",

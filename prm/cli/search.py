@@ -184,8 +184,11 @@ class Search(
         return int(summary.num_chosen == 0)
 
     def _load(self) -> tuple[RewardScorer, Generator]:
+        from prm.scoring.session import ScoringSession
+
         scorer = self.scorer(self.model)
-        return scorer.session() if self.method == "beam" else scorer, self.load_generator()
+        used = ScoringSession(scorer) if self.method == "beam" else scorer
+        return used, self.load_generator()
 
     def _searcher(self, scorer: RewardScorer, generator: Generator) -> Searcher:
         """Return what searches prompts together."""

@@ -6,11 +6,15 @@ import importlib.util
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prm.cli.inputs import model_kind
 from prm.cli.options import DTypeOptions, ForwardOptions, check_least
 from prm.errors import ConfigError, MissingDependencyError
 from prm.serve.options import RequestOptions, ServeOptions
+
+if TYPE_CHECKING:
+    from prm.scoring.scorer import RewardScorer
 
 TOKEN_VARIABLE = "PRM_SERVE_TOKEN"
 
@@ -86,8 +90,6 @@ class Serve(DTypeOptions, ForwardOptions, RequestOptions):
     def _serve(self, folders: dict[str, Path], options: ServeOptions) -> None:
         import torch
 
-        from prm.cli.scoring import load_scorer
-        from prm.scoring.loading import ScorerOptions
         from prm.serve import run
         from prm.serve.dialects.rewards import load_policy
         from prm.serve.logs import set_up_logging
@@ -98,15 +100,19 @@ class Serve(DTypeOptions, ForwardOptions, RequestOptions):
         if options.policy_tokenizer:
             load_policy(options.policy_tokenizer)
         listener = run.open_socket(self.host, self.port, options)
-        dtype, size = self.torch_dtype(), self.max_tokens
-        scorers = {
-            name: load_scorer(ScorerOptions(folder, self.device, dtype, max_tokens=size))
-            for name, folder in folders.items()
-        }
-        if self.cache_tokens:
-            scorers = {name: scorer.session(self.cache_tokens) for name, scorer in scorers.items()}
+        scorers = {name: self._load(folder) for name, folder in folders.items()}
         set_up_logging()
         run.serve(ModelPool(scorers, options), listener)
+
+    def _load(self, folder: Path) -> RewardScorer:
+        from prm.cli.scoring import load_scorer
+        from prm.scoring.loading import ScorerOptions
+        from prm.scoring.session import ScoringSession
+
+        dtype = self.torch_dtype()
+        options = ScorerOptions(folder, self.device, dtype, max_tokens=self.max_tokens)
+        scorer = load_scorer(options)
+        return ScoringSession(scorer, self.cache_tokens) if self.cache_tokens else scorer
 
 
 def _check_installed() -> None:

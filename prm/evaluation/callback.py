@@ -12,8 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from prm.data.response_labels import LabeledResponses
-from prm.data.step_labels import LabeledChain
+from prm.data.items import LabeledChain, LabeledResponses
 from prm.evaluation import outcome, process
 from prm.evaluation.outcome import OutcomeReport
 from prm.evaluation.process import ProcessReport
@@ -118,7 +117,7 @@ class EvaluationReport(Callback):
             )
             folder = self._folder(task, "outcome")
             self.writers.outcome_report(outcome_report, folder)
-            self.writers.outcome_predictions(outcomes, task.response_names, folder)
+            self.writers.outcome_predictions(outcomes, task.spec.response_names, folder)
 
     def on_predict_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Write."""
@@ -129,7 +128,7 @@ class EvaluationReport(Callback):
         outcomes = self._outcome_predictions(trainer, task, "predict")
         if outcomes:
             folder = self._folder(task, "outcome")
-            self.writers.outcome_predictions(outcomes, task.response_names, folder)
+            self.writers.outcome_predictions(outcomes, task.spec.response_names, folder)
 
     def _folder(self, task: RewardTask, kind: str) -> Path:
         return self.folder / kind if task.spec.kind == "joint" else self.folder
@@ -137,7 +136,7 @@ class EvaluationReport(Callback):
     def _collect(self, task: L.LightningModule, reads: Reads) -> None:
         assert isinstance(task, RewardTask)
         if reads.steps is not None:
-            column = task.step_names.index(task.spec.chain_reward)
+            column = task.spec.step_names.index(task.spec.chain_reward)
             self._steps.extend(_steps_of(reads.steps, column))
         if reads.responses is not None:
             self._scores.extend(_scores_of(reads.responses))
@@ -178,7 +177,7 @@ class EvaluationReport(Callback):
             item = items[record]
             assert isinstance(item, LabeledResponses)
             predictions.extend(_record_predictions(item, values, task))
-        missing = torch.full((1, len(task.response_names)), torch.nan)
+        missing = torch.full((1, len(task.spec.response_names)), torch.nan)
         return predictions + [
             _prediction(record, missing.expand(len(record.responses), -1), task, reason)
             for unit, reason in task.data.dropped[part]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from torch import Tensor
 
-from prm.scoring.scorer import Score
+from prm.scoring.stages import Score
 from prm.serve.batching import Pass
 
 if TYPE_CHECKING:

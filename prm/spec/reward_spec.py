@@ -16,6 +16,7 @@ from prm.aggregation.normalize import Normalizer
 from prm.aggregation.objectives import ObjectiveAggregation, WeightedSum
 from prm.aggregation.steps import Min, StepAggregation
 from prm.errors import SpecError
+from prm.records import Chain, Record
 from prm.spec.parts import (
     GoldenChain,
     GoldenResponse,
@@ -133,7 +134,7 @@ class RewardSpec:
             raise SpecError(
                 "objective_aggregation is missing",
                 expected="a way to make one reward of " + ", ".join(names),
-                fix="Say how they are aggregated (model.aggregation), for example by WeightedSum",
+                fix="Say how (model.objective_aggregation), for example by WeightedSum",
             )
         if self.objective_aggregation is None and names:
             object.__setattr__(self, "objective_aggregation", WeightedSum())
@@ -151,6 +152,10 @@ class RewardSpec:
     def heads(self) -> tuple[StepHead | ResponseHead, ...]:
         """All objectives, in column order."""
         return (*self.step_heads, *self.response_heads)
+
+    def has_heads_for(self, record: Record) -> bool:
+        """Whether the model scores such records: the steps of chains, or whole responses."""
+        return bool(self.step_heads if isinstance(record, Chain) else self.response_heads)
 
     @property
     def step_names(self) -> tuple[str, ...]:

@@ -200,7 +200,7 @@ class Throughput(Callback):
         trainer: L.Trainer,
         task: L.LightningModule,
         outputs: Any,
-        batch: OptimizerBatch[Any],
+        batch: OptimizerBatch,
         batch_idx: int,
     ) -> None:
         """Log the step's figures; the first step, which warms up, is left out."""

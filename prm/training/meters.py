@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prm.data.items import LabeledItem
-from prm.data.step_labels import LabeledChain
+from prm.data.items import LabeledChain, LabeledItem
 from prm.losses.preference import PreferenceTargets, pairs_of
 from prm.metrics.first_error import UNDECIDED
 from prm.metrics.responses import ResponseMetrics

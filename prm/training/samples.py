@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
-from prm.data.items import LabeledItem
-from prm.data.response_labels import LabeledResponses
-from prm.data.step_labels import LabeledChain
+from prm.data.items import LabeledChain, LabeledItem, LabeledResponses
 from prm.spec import RewardSpec
 from prm.training.reads import Reads
 

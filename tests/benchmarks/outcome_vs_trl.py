@@ -32,9 +32,9 @@ from datasets import Dataset
 from jsonargparse import ArgumentParser
 from transformers import AutoModelForSequenceClassification
 
-from prm.data.datamodules import OutcomeDataModule
 from prm.data.formats import all_formats
 from prm.data.mixture import Mixture
+from prm.data.module import RecordDataModule
 from prm.evaluation.baselines.responses import BASELINES
 from prm.evaluation.parts import MODEL, Part, ScoredRecords
 from prm.evaluation.responses import System
@@ -85,16 +85,16 @@ class Run:
     def ids(self, comparison: Comparison) -> list[list[int]]:
         """Return the token ids of each response of a comparison, prompt included."""
         responses = ResponseSet.of([comparison])
-        tokens = self.scorer.model.response_builder.build(responses)
+        tokens = self.scorer.model.builder.build(responses)
         prompt, *branches = (list(segment.input_ids) for segment in tokens.tree.segments)
         return [prompt + branches[place] for place in responses.places[0]]
 
 
-def _data(config: dict[str, Any]) -> OutcomeDataModule:
+def _data(config: dict[str, Any]) -> RecordDataModule:
     all_formats()
     parser = ArgumentParser()
-    parser.add_subclass_arguments(OutcomeDataModule, "data")
-    data: OutcomeDataModule = parser.instantiate_classes(parser.parse_object({"data": config})).data
+    parser.add_subclass_arguments(RecordDataModule, "data")
+    data: RecordDataModule = parser.instantiate_classes(parser.parse_object({"data": config})).data
     return data
 
 

@@ -171,9 +171,9 @@ def per_layer(config: dict[str, Any], precision: Precision, checkpointing: bool)
 
 
 def enable_checkpointing(backbone: Backbone) -> None:
-    from prm.training.task import _checkpoint_activations
+    from prm.training.build import checkpoint_activations
 
-    _checkpoint_activations(backbone.model)
+    checkpoint_activations(backbone.model)
     backbone.train()
 
 

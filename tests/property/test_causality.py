@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import TREE_FAMILIES, columns_alone, columns_packed, tiny_model
 
-from prm.models.reward_model import ProcessRewardModel
+from prm.models.reward_model import RewardModel
 from prm.records import Chain
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
-_models: dict[str, ProcessRewardModel] = {}
+_models: dict[str, RewardModel] = {}
 
 
-def model_of(family: str) -> ProcessRewardModel:
+def model_of(family: str) -> RewardModel:
     if family not in _models:
         _models[family] = tiny_model(family)
     return _models[family]

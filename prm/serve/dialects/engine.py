@@ -21,14 +21,13 @@ from prm.errors import ConfigError, DataError, ModelError
 from prm.models.fold import REWARD
 from prm.models.stock import problem_type
 from prm.records import Chain, Message, Rating, check_encodable
-from prm.scoring.column_scores import column_score
+from prm.scoring.stages import Tokenized, finish
 from prm.serve.pool import ModelPool, ServedModel
 from prm.texts.steps import split_steps
 from prm.trees.prompts import DroppedRecord, first_token
-from prm.trees.tokenize import TokenizedChain, TreeBuilder
-from prm.trees.tokenize_responses import ResponseTreeBuilder, TokenizedResponses
+from prm.trees.tokenize import TokenizedChain, TokenizedResponses, Tokens, TreeBuilder
 from prm.trees.tree import Segment, TokenTree, flat_path
-from prm.trees.units import ResponseSet
+from prm.trees.units import unit_of
 
 REWARD_SUFFIX = f":{REWARD}"
 """End of a model's name that asks for the aggregated reward."""
@@ -120,11 +119,13 @@ class EngineModel:
         spec, count = self.served.spec, len(columns)
         tree = TokenTree((Segment((0,) * count, -1, tuple(range(count))),))
         if spec.response_heads:
-            response = TokenizedResponses(tree, (0,), (False,))
-            score = column_score(Rating("", ""), response, columns, spec)
+            item = Tokenized(
+                (0,), unit_of([Rating("", "")]), TokenizedResponses(tree, (0,), (False,))
+            )
         else:
-            chain = TokenizedChain(tree, tuple(range(count)))
-            score = column_score(Chain("", ["."] * count), chain, columns, spec)
+            chain = Chain("", ["."] * count)
+            item = Tokenized((0,), chain, TokenizedChain(tree, tuple(range(count))))
+        (score,) = finish(item, columns, spec)
         if score.reward is None:
             raise DataError("there is no reward", got=score.reason)
         return torch.tensor([score.reward], dtype=torch.float64)
@@ -210,25 +211,18 @@ class EngineTexts:
             item = self._tokenized(prompt, last["content"])
         if isinstance(item, DroppedRecord):
             raise item
-        lost = item.num_truncated if isinstance(item, TokenizedChain) else item.truncated[0]
-        return flat_path(item.tree)[0], bool(lost or item.num_prompt_cut)
+        return flat_path(item.tree)[0], bool(item.num_truncated or item.num_prompt_cut)
 
-    def _tokenized(
-        self, prompt: Sequence[Message], response: str
-    ) -> TokenizedChain | TokenizedResponses | DroppedRecord:
+    def _tokenized(self, prompt: Sequence[Message], response: str) -> Tokens | DroppedRecord:
         if self.spec.response_heads:
             rating = Rating(prompt, response)
-            return next(self._responses.build_all([ResponseSet.of([rating])]))
+            return next(self._builder.build_all([unit_of([rating])]))
         steps = [step.text for step in split_steps(response, self.spec.step_format)]
-        return next(self._chains.build_all([Chain(prompt, steps)]))
+        return next(self._builder.build_all([Chain(prompt, steps)]))
 
     @cached_property
-    def _chains(self) -> TreeBuilder:
+    def _builder(self) -> TreeBuilder:
         return TreeBuilder(self.tokenizer, self.spec)
-
-    @cached_property
-    def _responses(self) -> ResponseTreeBuilder:
-        return ResponseTreeBuilder(self.tokenizer, self.spec)
 
 
 _texts: WeakKeyDictionary[ServedModel, EngineTexts] = WeakKeyDictionary()

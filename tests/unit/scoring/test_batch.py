@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from prm.aggregation.steps import SoftMin
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.sources.source import ChainSource
+from prm.data.sources.source import Source
 from prm.errors import ConfigError, DataError, OutputError
-from prm.models.reward_model import ProcessRewardModel
+from prm.models.reward_model import RewardModel
 from prm.models.sources import FromScratch
 from prm.records import Chain
 from prm.scores import partial
@@ -49,12 +49,12 @@ CHAINS = [chain(index) for index in range(18)]
 
 
 @pytest.fixture(scope="module")
-def model() -> ProcessRewardModel:
+def model() -> RewardModel:
     source = FromScratch({"model_type": "llama", **SIZES, **HEADS}, vocab_size=300)
     tokenizer = source.tokenizer(["1 + 1 = 2"])
     objectives = (StepHead(), StepHead("redundancy", "softmax"))
     spec = RewardSpec(max_length=64, step_heads=objectives, chain_reward="correctness")
-    model = ProcessRewardModel(source.model(tokenizer), tokenizer, spec)
+    model = RewardModel(source.model(tokenizer), tokenizer, spec)
     torch.manual_seed(0)
     for parameter in model.heads.parameters():
         torch.nn.init.normal_(parameter)
@@ -62,7 +62,7 @@ def model() -> ProcessRewardModel:
 
 
 @pytest.fixture(scope="module")
-def scorer(model: ProcessRewardModel) -> RewardScorer:
+def scorer(model: RewardModel) -> RewardScorer:
     return RewardScorer(model)
 
 
@@ -143,7 +143,7 @@ def test_kept_text_reads_back_as_chains(scorer: RewardScorer, tmp_path: Path, su
     messages = [Chain([{"role": "user", "content": "1 + 1?"}], ["2"], id="m")]
     for chains in (messages, CHAINS[:1], CHAINS):
         score_file(scorer, survey(chains), output, keep_text=True, overwrite=True)
-        read = ChainSource(str(output), HFStepwise()).load()
+        read = Source(str(output), HFStepwise()).load()
         expected = [(chain.prompt, chain.completions, chain.labels) for chain in chains]
         assert [(chain.prompt, chain.completions, chain.labels) for chain in read] == expected
 
@@ -234,7 +234,7 @@ def test_an_interrupt_in_the_first_block_leaves_nothing(
 
 
 def test_other_settings_are_refused_by_name(
-    model: ProcessRewardModel, scorer: RewardScorer, complete: bytes, tmp_path: Path
+    model: RewardModel, scorer: RewardScorer, complete: bytes, tmp_path: Path
 ) -> None:
     output = tmp_path / "scores.jsonl"
     rows = interrupt(scorer, output)
@@ -267,7 +267,7 @@ def test_another_model_is_refused(scorer: RewardScorer, tmp_path: Path) -> None:
 
 
 def test_overwrite_starts_anew_only_if_settings_changed(
-    model: ProcessRewardModel, scorer: RewardScorer, tmp_path: Path
+    model: RewardModel, scorer: RewardScorer, tmp_path: Path
 ) -> None:
     output = tmp_path / "a.jsonl"
     interrupt(scorer, output)
@@ -349,7 +349,9 @@ def test_scores_that_are_not_finite_are_rows_with_a_reason(
     scorer: RewardScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        scorer.model, "step_logits", lambda columns: torch.full((len(columns), 2), torch.nan)
+        scorer.model.heads,
+        "forward",
+        lambda states: torch.full((len(states), scorer.spec.num_columns), torch.nan),
     )
     monkeypatch.setattr(batch, "_settings", lambda *_: {})
     summary = score_file(scorer, survey(CHAINS), tmp_path / "a.jsonl")
