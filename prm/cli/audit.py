@@ -43,10 +43,11 @@ class Tradeoffs(AggregationOptions, OverwriteOptions, StoredOptions):
 
         from prm.audit.tradeoffs import audit_tradeoffs
         from prm.report.tradeoffs import check_folder, draw, write
+        from prm.scores.stored import responses_of
 
         if self.output is not None:
             check_folder(self.output, overwrite=self.overwrite)
-        table = open_scores(self.scores, self.model)
+        table = responses_of(open_scores(self.scores, self.model), "the audit of trade-offs")
         base = resolve_aggregation(table.known_spec(), self.aggregation, self.aggregation_overrides)
         files = [] if self.compare is None else self.compare
         files = files if isinstance(files, list) else [files]

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from prm.cli.inputs import ScoreFirstOptions, choose_format, model_kind, records_of
 from prm.cli.options import OptionRules
-from prm.cli.stored import Rewarded, open_scores, progress, wide_console, with_rewards
+from prm.cli.stored import Rewarded, cut_off, open_scores, progress, wide_console, with_rewards
 from prm.data.formats import Format, all_formats
 from prm.data.sources.rows import read_rows
 from prm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from prm.scores.columns import Indices
-    from prm.scores.filtering import Mask, Rules
-    from prm.scores.rewrite import Columns, Row
+    from prm.scores.columns import Indices, Mask
+    from prm.scores.filtering import Rules
+    from prm.scores.rewrite import Columns
+    from prm.scores.rows import Row
 
 REASON = "dropped_because"
 """The field of dropped rows that says why."""
@@ -61,7 +62,8 @@ class Filter(ScoreFirstOptions):
         max_reward: Largest reward to keep.
         thresholds: Worst value of an objective to keep, as in --thresholds.safety=0.5, or JSON.
         unit: What thresholds are in: score, the head's own units, where an objective to minimize
-            must not be above its threshold; utility or probability, where more is better.
+            must not be above its threshold; utility or probability, where more is better. Of
+            chains: score, as the steps were aggregated, or probability.
         top_share: Share of the rows with a reward to keep, the best ones, rounded up.
         within: Whether --top_share is of all rows or of those of each group (prompt).
         missing: What happens to rows without a number that a rule needs, or without a score.
@@ -115,16 +117,21 @@ class Filter(ScoreFirstOptions):
         rewarded = with_rewards(table, self.aggregation, self.aggregation_overrides)
         failed = failures(table, rewarded.rewards, rules)
         if self.data is None:
-            return self._filter_scores(rewarded, failed)
-        return self._filter_data(rewarded, failed, self.data)
+            code = self._filter_scores(rewarded, failed)
+        else:
+            code = self._filter_data(rewarded, failed, self.data)
+        for line in cut_off(table):
+            print(line)
+        return code
 
     def _scored(self, rules: Rules) -> Filter:
         """Score the input, and return the command that filters its rows by the scores."""
         from prm.spec import RewardSpec
 
         assert self.model is not None
-        rules.check(RewardSpec.load(self.model).response_names)
         chosen = choose_format(model_kind(self.model), self.format)
+        spec, chains = RewardSpec.load(self.model), chosen.kind == "steps"
+        rules.check(spec.step_names if chains else spec.response_names, chains=chains)
         return self.score_first(self.output, keep_text=False, data=self.input, format=chosen)
 
     def _filter_scores(self, rewarded: Rewarded, failed: dict[str, Mask]) -> int:

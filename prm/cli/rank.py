@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 from prm.cli.inputs import ScoreFirstOptions, check_kind, model_kind
 from prm.cli.options import OptionRules
 from prm.cli.score_input import typed_responses
-from prm.cli.stored import Rewarded, open_scores, progress, wide_console, with_rewards
+from prm.cli.stored import Rewarded, cut_off, open_scores, progress, wide_console, with_rewards
 from prm.data.formats import all_formats
 from prm.errors import ConfigError
 from prm.records import prompt_text
 
 if TYPE_CHECKING:
     from prm.scores.ranking import Ranking
-    from prm.scores.rewrite import Columns, Row
+    from prm.scores.rewrite import Columns
+    from prm.scores.rows import Row
 
 MAX_SHOWN = 40
 """Rows that are drawn without an output."""
@@ -26,7 +27,7 @@ all_formats()  # so that every format can be named by its class alone
 
 @dataclass(frozen=True, kw_only=True)
 class Rank(ScoreFirstOptions):
-    """Order the responses to each prompt by their reward: best of N, with margins.
+    """Order the responses, or chains, for each prompt by their reward: best of N, with margins.
 
     Stored scores, drawn or written::
 
@@ -120,7 +121,7 @@ class Rank(ScoreFirstOptions):
 
         from prm.report.ranking import draw_ranking
         from prm.scores.responses import single_responses
-        from prm.scores.tables import tabulate
+        from prm.scores.stored import tabulate
 
         records = list(single_responses(typed_responses(prompt, responses, "--responses")))
         if len(records) < 2:
@@ -150,21 +151,13 @@ class Rank(ScoreFirstOptions):
 def _ranking(rewarded: Rewarded) -> Ranking:
     from prm.scores.ranking import rank_candidates
 
-    aggregation = rewarded.spec.objective_aggregation if rewarded.spec else None
-    deviations = None if aggregation is None else rewarded.table.deviations(aggregation)
-    return rank_candidates(rewarded.table.groups, rewarded.rewards, deviations)
+    table = rewarded.table
+    return rank_candidates(table.groups, rewarded.rewards, table.deviations())
 
 
 def _columns(rewarded: Rewarded, ranking: Ranking) -> Columns:
     """Return the fields of ranked rows that are new."""
-    from prm.scores.tables import plain
-
-    return {
-        **rewarded.columns(ranking.order),
-        "rank": [None if rank < 0 else rank for rank in ranking.rank.tolist()],
-        "margin": plain(ranking.margin),
-        "win_probability": plain(ranking.win_probability),
-    }
+    return {**rewarded.columns(ranking.order), **ranking.columns()}
 
 
 def _write(rewarded: Rewarded, ranking: Ranking, output: Path) -> None:
@@ -179,8 +172,8 @@ def _summary(rewarded: Rewarded, ranking: Ranking) -> list[str]:
     """Return how many prompts have a winner, how clear it is, and what has no reward."""
     import numpy as np
 
-    first = ranking.rank == 0
-    lines = [f"{first.sum():,} prompts, {len(ranking.order):,} responses"]
+    first, noun = ranking.rank == 0, rewarded.table.noun
+    lines = [f"{first.sum():,} prompts, {len(ranking.order):,} {noun}", *cut_off(rewarded.table)]
     margins = ranking.margin[first & ~np.isnan(ranking.margin)]
     if len(margins):
         lines.append(
@@ -196,7 +189,7 @@ def _summary(rewarded: Rewarded, ranking: Ranking) -> list[str]:
     missing = ranking.order[ranking.rank < 0]
     if len(missing):
         place = rewarded.table.place(int(missing[0]))
-        lines.append(f"{len(missing):,} responses have no reward and no rank; the first: {place}")
+        lines.append(f"{len(missing):,} {noun} have no reward and no rank; the first: {place}")
     return lines
 
 

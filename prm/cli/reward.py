@@ -18,11 +18,12 @@ class Reward(ShapingOptions, AggregationOptions, OverwriteOptions, StoredOptions
     """Aggregate stored scores into rewards again: no model, no text, a million rows in seconds.
 
     `prm score` stores the score of every objective. How they become one reward can be changed
-    afterwards: another class, other weights, or both::
+    afterwards: another class, other weights, or both. Of chains it stores the score of every step::
 
         prm reward scores.jsonl --aggregation WorstCase --output cautious.jsonl
         prm reward scores.jsonl --aggregation.weights.safety=2 --output safer.jsonl
         prm reward scores.jsonl --aggregation configs/aggregation/mine.yaml --output mine.parquet
+        prm reward chain-scores.jsonl --aggregation product --output product.jsonl
 
     Rewards can be limited, or squashed, after they are aggregated::
 
@@ -80,19 +81,19 @@ def _mean(rewards: Any) -> str:
 def _changes(rewarded: Rewarded, both: Any) -> Iterator[str]:
     from prm.audit.candidates import Candidates, share_flipped
 
+    noun = rewarded.table.noun
     candidates = Candidates.of(rewarded.table.groups, both)
     if candidates.num_groups == 0:
-        yield "no prompt has two responses with rewards, so no ranking can change"
+        yield f"no prompt has two {noun} with rewards, so no ranking can change"
         return
     old = rewarded.table.stored_rewards[candidates.rows]
     new = rewarded.rewards[candidates.rows]
     changed = int((candidates.winners(old) != candidates.winners(new)).sum())
-    yield (
-        f"another response wins in {changed:,} of {candidates.num_groups:,} prompts "
-        f"({changed / candidates.num_groups:.1%})"
-    )
+    total = candidates.num_groups
+    winner = f"another {noun.removesuffix('s')} wins"
+    yield f"{winner} in {changed:,} of {total:,} prompts ({changed / total:.1%})"
     flipped = share_flipped(candidates.pairs(MAX_PAIRS), old, new)
-    yield f"{flipped:.1%} of the pairs of responses change their order"
+    yield f"{flipped:.1%} of the pairs of {noun} change their order"
 
 
 MAX_PAIRS = 200_000

@@ -20,7 +20,7 @@ from prm.cli.options import (
     ScoringOptions,
     ShapingOptions,
 )
-from prm.cli.score_input import read_stdin, split_steps, typed_responses
+from prm.cli.score_input import read_stdin, typed_responses, typed_steps
 from prm.data.formats import all_formats
 from prm.data.formats.base import Format
 from prm.data.sources.writers import check_output
@@ -197,7 +197,7 @@ class Score(
         if self.prompt is None:
             return list(scorable(read_stdin(format)))
         if self.steps is not None:
-            return [Chain(self.prompt, split_steps(self.steps))]
+            return [Chain(self.prompt, typed_steps(self.steps))]
         return list(scorable(typed_responses(self.prompt, self.response or "", "--response")))
 
     def _check_threshold(self, format: Format) -> None:

@@ -30,6 +30,7 @@ from prm.errors import ConfigError
 from prm.records import Prompt
 from prm.search.problems import Problem, check_output, read_problems
 from prm.texts.answers import extractor
+from prm.texts.completions import RewardFrom
 
 if TYPE_CHECKING:
     from prm.generators.generator import Generator
@@ -130,7 +131,7 @@ class Search(
     n: int | None = None
     seed: int = 0
     answer: str = "auto"
-    reward_from: Literal["steps", "response"] | None = None
+    reward_from: RewardFrom | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

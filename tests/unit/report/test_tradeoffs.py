@@ -13,7 +13,7 @@ from stored_scores import make_rows, make_spec, write_rows
 from prm.audit.tradeoffs import audit_tradeoffs
 from prm.errors import OutputError
 from prm.report.tradeoffs import check_folder, draw, headline, markdown, write
-from prm.scores.tables import read_scores
+from prm.scores.stored import read_scores
 
 PLOTS = [
     "flips_by_weight.png",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import random
@@ -28,11 +29,12 @@ from prm.records import Chain
 from prm.scores import partial
 from prm.scores.chains import ChainScore
 from prm.scoring import batch
-from prm.scoring.batch import Summary, score_file, survey
+from prm.scoring.batch import Summary, survey
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec, StepHead
 
 BLOCK = 4
+score_file = functools.partial(batch.score_file, block=BLOCK)
 UNSCORABLE, TRUNCATED = 5, 9
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
@@ -70,15 +72,8 @@ def scorer(model: RewardModel) -> RewardScorer:
 def complete(scorer: RewardScorer, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of an uninterrupted run."""
     path = tmp_path_factory.mktemp("complete") / "scores.jsonl"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "BLOCK", BLOCK)
-        score_file(scorer, survey(CHAINS), path)
+    score_file(scorer, survey(CHAINS), path)
     return path.read_bytes()
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "BLOCK", BLOCK)
 
 
 class Interrupted(RewardScorer):
@@ -115,7 +110,8 @@ def test_rows_equal_the_scorer(scorer: RewardScorer, tmp_path: Path) -> None:
     assert [row["reward"] for row in rows] == pytest.approx(rewards, abs=1e-5)
     known = [reward for reward in rewards if reward is not None]
     assert summary.mean_reward == pytest.approx(sum(known) / len(known), abs=1e-5)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a.jsonl", "a.jsonl.spec.json"]
 
 
 def test_unscorable_chains_have_a_row_and_a_reason(scorer: RewardScorer, tmp_path: Path) -> None:
@@ -134,7 +130,8 @@ def test_parquet_equals_json_lines(scorer: RewardScorer, tmp_path: Path) -> None
         score_file(scorer, survey(CHAINS), tmp_path / name, keep_text=True)
     rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
     assert rows == rows_of(tmp_path / "a.jsonl")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.parquet"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a.jsonl", "a.jsonl.spec.json", "a.parquet", "a.parquet.spec.json"]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -177,7 +174,8 @@ def test_continues_from_any_byte(
     assert summary.num_resumed % BLOCK == 0
     assert summary.num_resumed <= num_blocks * BLOCK
     assert summary.num_records == len(CHAINS)
-    assert [path.name for path in output.parent.iterdir()] == ["scores.jsonl"]
+    names = sorted(path.name for path in output.parent.iterdir())
+    assert names == ["scores.jsonl", "scores.jsonl.spec.json"]
 
 
 def test_continues_after_sigkill(scorer: RewardScorer, complete: bytes, tmp_path: Path) -> None:
