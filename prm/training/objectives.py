@@ -8,7 +8,7 @@ from torch import nn
 
 from prm.errors import ConfigError
 from prm.losses.preference import BradleyTerry, PreferenceLoss
-from prm.losses.rating import GaussianLikelihood, MeanSquaredError, Pinball, RatingLoss
+from prm.losses.rating import RatingLoss
 from prm.losses.readouts import ResponseReadout
 from prm.losses.steps import BCE, StepLoss
 from prm.records import CORRECTNESS
@@ -71,32 +71,35 @@ class ResponseObjective(nn.Module):
         self.rating = rating
         self.loss_weight = _check_weight(name, loss_weight)
         self.normalizer = normalizer
-        self.spec = ResponseHead(name, readout, _num_columns(readout, rating), direction)
-        for loss in (self.preference, self.rating):
-            if loss is not None and readout not in loss.readouts:
+        if readout == "quantile" and (rating is None or readout not in rating.readouts):
+            raise ConfigError("readout 'quantile' needs ratings with the loss Pinball", got=rating)
+        losses = [loss for loss in (self.preference, rating) if loss is not None]
+        for loss in losses:
+            if readout not in loss.readouts:
                 raise ConfigError(
                     f"{type(loss).__name__} cannot train the readout of {name!r}",
                     expected=" or ".join(loss.readouts),
                     got=readout,
                 )
+        self.spec = ResponseHead(name, readout, losses[-1].num_columns, direction)
+
+    @property
+    def uses_ratings(self) -> bool:
+        """Whether a loss reads what is known of each response on its own."""
+        return self.rating is not None or (
+            self.preference is not None and self.preference.uses_ratings
+        )
 
 
 def in_label_units(task: nn.Module) -> list[str]:
     """Return the objectives of a task whose scores are in the units of their ratings."""
-    losses = (MeanSquaredError, Pinball, GaussianLikelihood)
     return [
         module.name
         for module in task.modules()
-        if isinstance(module, ResponseObjective) and isinstance(module.rating, losses)
+        if isinstance(module, ResponseObjective)
+        and module.rating is not None
+        and module.rating.in_label_units
     ]
-
-
-def _num_columns(readout: ResponseReadout, rating: RatingLoss | None) -> int:
-    if readout != "quantile":
-        return 2 if readout == "gaussian" else 1
-    if not isinstance(rating, Pinball):
-        raise ConfigError("readout 'quantile' needs ratings with the loss Pinball", got=rating)
-    return len(rating.levels)
 
 
 def _check_weight(name: str, weight: float) -> float:
