@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from rich.console import Console
 
+import prm.losses
 from prm.atomic import write_text
 from prm.cli.parsing import CommandParser, refusal
 from prm.data.formats import all_formats
@@ -47,15 +49,11 @@ CONFIG_FILE = "config.yaml"
 
 NAMED = (
     "prm.data.datamodules",
-    "prm.losses.cost",
-    "prm.losses.plackett_luce",
-    "prm.losses.probit",
-    "prm.losses.ties",
     "prm.training.joint",
     "prm.training.outcome",
     "prm.training.process",
 )
-"""Modules that are imported so that configurations can name their classes alone."""
+"""Modules that, beside the losses, are imported so that configurations can name their classes."""
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -276,8 +274,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _quiet()
     all_formats()
-    for module in NAMED:
-        importlib.import_module(module)
+    losses = (f"prm.losses.{module.name}" for module in pkgutil.iter_modules(prm.losses.__path__))
+    for name in (*NAMED, *losses):
+        importlib.import_module(name)
     RunCLI(
         model_class=RewardTask,
         datamodule_class=RecordDataModule,
