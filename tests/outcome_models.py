@@ -12,7 +12,7 @@ from torch import Tensor
 from prm.aggregation.objectives import WeightedSum
 from prm.models import checkpoint
 from prm.models.heads import HeadKind
-from prm.models.reward_model import JointRewardModel, OutcomeRewardModel
+from prm.models.reward_model import RewardModel
 from prm.models.sources import FromScratch
 from prm.records import Rating
 from prm.spec import ResponseFormat, ResponseHead, RewardSpec, StepHead
@@ -77,12 +77,12 @@ def outcome_model(
     read_at: str = "last",
     head: HeadKind = "linear",
     **changes: Any,
-) -> OutcomeRewardModel:
+) -> RewardModel:
     """Return a random model in evaluation mode whose scores differ clearly between responses."""
     tokenizer = tiny_tokenizer()
     backbone = FromScratch({"model_type": family, **BACKBONES[family]}).model(tokenizer)
     spec = outcome_spec(response_format=ResponseFormat(read_at=read_at), **changes)  # type: ignore[arg-type]
-    model = OutcomeRewardModel(backbone, tokenizer, spec, head)
+    model = RewardModel(backbone, tokenizer, spec, head)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.heads.parameters():
@@ -91,22 +91,22 @@ def outcome_model(
 
 
 @torch.no_grad()
-def columns_of(model: OutcomeRewardModel, ratings: Sequence[Rating]) -> Tensor:
+def columns_of(model: RewardModel, ratings: Sequence[Rating]) -> Tensor:
     """Return the head columns `[response, column]` of responses packed together, set by set."""
-    trees = [model.response_builder.build(ResponseSet.of([rating])).tree for rating in ratings]
+    trees = [model.builder.build(ResponseSet.of([rating])).tree for rating in ratings]
     return model(pack(trees)).columns
 
 
 @torch.no_grad()
-def columns_alone(model: OutcomeRewardModel, ratings: Sequence[Rating]) -> Tensor:
+def columns_alone(model: RewardModel, ratings: Sequence[Rating]) -> Tensor:
     """Return the head columns `[response, column]`, each response in a pass of its own."""
     return torch.cat([columns_of(model, [rating]) for rating in ratings])
 
 
 @torch.no_grad()
-def columns_shared(model: OutcomeRewardModel, ratings: Sequence[Rating]) -> Tensor:
+def columns_shared(model: RewardModel, ratings: Sequence[Rating]) -> Tensor:
     """Return the head columns of the distinct responses to one prompt, which is run once."""
-    return model(pack([model.response_builder.build(ResponseSet.of(ratings)).tree])).columns
+    return model(pack([model.builder.build(ResponseSet.of(ratings)).tree])).columns
 
 
 def save_outcome_model(folder: Path, **changes: Any) -> Path:
@@ -120,4 +120,4 @@ def save_joint_model(folder: Path) -> Path:
     tokenizer = tiny_tokenizer()
     backbone = FromScratch({"model_type": "llama", **BACKBONES["llama"]}).model(tokenizer)
     spec = outcome_spec(step_heads=(StepHead(),))
-    return checkpoint.save(JointRewardModel(backbone, tokenizer, spec), folder)
+    return checkpoint.save(RewardModel(backbone, tokenizer, spec), folder)

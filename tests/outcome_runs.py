@@ -11,7 +11,7 @@ import yaml
 
 from prm.data.sources.writers import write_records
 from prm.records import Comparison, Outcome, Rating
-from tests.runs import LLAMA, prm, write_arithmetic
+from tests.runs import LLAMA, prm, source, write_arithmetic
 
 SPLITS = {"train": (0, 24), "validation": (100, 9), "test": (200, 8)}
 """Part to the index of its first row and the number of its rows, per source."""
@@ -64,8 +64,7 @@ def write_outcomes(folder: Path) -> None:
 
 def outcome_source(path: str, **options: Any) -> dict[str, Any]:
     """Return the configuration of a source of comparisons and ratings."""
-    init = {"path": path, "format": {"class_path": "Outcomes"}, **options}
-    return {"class_path": "prm.data.sources.source.OutcomeSource", "init_args": init}
+    return {"path": path, "format": {"class_path": "Outcomes"}, **options}
 
 
 def sources(part: str, names: Sequence[str] = tuple(SOURCES), **options: Any) -> list[Any]:
@@ -89,20 +88,20 @@ _CONFIG: dict[str, Any] = {
         "enable_model_summary": False,
     },
     "model": {
-        "class_path": "OutcomeRewardTask",
+        "class_path": "RewardTask",
         "init_args": {
             "backbone": {
                 "class_path": "prm.models.sources.FromScratch",
                 "init_args": {"config": LLAMA, "vocab_size": 290},
             },
-            "objectives": [HELPFULNESS, SAFETY, LENGTH],
-            "aggregation": EQUAL,
+            "responses": [HELPFULNESS, SAFETY, LENGTH],
+            "objective_aggregation": EQUAL,
             "max_length": 96,
             "lr": 0.01,
         },
     },
     "data": {
-        "class_path": "OutcomeDataModule",
+        "class_path": "RecordDataModule",
         "init_args": {
             "train": sources("train"),
             "validation": sources("validation"),
@@ -138,15 +137,9 @@ def fit_outcomes(folder: Path, run_dir: str = "run", **changes: Any) -> Path:
 def one_objective(objective: Mapping[str, Any], source: str, **model: Any) -> dict[str, Any]:
     """Return changes that leave one objective and one source."""
     return {
-        "model": {"objectives": [dict(objective)], "aggregation": None, **model},
+        "model": {"responses": [dict(objective)], "objective_aggregation": None, **model},
         "data": {part: sources(part, [source]) for part in ("train", "validation")},
     }
-
-
-CHAIN_SOURCE = {
-    "class_path": "prm.data.sources.source.ChainSource",
-    "init_args": {"path": "", "format": {"class_path": "HFStepwise"}},
-}
 
 
 def write_chains(folder: Path) -> None:
@@ -160,13 +153,11 @@ def joint_config(folder: Path, **changes: Any) -> Path:
     path = write_outcome_config(folder, "joint.yaml", **changes)
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     options = config["model"]["init_args"]
-    options["responses"] = options.pop("objectives")[:2]
-    config["model"]["class_path"] = "JointRewardTask"
-    config["data"]["class_path"] = "JointDataModule"
+    options["steps"] = [{"name": "correctness"}]
+    options["responses"] = options["responses"][:2]
     for part in (*SPLITS, "predict"):
         own = "test" if part == "predict" else part
-        chains = copy.deepcopy(CHAIN_SOURCE)
-        chains["init_args"]["path"] = f"chains-{own}.jsonl"
+        chains = source(f"chains-{own}.jsonl")
         config["data"]["init_args"][part] = [*sources(own, ["pairs", "verdicts"]), chains]
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path

@@ -16,19 +16,13 @@ from prm.aggregation.objectives import (
     from_config,
 )
 from prm.cli.fit import RunCLI, main
-from prm.data.datamodules import ChainDataModule, JointDataModule, OutcomeDataModule
+from prm.data.module import RecordDataModule
 from prm.models.checkpoint import load
-from prm.training.joint import JointRewardTask
-from prm.training.outcome import OutcomeRewardTask
-from prm.training.process import ProcessRewardTask
+from prm.training.task import RewardTask
 from tests.runs import metrics, read_jsonl, source, write_arithmetic, write_pretrained
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-KINDS: dict[str, tuple[type, type]] = {
-    "process": (ProcessRewardTask, ChainDataModule),
-    "outcome": (OutcomeRewardTask, OutcomeDataModule),
-    "joint": (JointRewardTask, JointDataModule),
-}
+KINDS = ("process", "outcome", "joint")
 RUNS = [path for kind in KINDS for path in sorted((CONFIGS / kind).glob("*.yaml"))]
 AGGREGATIONS = sorted((CONFIGS / "aggregation").glob("*.yaml"))
 OVERLAYS = sorted((CONFIGS / "overlay").glob("*.yaml"))
@@ -56,9 +50,9 @@ def test_every_file_is_tested() -> None:
 def test_a_run_is_instantiated(path: Path, instantiated: list[RunCLI]) -> None:
     main(["fit", "--config", str(path), *ON_CPU])
     (cli,) = instantiated
-    task, data = KINDS[path.parent.name]
-    assert isinstance(cli.model, task)
-    assert isinstance(cli.datamodule, data)
+    assert isinstance(cli.model, RewardTask)
+    assert isinstance(cli.datamodule, RecordDataModule)
+    assert cli.model.spec.kind == path.parent.name
     assert (
         cli.trainer.default_root_dir == yaml.safe_load(path.read_text(encoding="utf-8"))["run_dir"]
     )

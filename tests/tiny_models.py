@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from prm.models.heads import HeadKind
-from prm.models.reward_model import ProcessRewardModel
+from prm.models.reward_model import RewardModel
 from prm.models.sources import FromScratch, train_tokenizer
 from prm.models.tree_attention import Kernel
 from prm.records import Chain
@@ -122,13 +122,11 @@ def tiny_model(
     head: HeadKind = "linear",
     kernel: Kernel = "auto",
     **fields: Any,
-) -> ProcessRewardModel:
+) -> RewardModel:
     """Return a random reward model in evaluation mode whose scores differ clearly between steps."""
     tokenizer = tiny_tokenizer()
     backbone = tiny_backbone(family, tokenizer, **fields)
-    model = ProcessRewardModel(
-        backbone, tokenizer, spec or RewardSpec(max_length=256), head, kernel
-    )
+    model = RewardModel(backbone, tokenizer, spec or RewardSpec(max_length=256), head, kernel)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.heads.parameters():
@@ -137,13 +135,13 @@ def tiny_model(
 
 
 @torch.no_grad()
-def columns_packed(model: ProcessRewardModel, chains: Sequence[Chain]) -> list[Tensor]:
+def columns_packed(model: RewardModel, chains: Sequence[Chain]) -> list[Tensor]:
     """Return the head columns `[step, column]` of each chain, all run in one packed batch."""
     trees = [model.builder.build(chain).tree for chain in chains]
     columns = model(pack(trees)).columns
     return list(columns.split([tree.num_reads for tree in trees]))
 
 
-def columns_alone(model: ProcessRewardModel, chain: Chain) -> Tensor:
+def columns_alone(model: RewardModel, chain: Chain) -> Tensor:
     """Return the head columns `[step, column]` of a chain run by itself."""
     return columns_packed(model, [chain])[0]

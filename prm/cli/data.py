@@ -12,13 +12,13 @@ from prm.data.checks.linter import CheckReport
 from prm.data.checks.overlap import Decontamination, ProblemIndex, without_overlap
 from prm.data.checks.responses import check_outcomes
 from prm.data.checks.texts import token_counter, tokenizer_rules
-from prm.data.formats import ChainFormat, Format, OutcomeFormat, all_formats
+from prm.data.formats import Format, all_formats
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcomes import Outcomes
 from prm.data.formats.process_bench import ProcessBench
 from prm.data.sources.files import Row
 from prm.data.sources.rows import read_rows
-from prm.data.sources.source import ChainSource, OutcomeSource
+from prm.data.sources.source import Source
 from prm.data.sources.writers import check_output, write_records
 from prm.errors import ConfigError
 from prm.records import Record
@@ -86,7 +86,7 @@ def check(
     tokens = None if tokenizer is None else _load_tokenizer(tokenizer, max_length)
     evaluation = _evaluation_records(against, against_format)
     found = _source(input, format, None, split, config_name, limit, streaming)
-    if isinstance(found, OutcomeSource):
+    if found.format.kind == "responses":
         tolerance = 0.5 if rating_tolerance is None else rating_tolerance
         report = _check_outcomes(found, evaluation, tokens, ranges, tolerance)
     elif ranges is None and rating_tolerance is None:
@@ -184,16 +184,13 @@ def _source(
     config_name: str | None = None,
     limit: int | None = None,
     streaming: bool = False,
-) -> ChainSource | OutcomeSource:
+) -> Source:
     """Return the source of a path, in the format given or the one that its first row shows."""
     rows = read_rows(path, split=split, config_name=config_name, streaming=streaming)
     shown = format or _canonical_format(rows) or HFStepwise()
     options: dict[str, Any] = {"name": name, "split": split, "config_name": config_name}
     options |= {"limit": limit, "streaming": streaming}
-    if isinstance(shown, OutcomeFormat):
-        return OutcomeSource(path, shown, **options)
-    assert isinstance(shown, ChainFormat)
-    return ChainSource(path, shown, **options)
+    return Source(path, shown, **options)
 
 
 def _canonical_format(rows: Iterator[Row]) -> Format | None:
@@ -211,12 +208,12 @@ def _evaluation_records(paths: str | list[str] | None, format: Format | None) ->
         yield from _source(path, format or _canonical_format(read_rows(path)) or ProcessBench())
 
 
-def _unit(source: ChainSource | OutcomeSource) -> str:
-    return "chains" if isinstance(source, ChainSource) else "comparisons and ratings"
+def _unit(source: Source) -> str:
+    return "chains" if source.format.kind == "steps" else "comparisons and ratings"
 
 
 def _check_chains(
-    source: ChainSource, evaluation: Iterable[Record], tokens: tuple[Any, Any] | None
+    source: Source, evaluation: Iterable[Record], tokens: tuple[Any, Any] | None
 ) -> CheckReport:
     with _progress("checking", "rows") as tracked:
         return check_chains(
@@ -229,7 +226,7 @@ def _check_chains(
 
 
 def _check_outcomes(
-    source: OutcomeSource,
+    source: Source,
     evaluation: Iterable[Record],
     tokens: tuple[Any, Any] | None,
     ranges: dict[str, tuple[float, float]] | None,
@@ -237,10 +234,10 @@ def _check_outcomes(
 ) -> CheckReport:
     builder = None
     if tokens is not None:
-        from prm.trees.tokenize_responses import ResponseTreeBuilder
+        from prm.trees.tokenize import TreeBuilder
 
         tokenizer, spec = tokens
-        builder = ResponseTreeBuilder(tokenizer, spec.with_(on_too_long="truncate"))
+        builder = TreeBuilder(tokenizer, spec.with_(on_too_long="truncate"))
     with _progress("checking", "rows") as tracked:
         return check_outcomes(
             tracked(source.results()),

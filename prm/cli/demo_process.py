@@ -10,7 +10,7 @@ from rich.console import Console
 
 from prm.cli.main import run
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.sources.source import ChainSource
+from prm.data.sources.source import Source
 from prm.records import Chain
 from prm.report.terminal import draw_chain
 from prm.scores.chains import ChainScore
@@ -58,7 +58,7 @@ def _test_words(folder: Path) -> Sequence[str]:
 def show(console: Console) -> None:
     """Draw the first test chain whose wrong step the model finds."""
     scorer = RewardScorer.from_pretrained(RUN / "model")
-    chains = ChainSource(str(DATA / "test.jsonl"), HFStepwise(), limit=100).load()
+    chains = Source(str(DATA / "test.jsonl"), HFStepwise(), limit=100).load()
     chain, score = _first_found(chains, scorer.score(chains))
     draw_chain(
         console,

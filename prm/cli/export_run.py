@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from prm.models.card import model_card
+from prm.models.card import model_card, scalar_card
 from prm.models.checkpoint import CARD_FILE
 from prm.models.export import Exported, export_scalar, export_stock
-from prm.models.outcome_card import scalar_card
 from prm.models.reward_model import RewardModel
 from prm.spec import RewardSpec
 

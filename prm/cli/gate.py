@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prm.data.formats import OutcomeFormat, all_formats
 from prm.data.formats.outcomes import Outcomes
-from prm.data.sources.source import OutcomeSource
+from prm.data.sources.source import Source
 from prm.errors import ConfigError, OutputError
 from prm.records import Comparison
 
@@ -64,7 +64,7 @@ def gate(
         raise ConfigError("there is no such model folder", got=str(model), fix="Check --model")
     if output.exists() and not overwrite:
         raise OutputError("the output exists", where=str(output), fix="Add --overwrite")
-    records = OutcomeSource(input, format or Outcomes(objective=objective))
+    records = Source(input, format or Outcomes(objective=objective))
     comparisons = [record for record in records if isinstance(record, Comparison)]
 
     import torch

@@ -9,11 +9,10 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from prm.data.formats import ChainFormat, OutcomeFormat
 from prm.data.formats.base import Format
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcomes import Outcomes
-from prm.data.sources.source import ChainSource, OutcomeSource
+from prm.data.sources.source import Source
 from prm.errors import ConfigError
 from prm.records import Chain, Rating, Record
 from prm.scoring.batch import Survey, survey
@@ -52,7 +51,7 @@ def choose_format(kind: str, given: Format | None, *, steps: bool = False) -> Fo
         ConfigError: The model does not score what the format reads.
     """
     chosen = given or (HFStepwise() if steps or kind == "process" else Outcomes(objective=ANY))
-    check_kind(kind, chains=isinstance(chosen, ChainFormat))
+    check_kind(kind, chains=chosen.kind == "steps")
     return chosen
 
 
@@ -85,16 +84,14 @@ def survey_source(path: str, format: Format) -> Survey:
 
 def records_of(path: str, format: Format) -> Iterable[Chain | Rating]:
     """Return the chains or single responses of a source, to be iterated as often as needed."""
-    if isinstance(format, ChainFormat):
-        return ChainSource(path, format)
-    assert isinstance(format, OutcomeFormat)
-    return _Responses(OutcomeSource(path, format))
+    source = Source(path, format)
+    return source if format.kind == "steps" else _Responses(source)
 
 
 class _Responses:
     """The single responses of a source's records, as often as they are iterated."""
 
-    def __init__(self, source: OutcomeSource) -> None:
+    def __init__(self, source: Source) -> None:
         self.source = source
 
     def __iter__(self) -> Iterator[Rating]:

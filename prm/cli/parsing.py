@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, auto_cli
 
 from prm.cli.aggregation import fold_dotted
 from prm.errors import PrmError
+from prm.moved import OPTIONS
 
 
 def run_function(function: Callable[..., Any], args: Sequence[str], *, prog: str) -> Any:
@@ -145,6 +146,10 @@ def shorten_error(message: str) -> str:
 
 
 def _suggestion(message: str, options: Iterable[str]) -> str:
+    moved = re.search(r"(?:there is no class|Option|unrecognized arguments:) \W*([\w.]+)", message)
+    new = moved and OPTIONS.get(moved[1].rpartition(".")[2])
+    if new:
+        return f". It is {new} now."
     unknown = re.search(r"unrecognized arguments: (--[^\s=]+)|there is no class (\S+)", message)
     if unknown is None:
         return "."

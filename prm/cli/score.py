@@ -12,7 +12,7 @@ from prm.cli.inputs import check_kind, choose_format, model_kind, scorable, surv
 from prm.cli.options import check_options
 from prm.cli.score_input import read_stdin, typed_responses, typed_steps
 from prm.data.formats import all_formats
-from prm.data.formats.base import ChainFormat, Format
+from prm.data.formats.base import Format
 from prm.data.sources.writers import check_output
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
@@ -203,7 +203,7 @@ def _check_numbers(
 
 
 def _check_threshold(threshold: float, format: Format) -> None:
-    if threshold != DEFAULT_THRESHOLD and not isinstance(format, ChainFormat):
+    if threshold != DEFAULT_THRESHOLD and not format.kind == "steps":
         raise ConfigError(
             "--threshold is for steps, and responses are scored",
             fix="`prm filter --thresholds.NAME=NUMBER` is for objectives of responses",

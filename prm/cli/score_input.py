@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prm.data.formats.base import ChainFormat, Format
+from prm.data.formats.base import Format
 from prm.errors import ConfigError, DataError
 from prm.records import Chain, Rating, Record
 from prm.texts.completions import lines_of
@@ -75,7 +75,7 @@ def read_stdin(format: Format) -> list[Record]:
         rows = list(_json_rows(text))
         return [record for row, where in rows for record in format.records(row, where)]
     prompt, rest = _paragraphs(text)
-    if isinstance(format, ChainFormat):
+    if format.kind == "steps":
         return [Chain(prompt, lines_of(rest), origin=STDIN)]
     return [Rating(prompt, rest.strip(), origin=STDIN)]
 

@@ -190,7 +190,7 @@ def _load(
     scoring: Scoring, generating: Generating, searching: Searching
 ) -> tuple[RewardScorer, Generator]:
     scorer = scoring.scorer()
-    return scorer.session() if searching.method == "beam" else scorer, generating.load()
+    return ScoringSession(scorer) if searching.method == "beam" else scorer, generating.load()
 
 
 def _settings(scorer: RewardScorer, generator: Generator, searching: Searching) -> dict[str, Any]:

@@ -144,6 +144,7 @@ def _serve(
     import torch
 
     from prm.cli.scoring import load_scorer, scorer_options
+    from prm.scoring.session import ScoringSession
     from prm.serve import run
     from prm.serve.dialects.rewards import load_policy
     from prm.serve.logs import set_up_logging
@@ -159,7 +160,7 @@ def _serve(
         for name, folder in folders.items()
     }
     if cache_tokens:
-        scorers = {name: scorer.session(cache_tokens) for name, scorer in scorers.items()}
+        scorers = {name: ScoringSession(scorer, cache_tokens) for name, scorer in scorers.items()}
     set_up_logging()
     run.serve(ModelPool(scorers, options), listener)
     return 0

@@ -1,76 +1,165 @@
-"""Items: units of records beside what the model reads of them, and the numbers that plans need."""
+"""Items: units of records beside what the model reads of them, and what plans need to know.
+
+A `Reading` gives the units of some sources; `labeled` makes their items.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
-from prm.data.response_labels import LabeledResponses, label
-from prm.data.step_labels import LabeledChain
-from prm.records import Chain
-from prm.spec import RewardSpec
+from prm.data.checks.overlap import ProblemIndex
+from prm.data.sources.source import Source
+from prm.records import Chain, Comparison, Outcome, Rating, Record
 from prm.trees.prompts import DroppedRecord
-from prm.trees.tokenize import BLOCK, TreeBuilder
-from prm.trees.tokenize_responses import ResponseTreeBuilder
-from prm.trees.units import ResponseSet
-
-Unit = Chain | ResponseSet
-"""What is split, batched and counted."""
-
-LabeledItem = LabeledChain | LabeledResponses
-"""A tokenized unit."""
+from prm.trees.tokenize import TokenizedChain, TokenizedResponses, Tokens, TreeBuilder
+from prm.trees.tree import TokenTree
+from prm.trees.units import ResponseSet, Unit, units_of
 
 
-class UnitTokenizer:
-    """Makes items of units, in the order of the units.
+@dataclass(frozen=True)
+class LabeledChain:
+    """A chain beside what the model reads of it."""
+
+    chain: Chain
+    tokens: TokenizedChain
+
+    @property
+    def tree(self) -> TokenTree:
+        """What the model reads."""
+        return self.tokens.tree
+
+    @property
+    def records(self) -> tuple[Chain]:
+        """The chain, as a unit of one record."""
+        return (self.chain,)
+
+    @property
+    def source(self) -> str:
+        """Where the chain comes from."""
+        return self.chain.source
+
+    @property
+    def supervised(self) -> frozenset[str]:
+        """The objectives that a read step has a label of."""
+        return frozenset(
+            name
+            for name, labels in self.chain.labels.items()
+            if any(labels[step] is not None for step in self.tokens.steps)
+        )
+
+    @property
+    def labels(self) -> object:
+        """Everything about the labels that training depends on."""
+        return self.chain.labels
+
+    @property
+    def num_truncated(self) -> int:
+        """Steps that were cut off."""
+        return self.tokens.num_truncated
+
+    num_unusable = 0
+    """Records that cannot be used; a chain that cannot is dropped as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledResponses:
+    """A response set beside what the model reads of it.
 
     Args:
-        tokenizer: The model's tokenizer.
-        spec: The model's spec.
+        responses: The responses and the records about them.
+        tokens: What the model reads.
+        kept: Indices of the records whose responses all fit and are still distinct.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, spec: RewardSpec) -> None:
-        self.tokenizer = tokenizer
-        self.spec = spec
+    responses: ResponseSet
+    tokens: TokenizedResponses
+    kept: tuple[int, ...]
 
-    def items(self, units: Sequence[Unit]) -> Iterator[LabeledItem | DroppedRecord]:
-        """Yield each unit's item, or the reason why it is left out.
+    @property
+    def tree(self) -> TokenTree:
+        """What the model reads."""
+        return self.tokens.tree
 
-        Raises:
-            DataError: A record does not fit and the spec says to stop.
-        """
-        iterator = iter(units)
-        while block := list(islice(iterator, BLOCK)):
-            yield from self._block(block)
+    @property
+    def records(self) -> tuple[Outcome, ...]:
+        """The records that can be used."""
+        return tuple(self.responses.records[index] for index in self.kept)
 
-    def _block(self, units: Sequence[Unit]) -> Iterator[LabeledItem | DroppedRecord]:
-        chains = [unit for unit in units if isinstance(unit, Chain)]
-        sets = [unit for unit in units if isinstance(unit, ResponseSet)]
-        of_chains = self._chains.build_all(chains) if chains else iter(())
-        of_sets = self._responses.build_all(sets) if sets else iter(())
-        for unit in units:
-            if isinstance(unit, Chain):
-                steps = next(of_chains)
-                yield steps if isinstance(steps, DroppedRecord) else LabeledChain(unit, steps)
-            else:
-                tokens = next(of_sets)
-                yield tokens if isinstance(tokens, DroppedRecord) else label(unit, tokens)
+    @property
+    def source(self) -> str:
+        """Where the records come from."""
+        return self.responses.source
 
-    @cached_property
-    def _chains(self) -> TreeBuilder:
-        return TreeBuilder(self.tokenizer, self.spec)
+    @property
+    def supervised(self) -> frozenset[str]:
+        """The objectives that a usable record has a label of."""
+        return frozenset(name for record in self.records for name in record.objectives)
 
-    @cached_property
-    def _responses(self) -> ResponseTreeBuilder:
-        return ResponseTreeBuilder(self.tokenizer, self.spec)
+    @property
+    def labels(self) -> object:
+        """Everything about the labels that training depends on."""
+        return [
+            (record.values if isinstance(record, Rating) else _decision(record))
+            for record in self.records
+        ]
+
+    @property
+    def num_truncated(self) -> int:
+        """Responses that were cut off."""
+        return sum(self.tokens.truncated)
+
+    @property
+    def num_unusable(self) -> int:
+        """Records whose responses do not fit, or read the same."""
+        return len(self.responses.records) - len(self.kept)
+
+    def branches(self, index: int) -> list[int]:
+        """Return the branch of each response of a kept record."""
+        places = self.responses.places[index]
+        return [branch for place in places if (branch := self.tokens.branches[place]) is not None]
+
+
+def _decision(record: Comparison) -> tuple[object, ...]:
+    return record.objective, record.ranks, record.strength, record.votes
+
+
+def _distinct(places: Sequence[int], tokens: TokenizedResponses) -> bool:
+    """Whether all responses of a record fit, and no two of them read the same."""
+    branches = [tokens.branches[place] for place in places]
+    texts = [
+        tokens.tree.segments[branch + 1].input_ids for branch in branches if branch is not None
+    ]
+    return len(set(texts)) == len(places)
+
+
+LabeledItem = LabeledChain | LabeledResponses
+"""A tokenized unit with its labels."""
+
+
+def labeled(builder: TreeBuilder, units: Sequence[Unit]) -> Iterator[LabeledItem | DroppedRecord]:
+    """Yield each unit's item, or the reason why it is left out.
+
+    Raises:
+        DataError: A record does not fit and the spec says to stop.
+    """
+    for unit, tokens in zip(units, builder.build_all(units), strict=True):
+        yield tokens if isinstance(tokens, DroppedRecord) else item_of(unit, tokens)
+
+
+def item_of(unit: Unit, tokens: Tokens) -> LabeledItem:
+    """Join a unit with its tokens; records that no longer make sense are left out of a set."""
+    if isinstance(unit, Chain):
+        assert isinstance(tokens, TokenizedChain)
+        return LabeledChain(unit, tokens)
+    assert isinstance(tokens, TokenizedResponses)
+    kept = (index for index, places in enumerate(unit.places) if _distinct(places, tokens))
+    return LabeledResponses(unit, tokens, tuple(kept))
 
 
 class Fact(NamedTuple):
@@ -150,3 +239,40 @@ DIGEST = 16
 def digest_of(item: LabeledItem) -> bytes:
     """Return a digest of everything about an item that training depends on."""
     return hashlib.sha256(repr((item.tree, item.labels)).encode()).digest()[:DIGEST]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The units of some sources, read anew at every iteration.
+
+    Args:
+        sources: The sources.
+        without: Sources whose problems are left out.
+        say: Takes a line about what was left out.
+    """
+
+    sources: Sequence[Source]
+    without: Sequence[Source]
+    say: Callable[[str], None]
+
+    def __iter__(self) -> Iterator[Unit]:
+        return units_of(self._decontaminated() if self.without else _records(self.sources))
+
+    def identity(self) -> list[Any]:
+        """Return what decides the units, as JSON values."""
+        return [[source.identity() for source in part] for part in (self.sources, self.without)]
+
+    def _decontaminated(self) -> Iterator[Record]:
+        index = ProblemIndex.of(_records(self.without))
+        num_read = num_kept = 0
+        for record in _records(self.sources):
+            num_read += 1
+            if not index.sets_with(record):
+                num_kept += 1
+                yield record
+        self.say(f"decontamination took out {num_read - num_kept} of {num_read} records")
+
+
+def _records(sources: Sequence[Source]) -> Iterator[Any]:
+    for source in sources:
+        yield from source

@@ -9,14 +9,14 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from prm.data.batches import (
-    Item,
-    Labeler,
     MicroBatch,
     OptimizerBatch,
     Packer,
     micro_batch,
     optimizer_batch,
 )
+from prm.data.items import LabeledItem
+from prm.data.labels import Labeler
 from prm.data.planning import MicroBatchPlan, TrainingPlan
 from prm.trees.packing import Pack
 
@@ -37,7 +37,7 @@ class TrainingLoader:
     def __init__(
         self,
         plan: TrainingPlan,
-        items: Sequence[Item],
+        items: Sequence[LabeledItem],
         labeler: Labeler,
         rank: int,
         position: Callable[[], tuple[int, int]],
@@ -60,7 +60,7 @@ class TrainingLoader:
     def __len__(self) -> int:
         return self.plan.num_steps
 
-    def __iter__(self) -> Iterator[OptimizerBatch[Any]]:
+    def __iter__(self) -> Iterator[OptimizerBatch]:
         epoch, start = self.position()
         batches = _TrainingBatches(
             self.plan, self.items, self.labeler, self.rank, epoch, start, self.pack
@@ -92,7 +92,7 @@ class EvaluationLoader:
     def __init__(
         self,
         plans: Sequence[MicroBatchPlan],
-        items: Sequence[Item],
+        items: Sequence[LabeledItem],
         labeler: Labeler,
         num_workers: int,
         packer: Packer,
@@ -109,16 +109,16 @@ class EvaluationLoader:
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __iter__(self) -> Iterator[MicroBatch[Any]]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         batches = _EvaluationBatches(self.plans, self.items, self.labeler, self.pack)
         return iter(DataLoader(batches, batch_size=None, num_workers=self.num_workers))
 
 
-class _TrainingBatches(Dataset[OptimizerBatch[Any]]):
+class _TrainingBatches(Dataset[OptimizerBatch]):
     def __init__(
         self,
         plan: TrainingPlan,
-        items: Sequence[Item],
+        items: Sequence[LabeledItem],
         labeler: Labeler,
         rank: int,
         epoch: int,
@@ -132,18 +132,18 @@ class _TrainingBatches(Dataset[OptimizerBatch[Any]]):
     def __len__(self) -> int:
         return self.plan.num_steps - self.start
 
-    def __getitem__(self, index: int) -> OptimizerBatch[Any]:
+    def __getitem__(self, index: int) -> OptimizerBatch:
         plans = self.plan.step(self.epoch, self.start + index)
         return optimizer_batch(
             plans, self.items, self.labeler, self.rank, self.plan.num_ranks, self.pack
         )
 
 
-class _EvaluationBatches(Dataset[MicroBatch[Any]]):
+class _EvaluationBatches(Dataset[MicroBatch]):
     def __init__(
         self,
         plans: Sequence[MicroBatchPlan],
-        items: Sequence[Item],
+        items: Sequence[LabeledItem],
         labeler: Labeler,
         pack: Pack,
     ) -> None:
@@ -153,5 +153,5 @@ class _EvaluationBatches(Dataset[MicroBatch[Any]]):
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __getitem__(self, index: int) -> MicroBatch[Any]:
+    def __getitem__(self, index: int) -> MicroBatch:
         return micro_batch(self.plans[index], self.items, self.labeler, self.pack)

@@ -1,4 +1,4 @@
-"""`RecordDataModule`: what the data modules of all kinds of records have in common."""
+"""`RecordDataModule`: sources of labeled records in, packed batches out."""
 
 from __future__ import annotations
 
@@ -11,72 +11,88 @@ import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.data.batches import Labeler, MicroBatch
-from prm.data.items import Facts, LabeledItem, Unit, UnitTokenizer
+from prm.data.batches import MicroBatch, Packer
+from prm.data.items import Facts, LabeledItem, Reading
+from prm.data.labels import Labeler
 from prm.data.loaders import EvaluationLoader, TrainingLoader
 from prm.data.mixture import Mixture
 from prm.data.planning import TrainingPlan, plan_evaluation
-from prm.data.reading import Reading
 from prm.data.sampling import Sampling
-from prm.data.sources.source import OutcomeSource, Source
+from prm.data.sources.source import Source
 from prm.data.splits import shuffled
 from prm.data.store.disk import RecordStore
 from prm.data.store.memory import MemoryStore
 from prm.errors import ConfigError, DataError
-from prm.records import Chain, Record, prompt_text
+from prm.records import Record, prompt_text
+from prm.spec import RewardSpec
 from prm.trees.prompts import place
+from prm.trees.tokenize import TreeBuilder
+from prm.trees.units import Unit
 
 
 class RecordDataModule(L.LightningDataModule):
     """Labeled records for training, validation, test and prediction.
 
-    A unit, which is what batches are counted in, is a chain, or the responses of one row of a
-    source. Subclasses say which kinds of records they take and how labels are collected.
+    Sources of chains and of comparisons and ratings may be mixed. What batches are counted in is a
+    unit: a chain, or the responses of one row of a source (a pair with its ratings, say), whose
+    prompt and distinct responses are computed once. Missing labels are part of no loss and of no
+    metric. A table at the start of training says what each source contributes.
 
     Args:
-        sources: Part (`train`, `validation`, `test`, `predict`) to its sources.
+        train: Sources to train on.
+        validation: Sources to validate on; if there are none, `validation_share` of the training
+            prompts is held out.
+        test: Sources of `prm test`.
+        predict: Sources of `prm predict`.
         batch_size: Units in an optimizer batch, over all ranks and micro-batches.
         max_tokens: Tokens in a micro-batch; sets the memory, not the result.
         sampling: How much of an epoch each source gets.
-        validation_share: Share of the training groups that is held out for validation when there
-            are no validation sources.
-        test_share: Share of the training groups that is held out, whatever the test; it is the
-            test part when there are no test sources.
+        validation_share: Share of the training prompts that is held out for validation when
+            `validation` is not given.
+        test_share: Share of the training prompts that is held out, whatever the test; it is the
+            test part when `test` is not given.
         decontaminate_against: Sources whose problems are taken out of the training records.
-        shuffle_labels: Control experiment: permute the training labels.
+        shuffle_labels: Control experiment: permute step labels over all labeled training steps and
+            ratings over all records of an objective, and toss a coin for each comparison. A sound
+            pipeline then scores at chance.
         seed: Seed of the split and of the order.
         num_workers: Processes that tokenize into the store, and that pack batches ahead; 0 does
             both in the training process.
-        store: Folder that keeps the records tokenized, so that memory need not hold them.
+        store: Folder that keeps the records tokenized on the disk, for data that outgrow memory;
+            any number of runs may share it.
+
+    Raises:
+        ConfigError: A share, size or combination of options is wrong.
     """
 
     def __init__(
         self,
-        sources: dict[str, Sequence[Source[Any]]],
-        batch_size: int,
-        max_tokens: int,
-        sampling: Sampling,
-        validation_share: float,
-        test_share: float,
-        decontaminate_against: Sequence[Source[Any]],
-        shuffle_labels: bool,
-        seed: int,
-        num_workers: int,
-        store: Path | None,
+        train: list[Source] | None = None,
+        validation: list[Source] | None = None,
+        test: list[Source] | None = None,
+        predict: list[Source] | None = None,
+        batch_size: int = 64,
+        max_tokens: int = 16384,
+        sampling: Sampling = Sampling(),  # noqa: B008
+        validation_share: float = 0.05,
+        test_share: float = 0.0,
+        decontaminate_against: list[Source] | None = None,
+        shuffle_labels: bool = False,
+        seed: int = 0,
+        num_workers: int = 0,
+        store: Path | None = None,
     ) -> None:
         super().__init__()
         _check_shares(validation_share, test_share)
         _check_control(shuffle_labels, store)
         _check_sizes(batch_size=batch_size, max_tokens=max_tokens)
-        self.sources = sources
+        parts = {"train": train, "validation": validation, "test": test, "predict": predict}
+        self.sources = {part: sources or [] for part, sources in parts.items()}
         self.batch_size = batch_size
         self.max_tokens = max_tokens
         self.sampling = sampling
-        self.shares = {
-            "validation": 0.0 if sources["validation"] else validation_share,
-            "test": test_share,
-        }
-        self.decontaminate_against = decontaminate_against
+        self.shares = {"validation": 0.0 if validation else validation_share, "test": test_share}
+        self.decontaminate_against = decontaminate_against or []
         self.shuffle_labels = shuffle_labels
         self.seed = seed
         self.num_workers = num_workers
@@ -89,14 +105,43 @@ class RecordDataModule(L.LightningDataModule):
         self._facts: dict[str, Facts] = {}
         self._training_data = ""
         self._resumed_data = ""
+        self._builder: TreeBuilder | None = None
+        self._packer: Packer | None = None
 
-    unit_name = "records"
-    """What units are called in messages."""
+    def attach(self, builder: TreeBuilder, packer: Packer) -> None:
+        """Take what a model needs of its data.
+
+        Args:
+            builder: What turns units into token trees; its spec names the objectives.
+            packer: Looks at all items of a part, and returns what packs some of them.
+
+        Raises:
+            ConfigError: As `check_sources`.
+        """
+        self.check_sources(builder.spec)
+        self._builder, self._packer = builder, packer
+
+    def check_sources(self, spec: RewardSpec) -> None:
+        """Refuse sources that a model cannot read, before anything is read.
+
+        Raises:
+            ConfigError: A source is of records that the model has no heads for.
+        """
+        heads = {"steps": spec.step_heads, "responses": spec.response_heads}
+        for source in (source for sources in self.sources.values() for source in sources):
+            if not heads[source.format.kind]:
+                raise ConfigError(
+                    f"the model has no objectives of {source.format.kind}",
+                    got=f"a source of them, {source.path}",
+                    fix=f"Set model.{source.format.kind}, or take the source out",
+                )
 
     @property
-    def labeler(self) -> Labeler:
-        """What collects the labels of items, in the order of their reads."""
-        raise NotImplementedError
+    def unit_name(self) -> str:
+        """What units are called in messages."""
+        names = {"steps": "chains", "responses": "response sets"}
+        kinds = {source.format.kind for sources in self.sources.values() for source in sources}
+        return " and ".join(name for kind, name in names.items() if kind in kinds) or "records"
 
     def setup(self, stage: str) -> None:
         """Read, decontaminate and split the sources that a stage needs."""
@@ -120,7 +165,7 @@ class RecordDataModule(L.LightningDataModule):
         """Yield the texts of the training units, to train a tokenizer on."""
         for unit in self.training_units():
             yield prompt_text(unit.prompt)
-            yield from unit.completions if isinstance(unit, Chain) else unit.responses
+            yield from unit.texts
 
     def training_records(self) -> Iterable[Record]:
         """Return the training records, which can be iterated repeatedly (for statistics)."""
@@ -141,18 +186,18 @@ class RecordDataModule(L.LightningDataModule):
         self._training_data = self._fingerprint(facts, mixture)
         self._refuse_changed_data()
         return TrainingLoader(
-            plan, items, self.labeler, rank, self._position, self.num_workers, self.task.packer
+            plan, items, self._labeler, rank, self._position, self.num_workers, self.packer
         )
 
-    def val_dataloader(self) -> EvaluationLoader | list[MicroBatch[Any]]:
+    def val_dataloader(self) -> EvaluationLoader | list[MicroBatch]:
         """Return the loader of this rank's validation micro-batches."""
         return self._evaluation_loader("validation")
 
-    def test_dataloader(self) -> EvaluationLoader | list[MicroBatch[Any]]:
+    def test_dataloader(self) -> EvaluationLoader | list[MicroBatch]:
         """Return the loader of this rank's test micro-batches."""
         return self._evaluation_loader("test")
 
-    def predict_dataloader(self) -> EvaluationLoader | list[MicroBatch[Any]]:
+    def predict_dataloader(self) -> EvaluationLoader | list[MicroBatch]:
         """Return the loader of this rank's prediction micro-batches."""
         return self._evaluation_loader("predict")
 
@@ -215,9 +260,8 @@ class RecordDataModule(L.LightningDataModule):
             self.units["train"] = shuffled(parts["train"], self.seed)
 
     def _tokenize(self, part: str) -> None:
-        model, units = self.task.reward_model, self.units[part]
-        tokenizer = UnitTokenizer(model.tokenizer, model.spec)
-        items, facts, self.dropped[part] = self.store.items(units, tokenizer)
+        units = self.units[part]
+        items, facts, self.dropped[part] = self.store.items(units, self.builder)
         self._report(part, facts)
         if part == "train":
             supervised = self._supervised(facts)
@@ -262,7 +306,7 @@ class RecordDataModule(L.LightningDataModule):
         weights = {
             str(source.name): source.weight
             for source in self.sources["train"]
-            if isinstance(source, OutcomeSource) and source.weight is not None
+            if source.weight is not None
         }
         mixture = Mixture.of(facts, self._objectives, self.sampling, weights)
         if len(mixture.sizes) > 1:
@@ -271,24 +315,39 @@ class RecordDataModule(L.LightningDataModule):
 
     @property
     def _objectives(self) -> frozenset[str]:
-        return frozenset((*self.task.step_names, *self.task.response_names))
+        return frozenset(head.name for head in self.builder.spec.heads)
 
-    def _evaluation_loader(self, part: str) -> EvaluationLoader | list[MicroBatch[Any]]:
+    def _evaluation_loader(self, part: str) -> EvaluationLoader | list[MicroBatch]:
         items = self.items(part)
         if not items:
             return []
         rank, num_ranks = self._ranks()
         lengths = [item.tree.num_tokens for item in items]
         plans = plan_evaluation(lengths, self.max_tokens, num_ranks)[rank::num_ranks]
-        return EvaluationLoader(plans, items, self.labeler, self.num_workers, self.task.packer)
+        return EvaluationLoader(plans, items, self._labeler, self.num_workers, self.packer)
 
     @property
-    def task(self) -> Any:
-        """The Lightning module that is trained on these data."""
-        task: Any = self.trainer.lightning_module if self.trainer else None
-        if task is None:
+    def builder(self) -> TreeBuilder:
+        """What turns units into token trees.
+
+        Raises:
+            ConfigError: No model was attached.
+        """
+        if self._builder is None:
             raise ConfigError(f"{type(self).__name__} needs a trainer with a prm task")
-        return task
+        return self._builder
+
+    @property
+    def packer(self) -> Packer:
+        """What packs items; raises as `builder`."""
+        assert self.builder is not None
+        assert self._packer is not None
+        return self._packer
+
+    @property
+    def _labeler(self) -> Labeler:
+        spec = self.builder.spec
+        return Labeler(spec.step_names, spec.response_names)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

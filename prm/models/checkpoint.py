@@ -28,7 +28,7 @@ from prm.models import golden
 from prm.models.gate import Gate
 from prm.models.heads import HeadKind
 from prm.models.lora import merged
-from prm.models.reward_model import RewardModel, reward_model_class
+from prm.models.reward_model import RewardModel
 from prm.models.sources import load_tokenizer
 from prm.models.stock import empty_classifier, head_name
 from prm.spec import SPEC_FILE, RewardSpec
@@ -106,7 +106,7 @@ def load(
     stock = _load_backbone(folder, dtype)
     heads, kind = _load_heads(folder, stock)
     identity = spec.tokenizer
-    model = reward_model_class(spec)(stock, tokenizer, spec.with_(tokenizer=None), kind)
+    model = RewardModel(stock, tokenizer, spec.with_(tokenizer=None), kind)
     model.spec = model.spec.with_(
         golden_chains=spec.golden_chains, golden_responses=spec.golden_responses
     )

@@ -25,7 +25,7 @@ from prm.models.reward_model import RewardModel
 from prm.records import Chain, Rating
 from prm.spec import SPEC_FILE, RewardSpec
 from prm.trees.tree import TokenTree, flat_path
-from prm.trees.units import ResponseSet
+from prm.trees.units import unit_of
 
 TOLERANCE = 1e-5
 """Largest difference of a column in float32, relative to columns above 1."""
@@ -164,21 +164,15 @@ def _trees(model: RewardModel) -> list[TokenTree]:
     """Return the trees, each a single path, of the texts that fit the model."""
     spec, trees = model.spec, []
     for record in (*CHAINS, *RESPONSES):
-        if not (spec.step_heads if isinstance(record, Chain) else spec.response_heads):
+        if not spec.has_heads_for(record):
             continue
         try:
-            trees.append(_tree(model, record))
+            trees.append(model.builder.build(unit_of([record])).tree)
         except DataError:
             continue
     if not trees:
         raise ModelError("no text to compare scores with fits the model", got=spec.max_length)
     return trees
-
-
-def _tree(model: RewardModel, record: Chain | Rating) -> TokenTree:
-    if isinstance(record, Chain):
-        return model.builder.build(record).tree
-    return model.response_builder.build(ResponseSet.of([record])).tree
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from prm.aggregation.normalize import ZScore
 from prm.errors import ModelError
 from prm.models.lora import merged
-from prm.models.reward_model import OutcomeRewardModel, RewardModel
+from prm.models.reward_model import RewardModel
 from prm.models.stock import head_has_bias
 from prm.spec import ResponseHead, RewardSpec, Shaping
 
@@ -88,7 +88,7 @@ def is_linear(spec: RewardSpec) -> bool:
     return True
 
 
-def fold(model: RewardModel) -> OutcomeRewardModel:
+def fold(model: RewardModel) -> RewardModel:
     """Return a model with one objective, `reward`, whose score is the aggregated reward.
 
     The backbone is shared with `model`, not copied. Heads of stock decoders have no bias: the
@@ -104,7 +104,7 @@ def fold(model: RewardModel) -> OutcomeRewardModel:
     """
     plain = merged(model)
     weight, constant = _folded_head(plain)
-    folded = OutcomeRewardModel(
+    folded = RewardModel(
         plain.backbone.model,
         plain.tokenizer,
         _scalar_spec(plain.spec),

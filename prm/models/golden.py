@@ -57,7 +57,7 @@ def score_responses(
     scores = []
     for rating in responses if model.spec.response_heads else ():
         try:
-            tokens = model.response_builder.build(ResponseSet.of([rating]))
+            tokens = model.builder.build(ResponseSet.of([rating]))
         except DataError:
             continue
         output = read(model, tokens.tree)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prm.errors import ModelError, SpecError
+from prm import moved
+from prm.errors import ModelError
 from prm.models.backbone import Backbone
 from prm.models.gate import Gate
 from prm.models.heads import HeadKind, Heads
@@ -19,11 +20,9 @@ from prm.models.readouts import response_scores, response_spreads, step_logits
 from prm.models.stock import head_has_bias
 from prm.models.tree_attention import Kernel
 from prm.spec import RewardSpec
-from prm.spec.reward_spec import Kind
 from prm.trees.identity import add_marker, add_pad, identity
 from prm.trees.packing import CachedReads, ModelInput, PackedTrees
 from prm.trees.tokenize import TreeBuilder
-from prm.trees.tokenize_responses import ResponseTreeBuilder
 
 
 @dataclass  # without slots: the hooks of DeepSpeed look into the attributes of what modules return
@@ -53,7 +52,10 @@ class ModelOutput:
 
 
 class RewardModel(nn.Module):
-    """What process and outcome reward models have in common.
+    """Scores every step of a chain of thought, whole responses, or both: heads on one backbone.
+
+    The spec says which heads there are. A causal decoder computes a prompt once for all that
+    follows it; a bidirectional encoder can score whole responses only, each run apart.
 
     Args:
         model: A stock transformers model without head.
@@ -64,10 +66,21 @@ class RewardModel(nn.Module):
         kernel: Attention kernel; `auto` picks by device.
 
     Raises:
-        SpecError: The spec is of another kind.
-    """
+        ModelError: The model is an encoder and the spec has steps.
+        SpecError: The tokenizer lacks what the spec needs.
 
-    kind: ClassVar[Kind]
+    Example:
+        >>> from prm.models.sources import FromScratch
+        >>> source = FromScratch({"model_type": "qwen2", "hidden_size": 16, "num_hidden_layers": 1,
+        ...     "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 16}, 300)
+        >>> tokenizer = source.tokenizer(["1 + 1 = 2"])
+        >>> model = RewardModel(source.model(tokenizer), tokenizer, RewardSpec())
+        >>> from prm import Chain
+        >>> from prm.trees.packing import pack
+        >>> chain = Chain("1 + 1 + 1 = ?", ["1 + 1 = 2", "2 + 1 = 3"])
+        >>> model(pack([model.builder.build(chain).tree])).columns.shape
+        torch.Size([2, 1])
+    """
 
     def __init__(
         self,
@@ -78,12 +91,6 @@ class RewardModel(nn.Module):
         kernel: Kernel = "auto",
     ) -> None:
         super().__init__()
-        if spec.kind != self.kind:
-            raise SpecError(
-                f"{type(self).__name__} does not fit the spec",
-                expected=f"a spec of kind {self.kind}",
-                got=spec.kind,
-            )
         added = add_marker(tokenizer, spec) + add_pad(tokenizer, spec)
         if added or len(tokenizer) > _num_embeddings(model):
             grow_embeddings(model, len(tokenizer))
@@ -103,13 +110,8 @@ class RewardModel(nn.Module):
 
     @cached_property
     def builder(self) -> TreeBuilder:
-        """What turns chains into token trees."""
+        """What turns chains and response sets into token trees."""
         return TreeBuilder(self.tokenizer, self.spec)
-
-    @cached_property
-    def response_builder(self) -> ResponseTreeBuilder:
-        """What turns responses into token trees."""
-        return ResponseTreeBuilder(self.tokenizer, self.spec)
 
     @property
     def device(self) -> torch.device:
@@ -155,52 +157,6 @@ class RewardModel(nn.Module):
         return response_spreads(columns, self.spec)
 
 
-class ProcessRewardModel(RewardModel):
-    """Scores every step of a chain of thought, for one or several objectives.
-
-    Arguments as for `RewardModel`; the model must be a causal decoder.
-
-    Example:
-        >>> from prm.models.sources import FromScratch
-        >>> source = FromScratch({"model_type": "qwen2", "hidden_size": 16, "num_hidden_layers": 1,
-        ...     "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 16}, 300)
-        >>> tokenizer = source.tokenizer(["1 + 1 = 2"])
-        >>> model = ProcessRewardModel(source.model(tokenizer), tokenizer, RewardSpec())
-        >>> from prm import Chain
-        >>> from prm.trees.packing import pack
-        >>> chain = Chain("1 + 1 + 1 = ?", ["1 + 1 = 2", "2 + 1 = 3"])
-        >>> model(pack([model.builder.build(chain).tree])).columns.shape
-        torch.Size([2, 1])
-    """
-
-    kind = "process"
-
-
-class OutcomeRewardModel(RewardModel):
-    """Scores whole responses, for one or several objectives separately.
-
-    Arguments as for `RewardModel`; the model may be a causal decoder, which computes a prompt once
-    for all its responses, or a bidirectional encoder.
-    """
-
-    kind = "outcome"
-
-
-class JointRewardModel(RewardModel):
-    """Scores the steps of chains and whole responses with heads on one backbone, a decoder.
-
-    Arguments as for `RewardModel`.
-    """
-
-    kind = "joint"
-
-
-def reward_model_class(spec: RewardSpec) -> type[RewardModel]:
-    """Return the class of the models that a spec describes."""
-    classes = (ProcessRewardModel, OutcomeRewardModel, JointRewardModel)
-    return next(cls for cls in classes if cls.kind == spec.kind)
-
-
 def grow_embeddings(model: PreTrainedModel, num_tokens: int) -> None:
     """Add embeddings for new tokens, each the mean of the old ones; never shrink."""
     old = _num_embeddings(model)
@@ -215,3 +171,6 @@ def grow_embeddings(model: PreTrainedModel, num_tokens: int) -> None:
 def _num_embeddings(model: PreTrainedModel) -> int:
     weight: Any = model.get_input_embeddings().weight
     return int(weight.shape[0])
+
+
+__getattr__ = moved.names_of(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -15,7 +15,7 @@ from prm.records import Outcome, Rating, named
 from prm.scores.rows import ResponseRow, row_of
 from prm.spec import RewardSpec
 from prm.trees.prompts import DroppedRecord
-from prm.trees.tokenize_responses import TokenizedResponses
+from prm.trees.tokenize import TokenizedResponses
 from prm.trees.units import ResponseSet
 
 
@@ -117,14 +117,6 @@ def _values(found: ResponseSet, index: int) -> dict[str, float | None]:
         if isinstance(record, Rating) and places == (index,):
             values |= record.values
     return values
-
-
-def by_prompt(ratings: Sequence[Rating]) -> list[list[int]]:
-    """Return the indices of the responses to each prompt, which is then computed once."""
-    families: dict[str, list[int]] = {}
-    for index, rating in enumerate(ratings):
-        families.setdefault(repr(rating.prompt), []).append(index)
-    return list(families.values())
 
 
 def score_responses(

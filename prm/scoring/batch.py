@@ -51,7 +51,7 @@ def survey(records: Iterable[Chain | Rating]) -> Survey:
     """Read records once, in bounded memory.
 
     Args:
-        records: A list, a `ChainSource`, or anything else that can be iterated repeatedly.
+        records: A list, a `Source`, or anything else that can be iterated repeatedly.
 
     Raises:
         DataError: A row cannot be read, or there is none.

@@ -15,7 +15,8 @@ from prm.records import Chain, Prompt, Rating
 from prm.scores.chains import ChainScore
 from prm.scores.responses import RESPONSE
 from prm.scoring.replies import Answers, RankedResponse, ScoredStep, ScoredSteps
-from prm.scoring.scorer import Scorable, Score, as_records, is_one_record
+from prm.scoring.scorer import Scorable, as_records, is_one_record
+from prm.scoring.stages import Score
 from prm.spec import RewardSpec
 
 _IN_FORCE = ("step_aggregation", "objective_aggregation", "shaping")

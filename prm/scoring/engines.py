@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,20 +27,17 @@ from prm.errors import ConfigError, ModelError, RemoteError
 from prm.models.sources import load_tokenizer
 from prm.records import Chain, Rating
 from prm.scores.reaggregate import with_aggregations
-from prm.scoring.column_scores import column_score
-from prm.scoring.scorer import Scorable, Score, as_records, is_one_record
+from prm.scoring.scorer import Scorable, as_records, is_one_record
+from prm.scoring.stages import Score, Tokenized, finish
 from prm.spec import RewardSpec
 from prm.trees.identity import check_identity
-from prm.trees.prompts import DroppedRecord
-from prm.trees.tokenize import TokenizedChain, TreeBuilder
-from prm.trees.tokenize_responses import ResponseTreeBuilder, TokenizedResponses
+from prm.trees.tokenize import TreeBuilder
 from prm.trees.tree import flat_path
-from prm.trees.units import ResponseSet
+from prm.trees.units import unit_of
 
 BATCH = 32
 """Sequences in one request."""
 
-TokenizedRecord = tuple[Chain | Rating, TokenizedChain | TokenizedResponses | DroppedRecord]
 """A record, and its tokens or why it was left out."""
 
 Read = tuple[list[int], list[int]]
@@ -116,12 +113,8 @@ class EngineScorer:
             )
 
     @cached_property
-    def _chains(self) -> TreeBuilder:
+    def _builder(self) -> TreeBuilder:
         return TreeBuilder(self._tokenizer, self.spec)
-
-    @cached_property
-    def _responses(self) -> ResponseTreeBuilder:
-        return ResponseTreeBuilder(self._tokenizer, self.spec)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
@@ -149,33 +142,29 @@ class EngineScorer:
         return self._finish(items, await self._connection.awaited(fetched))
 
     def __getstate__(self) -> dict[str, Any]:
-        dropped = ("_chains", "_responses", "_tokenizer", "_golden", "_lock")
+        dropped = ("_builder", "_tokenizer", "_golden", "_lock")
         return {key: value for key, value in self.__dict__.items() if key not in dropped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
-    def _tokenize(self, records: Scorable | Iterable[Scorable]) -> list[TokenizedRecord]:
+    def _tokenize(self, records: Scorable | Iterable[Scorable]) -> list[Tokenized]:
         many: Any = [records] if is_one_record(records) else records
-        checked = list(as_records(many, self.spec))
-        chains = [record for record in checked if isinstance(record, Chain)]
-        sets = [ResponseSet.of([record]) for record in checked if isinstance(record, Rating)]
+        units = [unit_of([record]) for record in as_records(many, self.spec)]
         with self._lock:  # a tokenizer holds settings, and may not be used by two threads
-            of_chains = list(self._chains.build_all(chains)) if chains else []
-            of_ratings = list(self._responses.build_all(sets)) if sets else []
-        found: dict[bool, Iterator[Any]] = {True: iter(of_chains), False: iter(of_ratings)}
-        return [(record, next(found[isinstance(record, Chain)])) for record in checked]
+            built = list(self._builder.build_all(units))
+        return [Tokenized((0,), *pair) for pair in zip(units, built, strict=True)]
 
     @cached_property
-    def _golden(self) -> list[TokenizedRecord]:
+    def _golden(self) -> list[Tokenized]:
         """The texts whose scores are stored in the spec."""
         chains = [Chain(old.prompt, old.completions) for old in self.spec.golden_chains]
         ratings = [Rating(old.prompt, old.response) for old in self.spec.golden_responses]
         return self._tokenize([*chains, *ratings])
 
     async def _fetch_checked(
-        self, items: Sequence[TokenizedRecord], golden: Sequence[TokenizedRecord]
+        self, items: Sequence[Tokenized], golden: Sequence[Tokenized]
     ) -> list[Tensor | None]:
         """Return the columns of each record, after those of the golden texts, at the first time."""
         if not self._is_checked:
@@ -205,19 +194,19 @@ class EngineScorer:
                     fix=f"Does it serve {self.folder}, and no other checkpoint?",
                 )
 
-    async def _fetch(self, items: Sequence[TokenizedRecord]) -> list[Tensor | None]:
+    async def _fetch(self, items: Sequence[Tokenized]) -> list[Tensor | None]:
         """Return the columns of each record; none for one that was left out."""
-        reads = [flat_path(own.tree) for _, own in items if not isinstance(own, DroppedRecord)]
+        reads = [flat_path(item.tree) for item in items if item.tree is not None]
         fetched = iter(await send_all(reads, self._send, BATCH, self.on_error))
         nothing = torch.zeros(0, self.spec.num_columns)
-        return [nothing if isinstance(own, DroppedRecord) else next(fetched) for _, own in items]
+        return [nothing if item.tree is None else next(fetched) for item in items]
 
     def _finish(
-        self, items: Sequence[TokenizedRecord], found: Sequence[Tensor | None]
+        self, items: Sequence[Tokenized], found: Sequence[Tensor | None]
     ) -> list[Score | None]:
         return [
-            None if columns is None else column_score(record, tokens, columns, self.spec)
-            for (record, tokens), columns in zip(items, found, strict=True)
+            None if columns is None else finish(item, columns, self.spec)[0]
+            for item, columns in zip(items, found, strict=True)
         ]
 
     async def _send(self, reads: Sequence[Read]) -> list[Tensor]:

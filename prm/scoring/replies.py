@@ -11,7 +11,7 @@ from prm.errors import RemoteError
 from prm.records import Chain, Rating
 from prm.scores.chains import ChainScore
 from prm.scores.responses import ResponseScore
-from prm.scoring.scorer import Score
+from prm.scoring.stages import Score
 from prm.spec import RewardSpec
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,22 +15,14 @@ from prm.errors import ConfigError, DataError, ModelError
 from prm.models import checkpoint
 from prm.models.reward_model import ModelOutput, RewardModel
 from prm.records import Chain, Comparison, Rating
-from prm.scores.chains import ChainScore
 from prm.scores.reaggregate import with_aggregations
-from prm.scores.responses import ResponseScore
-from prm.scoring.stages import finish, tokenize
+from prm.scoring.stages import Score, finish, tokenize
 from prm.spec import RewardSpec, Shaping
 from prm.trees.packing import pack, plan_packs
 from prm.trees.tokenize import TreeBuilder
-from prm.trees.tokenize_responses import ResponseTreeBuilder
 from prm.trees.tree import TokenTree
 
-if TYPE_CHECKING:
-    from prm.scoring.session import ScoringSession
-
 Scorable = Chain | Rating | Mapping[str, Any] | tuple[str, Sequence[str]] | tuple[str, str]
-
-Score = ChainScore | ResponseScore
 
 BLOCK = 1024
 """Records whose prompts are compared, so that equal ones are computed once."""
@@ -102,16 +94,6 @@ class RewardScorer:
         model = checkpoint.load(path, device, dtype)
         return cls(model, aggregation, max_tokens, objective_aggregation, shaping)
 
-    def session(self, max_cached_tokens: int = 32768) -> ScoringSession:
-        """Return a scorer with the same scores that computes only what it has not seen.
-
-        Args:
-            max_cached_tokens: Tokens that it remembers between calls, at least 1.
-        """
-        from prm.scoring.session import ScoringSession
-
-        return ScoringSession(self, max_cached_tokens)
-
     def _check_gate(self) -> None:
         chosen = self.spec.objective_aggregation
         if chosen is not None and chosen.needs_gates and self.model.gate is None:
@@ -122,13 +104,8 @@ class RewardScorer:
 
     @property
     def builder(self) -> TreeBuilder:
-        """What turns chains into token trees."""
+        """What turns chains and responses into token trees."""
         return self.model.builder
-
-    @property
-    def response_builder(self) -> ResponseTreeBuilder:
-        """What turns responses into token trees."""
-        return self.model.response_builder
 
     @property
     def aggregation(self) -> StepAggregation:
@@ -160,11 +137,11 @@ class RewardScorer:
             yield from self._score_block(block)
 
     def _score_block(self, records: Sequence[Chain | Rating]) -> list[Score]:
-        items = tokenize(self, records)
+        items = tokenize(self.builder, records, self.max_tokens)
         outputs = self.outputs([item.tree for item in items])
         found: dict[int, Score] = {}
         for item, output in zip(items, outputs, strict=True):
-            scores = finish(self, item, output, self.spec)
+            scores = finish(item, output.columns, self.spec, output.gates)
             found |= dict(zip(item.places, scores, strict=True))
         return [found[index] for index in range(len(records))]
 
@@ -207,8 +184,8 @@ def is_one_record(records: object) -> bool:
 
 
 def _checked(record: Chain | Rating, spec: RewardSpec) -> Chain | Rating:
-    kind = "steps" if isinstance(record, Chain) else "whole responses"
-    if not (spec.step_heads if isinstance(record, Chain) else spec.response_names):
+    if not spec.has_heads_for(record):
+        kind = "steps" if isinstance(record, Chain) else "whole responses"
         raise ModelError(
             f"the model does not score {kind}",
             expected=f"records for a model of kind {spec.kind}",

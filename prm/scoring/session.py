@@ -20,10 +20,10 @@ from prm.models.incremental import IncrementalBackbone
 from prm.models.prefix_tree import PrefixTree
 from prm.models.reward_model import ModelOutput
 from prm.records import Chain, Rating
-from prm.scoring.scorer import RewardScorer, Score
+from prm.scoring.scorer import RewardScorer
+from prm.scoring.stages import Score
 from prm.trees.prompts import EncodingMemo
 from prm.trees.tokenize import TreeBuilder
-from prm.trees.tokenize_responses import ResponseTreeBuilder
 from prm.trees.tree import TokenTree
 
 logger = logging.getLogger(__name__)
@@ -78,13 +78,13 @@ class ScoringSession(RewardScorer):
 
     Example:
         >>> from prm import RewardSpec
-        >>> from prm.models.reward_model import ProcessRewardModel
+        >>> from prm.models.reward_model import RewardModel
         >>> from prm.models.sources import FromScratch
         >>> source = FromScratch({"model_type": "qwen2", "hidden_size": 16, "num_hidden_layers": 1,
         ...     "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 16}, 300)
         >>> tokenizer = source.tokenizer(["1 + 1 = 2"])
-        >>> model = ProcessRewardModel(source.model(tokenizer), tokenizer, RewardSpec())
-        >>> session = RewardScorer(model).session()
+        >>> model = RewardModel(source.model(tokenizer), tokenizer, RewardSpec())
+        >>> session = ScoringSession(RewardScorer(model))
         >>> steps = []
         >>> for step in ["1 + 1 = 2", "2 + 1 = 3", "So 3."]:
         ...     steps.append(step)
@@ -113,13 +113,8 @@ class ScoringSession(RewardScorer):
 
     @cached_property
     def builder(self) -> TreeBuilder:
-        """What turns chains into token trees; steps are tokenized once."""
+        """What turns chains and responses into token trees; a text is tokenized once."""
         return self.model.builder.with_encoder(self._encoder)
-
-    @cached_property
-    def response_builder(self) -> ResponseTreeBuilder:
-        """What turns responses into token trees; texts are tokenized once."""
-        return self.model.response_builder.with_encoder(self._encoder)
 
     @property
     def stats(self) -> SessionStats:

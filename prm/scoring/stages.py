@@ -1,28 +1,27 @@
 """The stages of scoring: `tokenize`, then `RewardScorer.outputs` of the trees, then `finish`.
 
 `RewardScorer.score` runs them one after the other. The server plans the forward passes itself:
-trees may be run in any company and order.
+trees may be run in any company and order, by any engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from prm.models.reward_model import ModelOutput
+from torch import Tensor
+
+from prm.models.readouts import response_scores, response_spreads, step_logits
 from prm.records import Chain, Rating
-from prm.scores.chains import score_chain
-from prm.scores.responses import by_prompt, score_responses
+from prm.scores.chains import ChainScore, score_chain
+from prm.scores.responses import ResponseScore, score_responses
 from prm.spec import RewardSpec
 from prm.trees.prompts import DroppedRecord
-from prm.trees.tokenize import TokenizedChain
-from prm.trees.tokenize_responses import TokenizedResponses
+from prm.trees.tokenize import TokenizedChain, TokenizedResponses, Tokens, TreeBuilder
 from prm.trees.tree import TokenTree
-from prm.trees.units import ResponseSet
+from prm.trees.units import Unit, unit_of
 
-if TYPE_CHECKING:
-    from prm.scoring.scorer import RewardScorer, Score
+Score = ChainScore | ResponseScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +30,13 @@ class Tokenized:
 
     Args:
         places: Index of each record among those that were tokenized together.
-        source: The chain, or the set of the responses.
+        unit: The chain, or the set of the responses.
         tokens: The tokens, or why the records were left out.
     """
 
     places: tuple[int, ...]
-    source: Chain | ResponseSet
-    tokens: TokenizedChain | TokenizedResponses | DroppedRecord
+    unit: Unit
+    tokens: Tokens | DroppedRecord
 
     @property
     def tree(self) -> TokenTree | None:
@@ -45,64 +44,58 @@ class Tokenized:
         return None if isinstance(self.tokens, DroppedRecord) else self.tokens.tree
 
 
-def tokenize(scorer: RewardScorer, records: Sequence[Chain | Rating]) -> list[Tokenized]:
+def tokenize(
+    builder: TreeBuilder, records: Sequence[Chain | Rating], max_tokens: int
+) -> list[Tokenized]:
     """Return the tokens of records; responses to one prompt together, as far as a pass has room.
+
+    Args:
+        builder: What turns records into trees.
+        records: Chains and single responses.
+        max_tokens: Tokens in one forward pass; a longer set of responses is divided.
 
     Raises:
         DataError: A record does not fit, and the spec says to stop.
     """
-    chains = [index for index, record in enumerate(records) if isinstance(record, Chain)]
-    ratings = [index for index, record in enumerate(records) if isinstance(record, Rating)]
-    return [*_chains(scorer, records, chains), *_responses(scorer, records, ratings)]
+    families: dict[object, list[int]] = {}
+    for index, record in enumerate(records):
+        key = index if isinstance(record, Chain) else repr(record.prompt)
+        families.setdefault(key, []).append(index)
+    return list(_tokenized(builder, records, list(map(tuple, families.values())), max_tokens))
+
+
+def _tokenized(
+    builder: TreeBuilder,
+    records: Sequence[Chain | Rating],
+    places: Sequence[tuple[int, ...]],
+    max_tokens: int,
+) -> Iterator[Tokenized]:
+    units = [unit_of([records[place] for place in own]) for own in places]
+    for own, unit, tokens in zip(places, units, builder.build_all(units), strict=True):
+        item = Tokenized(own, unit, tokens)
+        if len(own) > 1 and item.tree is not None and item.tree.num_tokens > max_tokens:
+            halves = own[: len(own) // 2], own[len(own) // 2 :]
+            yield from _tokenized(builder, records, halves, max_tokens)
+        else:
+            yield item
 
 
 def finish(
-    scorer: RewardScorer, item: Tokenized, output: ModelOutput, spec: RewardSpec
+    item: Tokenized, columns: Tensor, spec: RewardSpec, gates: Tensor | None = None
 ) -> list[Score]:
     """Return the scores of the records at `item.places`.
 
     Args:
-        scorer: What tokenized them.
         item: The tokenized records.
-        output: What the model gave at their reads.
+        columns: Head columns at their reads, wherever they were computed, `[read, column]`.
         spec: The model's spec, with the aggregations that are wanted.
+        gates: Weights that the prompt gives the objectives, `[read, objective]`, of a model with a
+            gate.
     """
-    tokens, model = item.tokens, scorer.model
-    if isinstance(item.source, Chain):
+    tokens = item.tokens
+    if isinstance(item.unit, Chain):
         assert not isinstance(tokens, TokenizedResponses)
-        logits = model.step_logits(output.columns).tolist()
-        return [score_chain(item.source, tokens, logits, spec)]
+        return [score_chain(item.unit, tokens, step_logits(columns, spec).tolist(), spec)]
     assert not isinstance(tokens, TokenizedChain)
-    scores, spreads = model.response_scores(output.columns), model.response_spreads(output.columns)
-    found = score_responses(item.source, tokens, scores, spreads, spec, output.gates)
-    return list(found)
-
-
-def _chains(
-    scorer: RewardScorer, records: Sequence[Chain | Rating], places: Sequence[int]
-) -> Iterator[Tokenized]:
-    chains = [record for place in places if isinstance(record := records[place], Chain)]
-    if chains:
-        built = scorer.builder.build_all(chains)
-        for place, chain, tokens in zip(places, chains, built, strict=True):
-            yield Tokenized((place,), chain, tokens)
-
-
-def _responses(
-    scorer: RewardScorer, records: Sequence[Chain | Rating], places: Sequence[int]
-) -> Iterator[Tokenized]:
-    ratings = [record for place in places if isinstance(record := records[place], Rating)]
-    families = by_prompt(ratings)
-    sets = [ResponseSet.of([ratings[index] for index in family]) for family in families]
-    if not sets:
-        return
-    built = scorer.response_builder.build_all(sets)
-    for family, source, tokens in zip(families, sets, built, strict=True):
-        own = tuple(places[index] for index in family)
-        item = Tokenized(own, source, tokens)
-        if len(own) > 1 and item.tree is not None and item.tree.num_tokens > scorer.max_tokens:
-            half = len(own) // 2
-            yield from _responses(scorer, records, own[:half])
-            yield from _responses(scorer, records, own[half:])
-        else:
-            yield item
+    scores, spreads = response_scores(columns, spec), response_spreads(columns, spec)
+    return list(score_responses(item.unit, tokens, scores, spreads, spec, gates))

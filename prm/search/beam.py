@@ -171,5 +171,5 @@ class _Beams:
 def _remembering(scorer: Scorer) -> Scorer:
     """Return a session of a scorer that can have one and is none."""
     if isinstance(scorer, RewardScorer) and not isinstance(scorer, ScoringSession):
-        return scorer.session()
+        return ScoringSession(scorer)
     return scorer

@@ -10,8 +10,8 @@ from torch import Tensor
 from prm.models.reward_model import ModelOutput
 from prm.records import Chain, Rating
 from prm.scores.reaggregate import reaggregate
-from prm.scoring.scorer import RewardScorer, Score
-from prm.scoring.stages import Tokenized, finish, tokenize
+from prm.scoring.scorer import RewardScorer
+from prm.scoring.stages import Score, Tokenized, finish, tokenize
 from prm.serve.jobs import Tree
 from prm.serve.metrics import ModelMetrics
 from prm.spec import RewardSpec
@@ -42,13 +42,14 @@ class Scoring:
 
     def tokenize(self, inputs: Sequence[Request]) -> list[Tree]:
         """Return the token trees of the records."""
-        found = tokenize(self.scorer, [request.record for request in inputs])
+        records = [request.record for request in inputs]
+        found = tokenize(self.scorer.builder, records, self.scorer.max_tokens)
         return [Tree(item.tree, item.places, (item, inputs)) for item in found]
 
     def finish(self, item: tuple[Tokenized, Sequence[Request]], output: ModelOutput) -> list[Score]:
         """Return the scores of the records of a tree."""
         tokens, inputs = item
-        scores = finish(self.scorer, tokens, output, self.spec)
+        scores = finish(tokens, output.columns, self.spec, output.gates)
         self.metrics.count_reads(output.columns)
         for number, place in enumerate(tokens.places):
             applicable = inputs[place].applicable
@@ -58,7 +59,7 @@ class Scoring:
         return scores
 
 
-class Columns:
+class RawColumns:
     """Turns token ids with the positions that are read into the columns of the heads there."""
 
     def tokenize(self, inputs: Sequence[TokenTree]) -> list[Tree]:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from prm.data.batches import MicroBatch
-from prm.data.joint_labels import AnyLabels, JointLabels, response_part, step_part
-from prm.data.response_labels import ResponseLabels
-from prm.data.step_labels import StepLabels
+from prm.data.labels import Labels, StepLabels
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss, next_token_loss
 from prm.losses.preference import PreferenceTargets
@@ -39,11 +37,11 @@ class LossPart(Protocol):
     weights: dict[str, float]
     """Loss name to its factor."""
 
-    def totals(self, targets: Any) -> dict[str, Tensor]:
+    def totals(self, labels: Labels) -> dict[str, Tensor]:
         """Return `T_n` by name, from the labels of the whole optimizer batch."""
 
     def sums(
-        self, batch: MicroBatch[Any], output: ModelOutput, output_embeddings: Tensor | None
+        self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
     ) -> dict[str, Tensor]:
         """Return a micro-batch's part of `S_n` by name."""
 
@@ -64,17 +62,15 @@ class BatchLoss(nn.Module):
         self.weights = {name: value for part in parts for name, value in part.weights.items()}
         self.uncertainty = UncertaintyWeights(list(self.weights)) if learn_weights else None
 
-    def totals(self, targets: AnyLabels) -> dict[str, Tensor]:
+    def totals(self, labels: Labels) -> dict[str, Tensor]:
         """Return `T_n` by name, from the labels of the whole optimizer batch."""
-        totals = {
-            name: value for part in self.parts for name, value in part.totals(targets).items()
-        }
+        totals = {name: value for part in self.parts for name, value in part.totals(labels).items()}
         if all(total == 0 for total in totals.values()):
             warnings.warn("an optimizer batch without any label; its loss is 0", stacklevel=2)
         return totals
 
     def sums(
-        self, batch: MicroBatch[Any], output: ModelOutput, output_embeddings: Tensor | None
+        self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
     ) -> dict[str, Tensor]:
         """Return a micro-batch's part of `S_n` by name.
 
@@ -123,20 +119,19 @@ class StepLosses:
         self.columns = spec.columns
         self.weights = {objective.name: objective.loss_weight for objective in objectives}
 
-    def totals(self, targets: AnyLabels) -> dict[str, Tensor]:
-        labels, _ = step_part(targets)
+    def totals(self, labels: Labels) -> dict[str, Tensor]:
         return {
-            objective.name: objective.loss.weights(_step_targets(labels, index)).sum()
+            objective.name: objective.loss.weights(_step_targets(labels.steps, index)).sum()
             for index, objective in enumerate(self.objectives)
         }
 
     def sums(
-        self, batch: MicroBatch[Any], output: ModelOutput, output_embeddings: Tensor | None
+        self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
     ) -> dict[str, Tensor]:
-        labels, reads = step_part(batch.targets)
+        columns = output.columns[batch.labels.step_reads]
         return {
             objective.name: objective.loss.sum(
-                output.columns[reads][:, self.columns[objective.name]], _step_targets(labels, index)
+                columns[:, self.columns[objective.name]], _step_targets(batch.labels.steps, index)
             )
             for index, objective in enumerate(self.objectives)
         }
@@ -153,26 +148,27 @@ class ResponseLosses(nn.Module):
             name: objective.loss_weight for objective in objectives for name in _names(objective)
         }
 
-    def totals(self, targets: AnyLabels) -> dict[str, Tensor]:
-        labels, _ = response_part(targets)
+    def totals(self, labels: Labels) -> dict[str, Tensor]:
+        responses = labels.responses
         totals = {}
         for index, objective in self._each():
             if objective.preference is not None:
-                compared = _oriented(labels.preferences[index], objective)
+                compared = _oriented(responses.preferences[index], objective)
                 weights = objective.preference.weights(compared)
                 totals[f"{objective.name}/preference"] = weights.sum()
             if objective.rating is not None:
-                weights = objective.rating.weights(labels.values[:, index])
+                weights = objective.rating.weights(responses.values[:, index])
                 totals[f"{objective.name}/rating"] = weights.sum()
         return totals
 
     def sums(
-        self, batch: MicroBatch[Any], output: ModelOutput, output_embeddings: Tensor | None
+        self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
     ) -> dict[str, Tensor]:
-        labels, reads = response_part(batch.targets)
+        labels = batch.labels.responses
+        read = output.columns[batch.labels.response_reads]
         sums = {}
         for index, objective in self._each():
-            columns = output.columns[reads][:, self.columns[objective.name]]
+            columns = read[:, self.columns[objective.name]]
             readout, sign = objective.spec.readout, objective.spec.sign
             if objective.preference is not None:
                 compared = _oriented(labels.preferences[index], objective)
@@ -200,15 +196,15 @@ class LanguageLoss:
     def __init__(self, loss: LanguageModelLoss, spec: RewardSpec) -> None:
         self.loss = loss
         self.weights = {LANGUAGE_MODEL: loss.loss_weight}
-        names = [objective.name for objective in spec.step_heads]
-        self.step_column = names.index(spec.chain_reward) if names else 0
+        names = spec.step_names
+        self.step_column = names.index(spec.chain_reward) if names else None
 
-    def totals(self, targets: AnyLabels) -> dict[str, Tensor]:
-        selected, num_tokens = self._selected(targets)
+    def totals(self, labels: Labels) -> dict[str, Tensor]:
+        selected, num_tokens = self._selected(labels)
         return {LANGUAGE_MODEL: num_tokens[selected].sum().float()}
 
     def sums(
-        self, batch: MicroBatch[Any], output: ModelOutput, output_embeddings: Tensor | None
+        self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
     ) -> dict[str, Tensor]:
         """Sum the loss over the tokens of the selected reads; a filler has none."""
         assert output_embeddings is not None
@@ -218,7 +214,7 @@ class LanguageLoss:
                 "language_model needs a decoder", fix="Take it out, or use a causal backbone"
             )
         trees = batch.trees
-        selected, _ = self._selected(batch.targets)
+        selected, _ = self._selected(batch.labels)
         if not batch.records:
             selected = torch.zeros_like(selected)
         in_read = trees.token_read >= 0
@@ -230,17 +226,16 @@ class LanguageLoss:
         )
         return {LANGUAGE_MODEL: total}
 
-    def _selected(self, targets: AnyLabels) -> tuple[Tensor, Tensor]:
+    def _selected(self, labels: Labels) -> tuple[Tensor, Tensor]:
         """Return which reads count, and the tokens of each, both `[read]`."""
-        if isinstance(targets, JointLabels):
-            reads = torch.cat([targets.step_reads, targets.response_reads]).argsort()
-            parts = [self._selected(part) for part in (targets.steps, targets.responses)]
-            selected, num_tokens = (torch.cat(values)[reads] for values in zip(*parts, strict=True))
-            return selected, num_tokens
-        if isinstance(targets, StepLabels):
-            return self.loss.selected_steps(targets.labels[:, self.step_column]), targets.num_tokens
-        assert isinstance(targets, ResponseLabels)
-        return self.loss.selected_responses(targets.preferred), targets.num_tokens
+        steps, responses = labels.steps, labels.responses
+        chosen = torch.zeros_like(steps.num_tokens, dtype=torch.bool)
+        if self.step_column is not None:
+            chosen = self.loss.selected_steps(steps.labels[:, self.step_column])
+        order = torch.cat([labels.step_reads, labels.response_reads]).argsort()
+        selected = torch.cat([chosen, self.loss.selected_responses(responses.preferred)])
+        num_tokens = torch.cat([steps.num_tokens, responses.num_tokens])
+        return selected[order], num_tokens[order]
 
 
 def _names(objective: ResponseObjective) -> list[str]:

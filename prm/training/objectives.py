@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+import numpy as np
+import torch
 from torch import nn
 
-from prm.errors import ConfigError
+from prm.errors import ConfigError, DataError
 from prm.losses.preference import BradleyTerry, PreferenceLoss
 from prm.losses.rating import RatingLoss
 from prm.losses.readouts import ResponseReadout
 from prm.losses.steps import BCE, StepLoss
-from prm.records import CORRECTNESS
+from prm.records import CORRECTNESS, Chain, Comparison, Rating, Record
 from prm.spec import Direction, ResponseHead, StepHead
 
 
@@ -89,6 +95,81 @@ class ResponseObjective(nn.Module):
         return self.rating is not None or (
             self.preference is not None and self.preference.uses_ratings
         )
+
+
+def fit_step_losses(objectives: Sequence[StepObjective], records: Iterable[Record]) -> None:
+    """Give each loss what it needs to know about the training labels.
+
+    Raises:
+        ConfigError: An objective has no label.
+    """
+    for objective in objectives:
+        labels = torch.from_numpy(np.fromiter(_step_labels(records, objective.name), np.float32))
+        if labels.isnan().all():
+            raise ConfigError(
+                f"no training chain has a label of objective {objective.name!r}",
+                fix="Name the objectives as the chains' labels are named",
+            )
+        objective.loss.fit_balance(labels)
+
+
+def _step_labels(records: Iterable[Record], objective: str) -> Iterator[float]:
+    """Yield the labels of an objective, NaN where there is none."""
+    for record in records:
+        if isinstance(record, Chain):
+            for value in record.labels.get(objective, ()):
+                yield math.nan if value is None else value
+
+
+def fit_response_losses(objectives: Sequence[ResponseObjective], records: Iterable[Record]) -> None:
+    """Check the training labels of each objective, and let its losses know them.
+
+    Raises:
+        ConfigError: An objective has no label, or labels that no loss of it uses.
+        DataError: A rating is out of the range of its loss.
+    """
+    compared, ratings = _response_labels(records)
+    for objective in objectives:
+        name = objective.name
+        num_compared = compared[name]
+        values = torch.tensor(ratings[name], dtype=torch.float32)
+        if num_compared and objective.preference is None:
+            raise _unused(name, f"{num_compared} comparisons", "preference")
+        if len(values) and not objective.uses_ratings:
+            raise _unused(name, f"{len(values)} ratings", "rating")
+        if not num_compared and not len(values):
+            raise ConfigError(
+                f"no training record has a label of objective {name!r}",
+                fix="Name the objectives as the records' labels are named",
+            )
+        if objective.preference is not None:
+            objective.preference.check_ratings(values)
+        if objective.rating is not None:
+            try:
+                objective.rating.check(values)
+            except DataError as error:
+                raise error.at(f"objective {objective.name!r}") from None
+            objective.rating.fit(values)
+
+
+def _response_labels(records: Iterable[Record]) -> tuple[Counter[str], dict[str, array[float]]]:
+    """Return how many comparisons, and which ratings, there are by objective."""
+    compared: Counter[str] = Counter()
+    ratings: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+    for record in records:
+        if isinstance(record, Comparison):
+            compared[record.objective] += 1
+        elif isinstance(record, Rating):
+            for name, value in record.values.items():
+                ratings[name].extend([] if value is None else [value])
+    return compared, ratings
+
+
+def _unused(name: str, what: str, option: str) -> ConfigError:
+    return ConfigError(
+        f"the training data have {what} of objective {name!r}, and no loss uses them",
+        fix=f"Set its {option} loss, or take the labels out of the data",
+    )
 
 
 def in_label_units(task: nn.Module) -> list[str]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from prm.data.batches import MicroBatch
-from prm.data.items import LabeledItem
-from prm.data.joint_labels import response_part, step_part
-from prm.data.response_labels import LabeledResponses, ResponseLabels
-from prm.data.step_labels import LabeledChain
+from prm.data.items import LabeledChain, LabeledItem, LabeledResponses
+from prm.data.labels import ResponseLabels
 from prm.models.reward_model import ModelOutput, RewardModel
 
 
@@ -62,7 +59,7 @@ class Reads:
 
 
 def collect(
-    batch: MicroBatch[Any],
+    batch: MicroBatch,
     output: ModelOutput,
     model: RewardModel,
     items: Sequence[LabeledItem],
@@ -83,22 +80,23 @@ def collect(
 
 
 def _steps(
-    batch: MicroBatch[Any], output: ModelOutput, model: RewardModel, items: Sequence[LabeledItem]
+    batch: MicroBatch, output: ModelOutput, model: RewardModel, items: Sequence[LabeledItem]
 ) -> StepReads:
-    labels, reads = step_part(batch.targets)
+    labels = batch.labels.steps
     records = tuple(index for index in batch.records if isinstance(items[index], LabeledChain))
-    logits = model.step_logits(output.columns[reads])
+    logits = model.step_logits(output.columns[batch.labels.step_reads])
     return StepReads(records, labels.chain.cpu(), labels.step.cpu(), _plain(logits))
 
 
 def _responses(
-    batch: MicroBatch[Any], output: ModelOutput, model: RewardModel, items: Sequence[LabeledItem]
+    batch: MicroBatch, output: ModelOutput, model: RewardModel, items: Sequence[LabeledItem]
 ) -> ResponseReads:
-    labels, reads = response_part(batch.targets)
+    labels = batch.labels.responses
     records = tuple(index for index in batch.records if isinstance(items[index], LabeledResponses))
     sizes = torch.tensor([items[index].tree.num_reads for index in records], dtype=torch.int64)
     owner = torch.arange(len(records)).repeat_interleave(sizes)
-    columns = output.columns[reads][: len(owner)]  # the reads of a filler belong to no record
+    columns = output.columns[batch.labels.response_reads]
+    columns = columns[: len(owner)]  # the reads of a filler belong to no record
     return ResponseReads(
         records,
         owner,

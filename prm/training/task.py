@@ -1,67 +1,82 @@
-"""`RewardTask`: what the Lightning modules of process, outcome and joint models have in common."""
+"""`RewardTask`: the Lightning module that trains reward models."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import AdamW
+from transformers import PreTrainedTokenizerBase
 
-from prm.data.batches import Item, MicroBatch, OptimizerBatch
+from prm.aggregation.objectives import ObjectiveAggregation
+from prm.aggregation.steps import named_aggregation
+from prm.data.batches import MicroBatch, OptimizerBatch
+from prm.data.items import LabeledItem
+from prm.data.module import RecordDataModule
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss
 from prm.models.heads import HeadKind
-from prm.models.layers import compile_layers
 from prm.models.lora import LoRA
-from prm.models.reward_model import ModelOutput, RewardModel, reward_model_class
+from prm.models.reward_model import ModelOutput, RewardModel
 from prm.models.sources import BackboneSource
-from prm.records import Record
-from prm.spec import RewardSpec, Shaping, Template
+from prm.spec import ResponseFormat, RewardSpec, Shaping, StepFormat, Template
+from prm.training.build import Recipe
 from prm.training.cache.states import StateCache
 from prm.training.checkpoints import snapshot
 from prm.training.distributed import average_gradients, clip_gradients, gradient_sync, whole
-from prm.training.losses import BatchLoss, LanguageLoss, LossPart
+from prm.training.losses import BatchLoss, LanguageLoss, LossPart, ResponseLosses, StepLosses
 from prm.training.meters import RANKING, ResponseMeters, StepMeters
-from prm.training.objectives import in_label_units
+from prm.training.normalizers import fit_normalizers
+from prm.training.objectives import (
+    ResponseObjective,
+    StepObjective,
+    fit_response_losses,
+    fit_step_losses,
+    in_label_units,
+)
 from prm.training.optim import Schedule, parameter_groups
 from prm.training.reads import Reads, collect
 from prm.training.strategies import ShardedStrategy, ZeroStrategy
 from prm.trees.packing import Pack, pack
-from prm.trees.tokenize import TreeBuilder
-from prm.trees.tokenize_responses import ResponseTreeBuilder
-
-if TYPE_CHECKING:
-    from prm.data.module import RecordDataModule
-
 
 SHOWN = ("step_auroc", "processbench_f1", RANKING)
 """Metrics on the progress bar."""
 
 
 class RewardTask(L.LightningModule):
-    """Trains a reward model on labeled records.
+    """Trains a reward model on labeled records: of steps, of whole responses, or of both.
 
-    One call of `training_step` is one optimizer step: the micro-batches of the batch are run one
-    after the other, their losses divided by the labels of the whole batch over all ranks. The same
-    batch gives the same update whatever the token budget and the number of ranks.
+    Every objective has its own head and its own losses; a record supervises the objectives it has
+    labels of, and no other. One call of `training_step` is one optimizer step: the micro-batches of
+    the batch are run one after the other, their losses divided by the labels of the whole batch
+    over all ranks. The same batch gives the same update whatever the token budget and the number of
+    ranks.
 
     Args:
-        backbone: Where model and tokenizer come from.
-        spec_options: Fields of the spec that a subclass sets: the objectives and their formats.
+        backbone: Where model and tokenizer come from; a decoder, or for responses alone an encoder.
+        steps: Objectives of steps.
+        responses: Objectives of whole responses.
+        chain_reward: The step objective whose aggregated score is a chain's reward; needed with
+            several.
+        step_aggregation: How a chain's steps become one score, by short name.
+        objective_aggregation: How the objectives of a response become one reward; needed with
+            several.
+        shaping: What happens to an aggregated score before it is the reward; no loss reads it.
         template: How the prompt becomes tokens.
+        step_format: How steps become tokens, and where they are read.
+        response_format: How responses become tokens, and where they are read.
         max_length: Most tokens of a chain or response; the model's position limit is checked
             against it.
         on_too_long: See `RewardSpec`.
         on_long_prompt: See `RewardSpec`.
-        shaping: What happens to an aggregated score before it is the reward; no loss reads it.
         head: Kind of the heads.
+        learn_weights: Learn how much each loss counts, from how noisy it is. See
+            `UncertaintyWeights`.
         language_model: Next-token regularizer on the same forward pass. Its output embeddings are
             the input embeddings; those of a pretrained model that has its own stay as they are.
         lora: Train low-rank adapters instead of the backbone's weights.
@@ -77,21 +92,29 @@ class RewardTask(L.LightningModule):
         weight_decay: Weight decay of matrices.
         schedule: Learning-rate schedule.
         gradient_clip: Largest norm of the gradient; `None` for no limit.
-    """
 
-    monitored: str
-    """Validation metric that the best checkpoint is chosen by, if the user names none."""
+    Raises:
+        ConfigError: There is no objective, or options exclude each other.
+        SpecError: Names repeat, or what several objectives need is missing.
+    """
 
     def __init__(
         self,
         backbone: BackboneSource,
-        spec_options: dict[str, Any],
+        steps: list[StepObjective] | None = None,
+        responses: list[ResponseObjective] | None = None,
+        chain_reward: str = "",
+        step_aggregation: str | dict[str, Any] = "min",
+        objective_aggregation: ObjectiveAggregation | None = None,
+        shaping: Shaping = Shaping(),  # noqa: B008
         template: Template = Template(),  # noqa: B008
+        step_format: StepFormat = StepFormat(),  # noqa: B008
+        response_format: ResponseFormat = ResponseFormat(),  # noqa: B008
         max_length: int = 4096,
         on_too_long: Literal["truncate", "drop", "error"] = "truncate",
         on_long_prompt: Literal["drop", "cut_left"] = "drop",
-        shaping: Shaping = Shaping(),  # noqa: B008
         head: HeadKind = "linear",
+        learn_weights: bool = False,
         language_model: LanguageModelLoss | None = None,
         lora: LoRA | None = None,
         freeze_backbone: bool = False,
@@ -107,64 +130,61 @@ class RewardTask(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.source = backbone
+        self.steps, self.responses = steps or [], responses or []
+        if not self.steps and not self.responses:
+            raise ConfigError(
+                "there is nothing to train",
+                expected="one or more objectives",
+                fix="Set model.steps, model.responses, or both",
+            )
         self.spec = backbone.adapted(
             RewardSpec(
                 template=template,
+                step_format=step_format,
+                response_format=response_format,
+                step_heads=tuple(objective.spec for objective in self.steps),
+                response_heads=tuple(objective.spec for objective in self.responses),
+                chain_reward=chain_reward,
+                step_aggregation=named_aggregation(step_aggregation),
+                objective_aggregation=objective_aggregation,
+                shaping=shaping,
                 max_length=max_length,
                 on_too_long=on_too_long,
                 on_long_prompt=on_long_prompt,
-                shaping=shaping,
-                **spec_options,
             )
         )
-        self.head = head
+        self.recipe = Recipe(
+            backbone, head, lora, freeze_backbone, gradient_checkpointing, compile_layers
+        )
         self.language_model = language_model
-        self.lora = lora
-        self.freeze_backbone = freeze_backbone
         self.state_cache = state_cache
-        self.gradient_checkpointing = gradient_checkpointing
-        self.compile_layers = compile_layers
         self.optimizer = optimizer
         self.lr = lr
         self.head_lr_factor = head_lr_factor
         self.weight_decay = weight_decay
         self.schedule = schedule
         self.gradient_clip = gradient_clip
+        self._check_options()
+        self.loss = BatchLoss(self._loss_parts(), learn_weights)
         self.model: RewardModel | None = None
         self._states: StateCache | None = None
         self.meters = torch.nn.ModuleList()
         self.language_head: torch.nn.Parameter | None = None
-        self._check_options()
 
-    def batch_loss(self, parts: Sequence[LossPart], learn_weights: bool = False) -> BatchLoss:
-        """Return the loss of these parts and of the language model, if there is one."""
-        language = (
-            [] if self.language_model is None else [LanguageLoss(self.language_model, self.spec)]
-        )
-        return BatchLoss([*parts, *language], learn_weights)
-
-    loss: BatchLoss
-
-    @property
-    def builder(self) -> TreeBuilder:
-        """The tree builder of chains."""
-        return self.reward_model.builder
+    def _loss_parts(self) -> list[LossPart]:
+        parts: list[LossPart] = []
+        if self.steps:
+            parts.append(StepLosses(self.steps, self.spec))
+        if self.responses:
+            parts.append(ResponseLosses(self.responses, self.spec))
+        if self.language_model is not None:
+            parts.append(LanguageLoss(self.language_model, self.spec))
+        return parts
 
     @property
-    def response_builder(self) -> ResponseTreeBuilder:
-        """The tree builder of responses."""
-        return self.reward_model.response_builder
-
-    @property
-    def step_names(self) -> tuple[str, ...]:
-        """Names of the step objectives, in column order."""
-        return self.spec.step_names
-
-    @property
-    def response_names(self) -> tuple[str, ...]:
-        """Names of the response objectives, in column order."""
-        return self.spec.response_names
+    def monitored(self) -> str:
+        """Validation metric that the best checkpoint is chosen by, if the user names none."""
+        return "val/ranking" if self.responses else "val/step_auroc"
 
     @property
     def reward_model(self) -> RewardModel:
@@ -187,15 +207,12 @@ class RewardTask(L.LightningModule):
         strategy = self.trainer.strategy
         if isinstance(strategy, ShardedStrategy):
             self._build_sharded(strategy)
-        elif self._can_build():
+        elif not self.recipe.source.needs_texts or self.trainer.state.fn == "fit":
             self.build(self._new_tokenizer())
 
-    def _new_tokenizer(self) -> Any:
-        texts: Iterator[str] = iter(())
-        if self.source.needs_texts:
-            texts = self.data.texts()
-        tokenizer = self.source.tokenizer(texts)
-        return snapshot.same_on_all_ranks(tokenizer, self.trainer.strategy)
+    def _new_tokenizer(self) -> PreTrainedTokenizerBase:
+        texts = self.data.texts() if self.recipe.source.needs_texts else iter(())
+        return self.recipe.tokenizer(texts, self.trainer.strategy)
 
     def _build_sharded(self, strategy: ShardedStrategy) -> None:
         """Build the model on rank 0 and its shape alone on the others, and share it out."""
@@ -203,53 +220,26 @@ class RewardTask(L.LightningModule):
             tokenizer = self._new_tokenizer()
         else:  # it is loaded into shards, so they must have its shape
             tokenizer, _ = snapshot.restore(snapshot.head(strategy.checkpoint))
-        on_meta = torch.device("meta")
-        with contextlib.nullcontext() if strategy.is_global_zero else on_meta:
-            self.build(tokenizer)
+        self._take(self.recipe.shape(tokenizer, self.spec, strategy))
         strategy.spread(self.reward_model)
 
-    def build(self, tokenizer: Any) -> None:
+    def build(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Build the model around a tokenizer."""
-        stock = self.source.model(tokenizer)
-        limit = _position_limit(stock)
-        if limit is not None and self.spec.max_length > limit:
-            raise ConfigError(
-                "max_length is over the backbone's position limit",
-                expected=f"at most {limit}",
-                got=self.spec.max_length,
-                fix="Lower model.max_length",
-            )
-        if self.gradient_checkpointing:
-            _checkpoint_activations(stock)
-        if self.compile_layers:
-            compile_layers(stock)
-        self.model = reward_model_class(self.spec)(stock, tokenizer, self.spec, self.head).train()
-        self.spec = self.model.spec
-        if self.freeze_backbone:
-            self.model.backbone.requires_grad_(False)
-        if self.lora is not None:
-            self.lora.apply(self.model)
+        self._take(self.recipe.model(tokenizer, self.spec))
+
+    def _take(self, model: RewardModel) -> None:
+        """Train this model, on the data of the run if there are any."""
+        self.model, self.spec = model, model.spec
         if self.language_model is not None:
-            with torch.device("cpu"):
-                self.language_head = _frozen(self.source.language_head(tokenizer))
+            self.language_head = self.recipe.language_head(model.tokenizer)
+        if self._trainer is not None and self._has_data:
+            self.data.attach(model.builder, self.packer)
 
     def rebuilt(self, state: dict[str, Tensor]) -> RewardModel:
         """Return a plain copy of the model on the CPU with the weights of a task's state."""
-        twin = copy.copy(self)
-        twin._modules = dict(self._modules)
-        twin.model = None
-        twin.build(self.reward_model.tokenizer)
-        model = twin.reward_model
-        model.load_state_dict(
-            {
-                name.removeprefix("model."): value
-                for name, value in state.items()
-                if name.startswith("model.")
-            }
-        )
-        return model
+        return self.recipe.rebuilt(self.reward_model.tokenizer, self.spec, state)
 
-    def packer(self, items: Sequence[Item]) -> Pack:
+    def packer(self, items: Sequence[LabeledItem]) -> Pack:
         """Return what makes the model's input of these items: tokens, or cached states."""
         if self.state_cache is None:
             return pack
@@ -259,16 +249,16 @@ class RewardTask(L.LightningModule):
             )
         return self._states.packer(items)
 
-    def forward(self, batch: MicroBatch[Any]) -> ModelOutput:
+    def forward(self, batch: MicroBatch) -> ModelOutput:
         """Run the model on a micro-batch."""
         output: ModelOutput = self.reward_model(batch.trees)
         return output
 
-    def training_step(self, batch: OptimizerBatch[Any], batch_idx: int) -> None:
+    def training_step(self, batch: OptimizerBatch, batch_idx: int) -> None:
         """Take one optimizer step."""
         torch.manual_seed(self.global_step)  # a resumed run draws what the run would have drawn
         optimizer: Any = self.optimizers()
-        totals = self.loss.totals(batch.targets)
+        totals = self.loss.totals(batch.labels)
         optimizer.zero_grad()
         sums = dict.fromkeys(totals, torch.zeros((), device=self.device))
         last = len(batch.micro_batches) - 1
@@ -298,18 +288,18 @@ class RewardTask(L.LightningModule):
         return norm
 
     def validation_step(  # type: ignore[override]
-        self, batch: MicroBatch[Any], batch_idx: int
+        self, batch: MicroBatch, batch_idx: int
     ) -> Reads:
         """Score a micro-batch and count it in the validation metrics."""
         return self._evaluate(batch, "validation")
 
     def test_step(  # type: ignore[override]
-        self, batch: MicroBatch[Any], batch_idx: int
+        self, batch: MicroBatch, batch_idx: int
     ) -> Reads:
         """Score a micro-batch and count it in the test metrics."""
         return self._evaluate(batch, "test")
 
-    def predict_step(self, batch: MicroBatch[Any], batch_idx: int) -> Reads:
+    def predict_step(self, batch: MicroBatch, batch_idx: int) -> Reads:
         """Score a micro-batch."""
         return collect(batch, self(batch), self.reward_model, self.data.items("predict"))
 
@@ -370,44 +360,45 @@ class RewardTask(L.LightningModule):
             snapshot.check_same_shapes(self.state_dict(), checkpoint["state_dict"])
 
     def _check_options(self) -> None:
-        if self.lora is not None and self.freeze_backbone:
-            raise ConfigError("lora and freeze_backbone exclude each other")
         aggregation = self.spec.objective_aggregation
         if aggregation is not None and aggregation.needs_gates:
             raise ConfigError(
                 f"{aggregation.name} needs a gate, which is learned on trained heads",
                 fix="Train with another aggregation, then run `prm gate`",
             )
-        if self.language_model is not None and self.freeze_backbone:
+        if self.language_model is not None and self.recipe.freeze_backbone:
             raise ConfigError("language_model has no effect on a frozen backbone")
-        if self.state_cache is not None and not self.freeze_backbone:
+        if self.state_cache is not None and not self.recipe.freeze_backbone:
             raise ConfigError(
                 "state_cache needs a backbone that does not change",
                 fix="Set model.freeze_backbone true, or take state_cache out",
             )
 
-    def _can_build(self) -> bool:
-        return not self.source.needs_texts or self.trainer.state.fn == "fit"
+    @property
+    def _has_data(self) -> bool:
+        return isinstance(getattr(self.trainer, "datamodule", None), RecordDataModule)
 
     @property
     def data(self) -> RecordDataModule:
-        """The data module of the run."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if data is None:
-            raise ConfigError(f"{type(self).__name__} needs a data module")
-        return data  # type: ignore[no-any-return]
+        """The data module of the run.
 
-    def prepare_losses(self, records: Iterable[Record]) -> None:
-        """Let the losses know the training records, before training."""
-        raise NotImplementedError
+        Raises:
+            ConfigError: There is none.
+        """
+        if not self._has_data:
+            raise ConfigError(f"{type(self).__name__} needs a data module")
+        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
 
     def finish(self, model: RewardModel) -> None:
-        """Fill in what the model's spec says of its present weights; by default nothing."""
+        """Fill in what a model's spec says of its present weights: the normalizers."""
+        fit_normalizers(self.responses, model, self.data)
 
     def setup(self, stage: str) -> None:
         """Show the training records to the losses."""
         if stage == "fit":
-            self.prepare_losses(self.data.training_records())
+            records = self.data.training_records()
+            fit_step_losses(self.steps, records)
+            fit_response_losses(self.responses, records)
 
     def _finish(self) -> None:
         self.finish(self.reward_model)
@@ -418,7 +409,7 @@ class RewardTask(L.LightningModule):
         if not self.spec.normalizers:
             self._finish()
 
-    def _evaluate(self, batch: MicroBatch[Any], part: str) -> Reads:
+    def _evaluate(self, batch: MicroBatch, part: str) -> Reads:
         items = self.data.items(part)
         reads = collect(batch, self(batch), self.reward_model, items)
         for meters in self.meters:
@@ -429,7 +420,7 @@ class RewardTask(L.LightningModule):
         meters: list[StepMeters | ResponseMeters] = []
         facts = self.data.facts(part)
         if self.spec.step_heads:
-            column = self.step_names.index(self.spec.chain_reward)
+            column = self.spec.step_names.index(self.spec.chain_reward)
             sources = facts.sources(chains=True)
             meters.append(StepMeters(self.spec.chain_reward, column, sources))
         if self.spec.response_heads:
@@ -453,7 +444,7 @@ class RewardTask(L.LightningModule):
 
     def _log_step(
         self,
-        batch: OptimizerBatch[Any],
+        batch: OptimizerBatch,
         sums: dict[str, Tensor],
         totals: dict[str, Tensor],
         norm: Tensor,
@@ -471,24 +462,3 @@ class RewardTask(L.LightningModule):
         self.log("train/grad_norm", norm)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log("train/tokens", float(tokens), sync_dist=True, reduce_fx="sum")
-
-
-def _position_limit(stock: Any) -> int | None:
-    """Return the most tokens that have a position; RoBERTa leaves out its first ones."""
-    limit: int | None = getattr(stock.config.get_text_config(), "max_position_embeddings", None)
-    table = getattr(getattr(stock, "embeddings", None), "position_embeddings", None)
-    pad = getattr(table, "padding_idx", None)
-    return limit if limit is None or pad is None else limit - pad - 1
-
-
-def _checkpoint_activations(stock: Any) -> None:
-    """Turn it on by its present name or by the one it had before transformers 5.20."""
-    name = "activation_checkpointing_enable"
-    enable = getattr(stock, name, None) or stock.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-
-
-def _frozen(weight: torch.nn.Parameter | None) -> torch.nn.Parameter | None:
-    if weight is not None:
-        weight.requires_grad_(False)
-    return weight

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from prm.records import Chain, Outcome, Prompt, Rating, Record
 
@@ -52,6 +53,11 @@ class ResponseSet:
         return self.records[0].prompt
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """What follows the prompt: the responses."""
+        return self.responses
+
+    @property
     def source(self) -> str:
         """The source of all records."""
         return self.records[0].source
@@ -62,7 +68,16 @@ class ResponseSet:
         return self.records[0].group
 
 
-def units_of(records: Iterable[Record]) -> Iterator[Chain | ResponseSet]:
+Unit = Chain | ResponseSet
+"""What is tokenized, split, batched and counted."""
+
+
+def unit_of(records: Sequence[Any]) -> Unit:
+    """Return the unit of records that belong together: one chain, or what is said of one prompt."""
+    return records[0] if isinstance(records[0], Chain) else ResponseSet.of(records)
+
+
+def units_of(records: Iterable[Record]) -> Iterator[Unit]:
     """Return the units that records form: each chain, and the response set of each row."""
     for is_chain, members in groupby(records, key=lambda record: isinstance(record, Chain)):
         if is_chain:

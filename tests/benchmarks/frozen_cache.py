@@ -89,11 +89,11 @@ class Bench:
         from prm.losses.steps import BCE, MSE
         from prm.models.sources import FromRewardModel
         from prm.training.objectives import StepObjective
-        from prm.training.process import ProcessRewardTask
+        from prm.training.task import RewardTask
 
         backbone = FromRewardModel(str(self.folder / PROCESS), self.dtype)  # type: ignore[arg-type]
         objective = StepObjective(loss={"bce": BCE, "mse": MSE}[loss]())
-        task = ProcessRewardTask(backbone, [objective], **options)
+        task = RewardTask(backbone, [objective], **options)
         ends: list[float] = []
         trainer = L.Trainer(
             accelerator="cpu",
@@ -108,12 +108,12 @@ class Bench:
         return [end - start for start, end in pairwise(ends)]
 
     def _data(self) -> Any:
-        from prm.data.datamodules import ChainDataModule
         from prm.data.formats.hf_stepwise import HFStepwise
-        from prm.data.sources.source import ChainSource
+        from prm.data.module import RecordDataModule
+        from prm.data.sources.source import Source
 
-        source = ChainSource(str(self.folder / "chains.jsonl"), HFStepwise())
-        return ChainDataModule(
+        source = Source(str(self.folder / "chains.jsonl"), HFStepwise())
+        return RecordDataModule(
             [source], batch_size=BATCH, max_tokens=MAX_TOKENS, validation_share=0.0
         )
 

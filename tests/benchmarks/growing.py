@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prm.scoring.session import ScoringSession
 from tests.benchmarks.harness import Bar, Case, Laps, Side
 from tests.benchmarks.scoring import TOLERANCE, load_prm, load_stock
 from tests.benchmarks.workloads import (
@@ -30,7 +31,7 @@ def growing_prm(laps: Laps, models: Path, scale: Scale, dtype: str, beams: int) 
     scorer = load_prm(models, PROCESS, dtype)
 
     def session() -> Probabilities:
-        kept = scorer.session()
+        kept = ScoringSession(scorer)
 
         def probabilities(chains: Sequence[LabeledSteps]) -> list[float]:
             scores = kept.score([(chain.prompt, chain.steps) for chain in chains])

@@ -99,7 +99,7 @@ def write_data(clock: Clock, folder: Path, num_chains: int, suffix: str) -> int:
 def write_model(clock: Clock, data: Path, folder: Path) -> int:
     """Write a tiny model of random weights, with a tokenizer trained on the first chains."""
     from prm.models.checkpoint import save
-    from prm.models.reward_model import ProcessRewardModel
+    from prm.models.reward_model import RewardModel
     from prm.models.sources import FromScratch
     from prm.spec import RewardSpec
 
@@ -108,7 +108,7 @@ def write_model(clock: Clock, data: Path, folder: Path) -> int:
     tokenizer = backbone.tokenizer(
         t for chain in chains for t in (chain.prompt, *chain.completions)
     )
-    save(ProcessRewardModel(backbone.model(tokenizer), tokenizer, RewardSpec()), folder)
+    save(RewardModel(backbone.model(tokenizer), tokenizer, RewardSpec()), folder)
     return len(chains)
 
 
@@ -153,7 +153,7 @@ def read_into_store(clock: Clock, data: Path, store: Path) -> int:
 
 def tokenize_into_store(clock: Clock, data: Path, store: Path, model: Path, workers: int) -> int:
     """Tokenize the units of a store into it."""
-    tokenizer = _tokenizer(model)
+    tokenizer = _builder(model)
     clock.restart()
     return len(_items(data, store, tokenizer, workers)[0])
 
@@ -166,12 +166,12 @@ def open_store(clock: Clock, data: Path, store: Path, model: Path) -> int:
 def pack_batches(clock: Clock, data: Path, store: Path, model: Path, num_batches: int) -> int:
     """Pack the first batches of an epoch in random order."""
     from prm.data.batches import optimizer_batch
+    from prm.data.labels import Labeler
     from prm.data.planning import TrainingPlan
-    from prm.data.step_labels import StepLabeler
 
-    items, facts, _ = _items(data, store, _tokenizer(model), 0)
+    items, facts, _ = _items(data, store, _builder(model), 0)
     plan = TrainingPlan(facts.num_tokens, BATCH_SIZE, MAX_TOKENS)
-    labeler = StepLabeler(["correctness"])
+    labeler = Labeler(["correctness"], [])
     plan.step(0, 0)
     clock.restart()
     steps = range(min(num_batches, plan.num_steps))
@@ -180,10 +180,10 @@ def pack_batches(clock: Clock, data: Path, store: Path, model: Path, num_batches
 
 def hold_in_memory(clock: Clock, data: Path, model: Path, num_chains: int) -> int:
     """Read, check and tokenize into lists, as a run without a store does."""
-    from prm.data.reading import Reading
+    from prm.data.items import Reading
     from prm.data.store.memory import MemoryStore
 
-    store, tokenizer = MemoryStore(), _tokenizer(model)
+    store, tokenizer = MemoryStore(), _builder(model)
     clock.restart()
     units = store.units(Reading([_source(data, num_chains)], (), print))
     items, _, _ = store.items(units, tokenizer)
@@ -305,17 +305,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _source(data: Path, limit: int | None = None) -> Any:
     from prm.data.formats.hf_stepwise import HFStepwise
-    from prm.data.sources.source import ChainSource
+    from prm.data.sources.source import Source
 
-    return ChainSource(str(data), HFStepwise(), limit=limit)
+    return Source(str(data), HFStepwise(), limit=limit)
 
 
-def _tokenizer(model: Path) -> Any:
-    from prm.data.items import UnitTokenizer
+def _builder(model: Path) -> Any:
     from prm.models.sources import load_tokenizer
     from prm.spec import RewardSpec
+    from prm.trees.tokenize import TreeBuilder
 
-    return UnitTokenizer(load_tokenizer(str(model)), RewardSpec.load(model))
+    return TreeBuilder(load_tokenizer(str(model)), RewardSpec.load(model))
 
 
 def _store(folder: Path, num_workers: int) -> Any:
@@ -325,7 +325,7 @@ def _store(folder: Path, num_workers: int) -> Any:
 
 
 def _units(data: Path, store: Path, num_workers: int) -> Any:
-    from prm.data.reading import Reading
+    from prm.data.items import Reading
 
     return _store(store, num_workers).units(Reading([_source(data)], (), print))
 
@@ -351,9 +351,9 @@ def _fit_config(folder: Path, num_batches: int) -> dict[str, Any]:
             "enable_progress_bar": False,
             "enable_model_summary": False,
         },
-        "model": {"class_path": "ProcessRewardTask", "init_args": {"backbone": backbone}},
+        "model": {"class_path": "RewardTask", "init_args": {"backbone": backbone, "steps": [{}]}},
         "data": {
-            "class_path": "ChainDataModule",
+            "class_path": "RecordDataModule",
             "init_args": {
                 "train": [source],
                 "validation_share": 0.001,

@@ -32,6 +32,7 @@ from prm.metrics.best_of_n import expected_best_of_n, pass_at_n
 from prm.metrics.intervals import cluster_bootstrap
 from prm.scores.reaggregate import with_aggregations
 from prm.scoring.scorer import RewardScorer
+from prm.scoring.session import ScoringSession
 from prm.search.beam import beam_search
 from prm.search.best_of_n import best_of_n, choose_again
 from prm.search.candidates import SearchResult
@@ -126,7 +127,7 @@ def run_beams(
     model: RewardScorer, generator: LocalGenerator, problems: Sequence[str], n: int, name: str
 ) -> dict[str, Any]:
     """Search with beams and return accuracies and cost."""
-    session = RewardScorer(model.model, aggregation=name).session()
+    session = ScoringSession(RewardScorer(model.model, aggregation=name))
     width, expand = BEAMS[n]
     before, start = generator.num_tokens, time.perf_counter()
     found = beam_search(session, generator, problems, width=width, expand=expand, seed=1)

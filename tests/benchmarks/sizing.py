@@ -28,9 +28,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModel
 
+from prm.markdown import table
 from prm.models.backbone import Backbone
 from prm.models.heads import Heads
-from prm.report.markdown import table
 from prm.training.sizing.estimate import (
     Precision,
     Training,
@@ -171,9 +171,9 @@ def per_layer(config: dict[str, Any], precision: Precision, checkpointing: bool)
 
 
 def enable_checkpointing(backbone: Backbone) -> None:
-    from prm.training.task import _checkpoint_activations
+    from prm.training.build import checkpoint_activations
 
-    _checkpoint_activations(backbone.model)
+    checkpoint_activations(backbone.model)
     backbone.train()
 
 

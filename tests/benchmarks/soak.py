@@ -73,7 +73,10 @@ class Offline:
         self.scorer = RewardScorer.from_pretrained(folder, device="cpu")
         groups = list(islice(_groups(self.scorer.spec.kind == "outcome"), num_requests))
         self.records = [record for group in groups for record in group]
-        alone = [tokenize(self.scorer, [record])[0].tree for record in self.records]
+        alone = [
+            tokenize(self.scorer.builder, [record], self.scorer.max_tokens)[0].tree
+            for record in self.records
+        ]
         self.sizes = [0 if tree is None else tree.num_tokens for tree in alone]
         self.rewards: list[float | None] = []
 
@@ -305,7 +308,7 @@ def write_model(folder: Path) -> Path:
 
     from prm.data.synthetic.arithmetic import ArithmeticConfig, generate
     from prm.models import checkpoint
-    from prm.models.reward_model import ProcessRewardModel
+    from prm.models.reward_model import RewardModel
     from prm.models.sources import FromScratch
     from prm.spec import RewardSpec
 
@@ -315,7 +318,7 @@ def write_model(folder: Path) -> Path:
         step for chain in islice(generate(ArithmeticConfig()), 200) for step in chain.completions
     ]
     tokenizer = source.tokenizer(texts)
-    model = ProcessRewardModel(source.model(tokenizer), tokenizer, RewardSpec(max_length=1024))
+    model = RewardModel(source.model(tokenizer), tokenizer, RewardSpec(max_length=1024))
     torch.nn.init.normal_(model.heads.layers.weight, std=0.1)
     return checkpoint.save(model.eval(), folder / "soak" / "model")
 

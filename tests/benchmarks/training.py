@@ -185,23 +185,22 @@ def _task(plan: Plan) -> Any:
     from prm.models.sources import Pretrained
     from prm.training.objectives import ResponseObjective, StepObjective
     from prm.training.optim import Schedule
-    from prm.training.outcome import OutcomeRewardTask
-    from prm.training.process import ProcessRewardTask
+    from prm.training.task import RewardTask
 
     source = Pretrained(str(plan.model), dtype=plan.weights)
     options: dict[str, Any] = {"lr": RATE, "schedule": Schedule("constant", warmup=0)}
     if plan.device == "cuda":
         options |= {"compile_layers": True, "optimizer": partial(AdamW, fused=True)}
     if plan.kind == "pairs":
-        return OutcomeRewardTask(source, [ResponseObjective("good")], **options)
-    return ProcessRewardTask(source, [StepObjective(loss=CrossEntropy())], **options)
+        return RewardTask(source, responses=[ResponseObjective("good")], **options)
+    return RewardTask(source, steps=[StepObjective(loss=CrossEntropy())], **options)
 
 
 def _data(plan: Plan, folder: Path) -> Any:
-    from prm.data.datamodules import ChainDataModule, OutcomeDataModule
     from prm.data.formats.hf_stepwise import HFStepwise
     from prm.data.formats.outcomes import Outcomes
-    from prm.data.sources.source import ChainSource, OutcomeSource
+    from prm.data.module import RecordDataModule
+    from prm.data.sources.source import Source
 
     path = folder / "train.jsonl"
     records = [record for batch in plan.batches() for record in batch]
@@ -212,8 +211,8 @@ def _data(plan: Plan, folder: Path) -> Any:
         "validation_share": 0,
     }
     if plan.kind == "pairs":
-        return OutcomeDataModule([OutcomeSource(str(path), Outcomes())], **options)
-    return ChainDataModule([ChainSource(str(path), HFStepwise())], **options)
+        return RecordDataModule([Source(str(path), Outcomes())], **options)
+    return RecordDataModule([Source(str(path), HFStepwise())], **options)
 
 
 def train_trl(laps: Laps, plan: Plan, checkpointing: bool = False) -> None:

@@ -229,14 +229,14 @@ def write_models(folder: Path, scale: Scale) -> None:
     import torch
 
     from prm.models import checkpoint
-    from prm.models.reward_model import OutcomeRewardModel, ProcessRewardModel
+    from prm.models.reward_model import RewardModel
     from prm.spec import ResponseHead, RewardSpec, StepHead
 
     outcome = RewardSpec(response_heads=(ResponseHead("good"),), max_length=4096)
     process = RewardSpec(step_heads=(StepHead(readout="softmax"),), max_length=4096)
     for name, spec, family in (
-        (OUTCOME, outcome, OutcomeRewardModel),
-        (PROCESS, process, ProcessRewardModel),
+        (OUTCOME, outcome, RewardModel),
+        (PROCESS, process, RewardModel),
     ):
         tokenizer = word_tokenizer(scale)
         torch.manual_seed(0)

@@ -23,7 +23,7 @@ from tests.runs import OVERLAYS, assert_same_weights, metrics, on_ranks
 DAVIDSON = HELPFULNESS | {"preference": {"class_path": "Davidson"}}
 LEVELS = LENGTH | {"rating": {"class_path": "CumulativeLink", "init_args": {"num_levels": 3}}}
 LEARNED = {
-    "objectives": [DAVIDSON, SAFETY | {"normalizer": "zscore"}, LEVELS],
+    "responses": [DAVIDSON, SAFETY | {"normalizer": "zscore"}, LEVELS],
     "learn_weights": True,
     "language_model": {"loss_weight": 0.2},
 }

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.sources.source import ChainSource
+from prm.data.sources.source import Source
 from prm.scoring.scorer import RewardScorer
 from tests.runs import (
     OVERLAYS,
@@ -51,7 +51,7 @@ def assert_same_validation(one: Path, two: Path) -> None:
 
 
 def assert_same_exports(one: Path, two: Path) -> None:
-    chains = list(ChainSource("test.jsonl", HFStepwise()))
+    chains = list(Source("test.jsonl", HFStepwise()))
     first, second = (
         RewardScorer.from_pretrained(run / "model").score(chains) for run in (one, two)
     )

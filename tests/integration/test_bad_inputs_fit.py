@@ -46,7 +46,7 @@ def from_scratch(**config: Any) -> dict[str, Any]:
 
 
 def objective(**options: Any) -> dict[str, Any]:
-    return {"objectives": [options]}
+    return {"steps": [options]}
 
 
 def balanced() -> dict[str, Any]:
@@ -105,7 +105,7 @@ CONFIGURATIONS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
         ("monitor is wrong", "val/step_auroc", "got val/loss"),
     ),
     "an unknown step aggregation": (
-        {"model": {"aggregation": "median"}},
+        {"model": {"step_aggregation": "median"}},
         ("unknown step aggregation", "softmin", "got median"),
     ),
     "an unknown model type": ({"model": from_scratch(model_type="lama")}, ("'lama'",)),

@@ -103,27 +103,32 @@ STORED = [
 
 CONFIGURATIONS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     "an objective that nothing supervises": (
-        {"objectives": [HELPFULNESS, SAFETY, LENGTH, {"name": "honesty"}]},
+        {"responses": [HELPFULNESS, SAFETY, LENGTH, {"name": "honesty"}]},
         ("no training record has a label of objective 'honesty'",),
     ),
     "ratings that no loss uses": (
-        {"objectives": [HELPFULNESS, {"name": "safety"}, LENGTH]},
+        {"responses": [HELPFULNESS, {"name": "safety"}, LENGTH]},
         ("24 ratings of objective 'safety'", "no loss uses them"),
     ),
     "a rating that the loss is not made for": (
-        {"objectives": [HELPFULNESS, SAFETY, {**LENGTH, "rating": SAFETY["rating"]}]},
+        {"responses": [HELPFULNESS, SAFETY, {**LENGTH, "rating": SAFETY["rating"]}]},
         ("a rating is out of range", "[0, 1]"),
     ),
     "objectives without an aggregation": (
-        {"aggregation": None},
+        {"objective_aggregation": None},
         ("objective_aggregation is missing",),
     ),
     "weights that leave an objective out": (
-        {"aggregation": {**EQUAL, "init_args": {"weights": {"helpfulness": 1, "safety": 1}}}},
+        {
+            "objective_aggregation": {
+                **EQUAL,
+                "init_args": {"weights": {"helpfulness": 1, "safety": 1}},
+            }
+        },
         ("weights of weighted_sum do not fit the objectives", "length"),
     ),
     "a readout that the loss cannot train": (
-        {"objectives": [{**HELPFULNESS, "readout": "gaussian"}, SAFETY, LENGTH]},
+        {"responses": [{**HELPFULNESS, "readout": "gaussian"}, SAFETY, LENGTH]},
         ("BradleyTerry cannot train the readout of 'helpfulness'",),
     ),
 }

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.outcome_runs import (
-    CHAIN_SOURCE,
     HELPFULNESS,
     LENGTH,
     SAFETY,
@@ -20,6 +19,7 @@ from tests.outcome_runs import (
     write_outcomes,
 )
 from tests.refusals import Case, refuse
+from tests.runs import source
 
 
 def model(**options: Any) -> dict[str, Any]:
@@ -27,11 +27,11 @@ def model(**options: Any) -> dict[str, Any]:
 
 
 def helpfulness(**options: Any) -> dict[str, Any]:
-    return model(objectives=[HELPFULNESS | options, SAFETY, LENGTH])
+    return model(responses=[HELPFULNESS | options, SAFETY, LENGTH])
 
 
 def length(**options: Any) -> dict[str, Any]:
-    return model(objectives=[HELPFULNESS, SAFETY, LENGTH | options])
+    return model(responses=[HELPFULNESS, SAFETY, LENGTH | options])
 
 
 def named(name: str, **options: Any) -> dict[str, Any]:
@@ -44,22 +44,25 @@ def only_source(**options: Any) -> dict[str, Any]:
 
 CONFIGURATIONS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     "an objective aggregation with a typo": (
-        model(aggregation={"class_path": "WeightedSom"}),
-        ("--aggregation: there is no class WeightedSom. Did you mean WeightedSum?",),
+        model(objective_aggregation={"class_path": "WeightedSom"}),
+        ("--objective_aggregation: there is no class WeightedSom. Did you mean WeightedSum?",),
     ),
     "a weight in words": (
-        model(aggregation=named("WeightedSum", weights={"safety": "much"})),
+        model(objective_aggregation=named("WeightedSum", weights={"safety": "much"})),
         ("expected a float, got much. See",),
     ),
     "an unknown policy for missing objectives": (
-        model(aggregation=named("WeightedSum", missing="zero")),
+        model(objective_aggregation=named("WeightedSum", missing="zero")),
         ("--missing: expected one of 'renormalize', 'nan', 'error', got zero",),
     ),
     "a soft minimum of sharpness 0": (
-        model(aggregation=named("SoftMinimum", beta=0)),
+        model(objective_aggregation=named("SoftMinimum", beta=0)),
         ("beta of soft_minimum", "above 0"),
     ),
-    "gates before there are any": (model(aggregation={"class_path": "Gated"}), ("needs a gate",)),
+    "gates before there are any": (
+        model(objective_aggregation={"class_path": "Gated"}),
+        ("needs a gate",),
+    ),
     "quantiles without Pinball": (
         length(readout="quantile"),
         ("readout 'quantile' needs ratings with the loss Pinball",),
@@ -77,15 +80,18 @@ CONFIGURATIONS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
         ("--readout: expected one of 'value', 'gaussian', 'quantile', got gausian",),
     ),
     "two objectives of one name": (
-        model(objectives=[HELPFULNESS, HELPFULNESS]),
-        ("one or more unique names", "['helpfulness', 'helpfulness']"),
+        model(responses=[HELPFULNESS, HELPFULNESS]),
+        ("expected unique names", "['helpfulness', 'helpfulness']"),
     ),
-    "an objective without a name": (model(objectives=[{}]), ("required: name",)),
+    "an objective without a name": (model(responses=[{}]), ("required: name",)),
     "a typo in an objective": (
-        model(objectives=[{"nam": "helpfulness"}]),
+        model(responses=[{"nam": "helpfulness"}]),
         ("Option 'nam' is not accepted",),
     ),
-    "no objective": (model(objectives=[]), ("one or more unique names, got []",)),
+    "no objective": (
+        model(responses=[]),
+        ("there is nothing to train", "Set model.steps, model.responses, or both"),
+    ),
     "an unknown direction": (
         length(direction="down"),
         ("--direction: expected one of 'maximize', 'minimize', got down",),
@@ -139,8 +145,8 @@ CONFIGURATIONS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
         ("--format: there is no class Outcome. Did you mean Outcomes?",),
     ),
     "chains for an outcome model": (
-        {"data": {"train": [CHAIN_SOURCE]}},
-        ("--train: ChainSource is no OutcomeSource. See",),
+        {"data": {"train": [source("chains.jsonl")]}},
+        ("the model has no objectives of steps", "chains.jsonl", "Set model.steps"),
     ),
     "no responses to train on": ({"data": {"train": []}}, ("no sources to train on",)),
     "responses that are missing": (

@@ -14,7 +14,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
 
 from prm.cli.main import main
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.sources.source import ChainSource
+from prm.data.sources.source import Source
 from prm.scoring.scorer import RewardScorer
 from tests.runs import (
     LLAMA,
@@ -101,7 +101,7 @@ def test_the_saved_configuration_says_the_same(run: Path) -> None:
 
 def test_one_number_on_every_surface(run: Path) -> None:
     """Exported model = best checkpoint through `prm test` = `prm predict` (DESIGN 6.1)."""
-    chains = list(ChainSource(str(run.parent / "test.jsonl"), HFStepwise()))
+    chains = list(Source(str(run.parent / "test.jsonl"), HFStepwise()))
     scores = RewardScorer.from_pretrained(run / "model").score(chains)
     tested, predicted = (
         read_jsonl(run / name / "predictions.jsonl") for name in ("test", "predict")
@@ -169,7 +169,7 @@ LOSSES = {
 def test_every_loss_trains_and_exports(run_dir: Path, loss: str) -> None:
     write_data(run_dir)
     objective = {"loss": {"class_path": loss, "init_args": LOSSES[loss]}}
-    trained = fit(run_dir, model={"objectives": [objective]}, trainer={"max_epochs": 4})
+    trained = fit(run_dir, model={"steps": [objective]}, trainer={"max_epochs": 4})
     losses = metrics(trained, "train/loss")
     assert sum(losses[-3:]) < sum(losses[:3])
     scorer = RewardScorer.from_pretrained(trained / "model")
@@ -200,7 +200,7 @@ def test_several_objectives_train_beside_each_other(run_dir: Path) -> None:
     ]
     trained = fit(
         run_dir,
-        model={"objectives": objectives, "chain_reward": "correctness"},
+        model={"steps": objectives, "chain_reward": "correctness"},
         trainer={"max_epochs": 8},
     )
     whole = metrics(trained, "train/loss")
@@ -288,7 +288,7 @@ def test_an_mlp_head_is_exported(run_dir: Path) -> None:
     write_data(run_dir)
     fit(run_dir, model={"head": "mlp"})
     prm("test", *saved())
-    chains = list(ChainSource("test.jsonl", HFStepwise()))
+    chains = list(Source("test.jsonl", HFStepwise()))
     scores = RewardScorer.from_pretrained("run/model").score(chains)
     for score, row in zip(scores, read_jsonl(Path("run/test/predictions.jsonl")), strict=True):
         assert row["probabilities"] == pytest.approx(score.probabilities, abs=1e-5)
@@ -374,10 +374,10 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     "typo in the data": ({"data": {"batchsize": 1}}, "batchsize"),
     "typo on top": ({"overwite": True}, "overwite"),
     "a source without a format": ({"data": {"train": [{"path": "train.jsonl"}]}}, "format"),
-    "unknown loss": ({"model": {"objectives": [{"loss": {"class_path": "BCEE"}}]}}, "BCEE"),
+    "unknown loss": ({"model": {"steps": [{"loss": {"class_path": "BCEE"}}]}}, "BCEE"),
     "no such file": ({"data": {"train": [source("absent.jsonl")]}}, "absent.jsonl"),
     "over the position limit": ({"model": {"max_length": 300}}, "max_length"),
-    "labels named differently": ({"model": {"objectives": [{"name": "x"}]}}, "objective 'x'"),
+    "labels named differently": ({"model": {"steps": [{"name": "x"}]}}, "objective 'x'"),
     "lora and a frozen backbone": (
         {"model": {"freeze_backbone": True, "lora": {"class_path": "prm.models.lora.LoRA"}}},
         "exclude each other",

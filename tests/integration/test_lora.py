@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from prm.cli.main import main
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.sources.source import ChainSource
+from prm.data.sources.source import Source
 from prm.scoring.scorer import RewardScorer
 from tests.runs import (
     OVERLAYS,
@@ -61,7 +61,7 @@ def test_the_export_has_no_adapters(run: Path) -> None:
 
 
 def test_the_merged_export_scores_like_the_checkpoint(run: Path) -> None:
-    chains = list(ChainSource(str(run.parent / "test.jsonl"), HFStepwise()))
+    chains = list(Source(str(run.parent / "test.jsonl"), HFStepwise()))
     scores = RewardScorer.from_pretrained(run / "model").score(chains)
     rows = read_jsonl(run / "test/predictions.jsonl")
     for score, row in zip(scores, rows, strict=True):

@@ -32,7 +32,7 @@ def test_a_linear_reward_lies_beside_the_model_as_one_label(folder: Path) -> Non
     normalized = [HELPFULNESS | {"normalizer": "zscore"}, SAFETY | {"normalizer": "zscore"}]
     run = fit_outcomes(
         folder,
-        model={"objectives": normalized},
+        model={"responses": normalized},
         data={part: sources(part, ["pairs", "verdicts"]) for part in ("train", "validation")},
     )
     whole = RewardScorer.from_pretrained(run / "model").score(RATINGS)
@@ -46,7 +46,7 @@ def test_a_linear_reward_lies_beside_the_model_as_one_label(folder: Path) -> Non
 
 
 def test_a_reward_that_is_not_linear_has_no_one_label_export(folder: Path) -> None:
-    run = fit_outcomes(folder, model={"aggregation": {"class_path": "WorstCase"}})
+    run = fit_outcomes(folder, model={"objective_aggregation": {"class_path": "WorstCase"}})
     assert not (run / "model/scalar").exists()
     assert "scalar/" not in (run / "model/README.md").read_text()
 
@@ -54,6 +54,6 @@ def test_a_reward_that_is_not_linear_has_no_one_label_export(folder: Path) -> No
 def test_gated_rewards_cannot_be_trained_before_their_gate(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = write_outcome_config(folder, model={"aggregation": {"class_path": "Gated"}})
+    config = write_outcome_config(folder, model={"objective_aggregation": {"class_path": "Gated"}})
     assert main(["fit", "--config", str(config)]) == 2
     assert "run `prm gate`" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import yaml
 
 from prm.cli.main import main
 from prm.data.formats.outcomes import Outcomes
-from prm.data.sources.source import OutcomeSource
+from prm.data.sources.source import Source
 from prm.data.sources.writers import write_records
 from prm.records import Comparison, Rating
 from prm.scoring.scorer import RewardScorer
@@ -75,7 +75,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             SAFETY | {"normalizer": "quantile"},
             LENGTH,
         ]
-        model = {"objectives": objectives}
+        model = {"responses": objectives}
         fit_outcomes(folder, trainer={"max_epochs": 3}, model=model, data=TESTED)
         for command in ("test", "predict"):
             prm(command, *saved(), "--results", command)
@@ -154,7 +154,7 @@ def test_normalizers_are_fitted_on_validation_responses_and_stored(run: Path) ->
 def _validation(folder: Path) -> list[list[Rating]]:
     found = []
     for name in ("pairs", "verdicts", "lengths"):
-        for record in OutcomeSource(str(folder / f"{name}-validation.jsonl"), Outcomes()):
+        for record in Source(str(folder / f"{name}-validation.jsonl"), Outcomes()):
             found.append([Rating(record.prompt, response) for response in record.responses])
     return found
 
@@ -175,7 +175,7 @@ def test_one_number_on_every_surface(run: Path) -> None:
     records = [
         record
         for name in ("pairs", "verdicts", "lengths")
-        for record in OutcomeSource(str(run.parent / f"{name}-test.jsonl"), Outcomes(), name=name)
+        for record in Source(str(run.parent / f"{name}-test.jsonl"), Outcomes(), name=name)
     ]
     assert len(tested) == len(predicted) == len(records) == 24
     for record, *rows in zip(records, tested, predicted, strict=True):
@@ -192,7 +192,7 @@ def test_validation_measures_the_exported_reward(run: Path) -> None:
     best = metrics(run, "val/ranking").index(max(metrics(run, "val/ranking")))
     scorer = RewardScorer.from_pretrained(run / "model")
     margins = []
-    for record in OutcomeSource(str(run.parent / "pairs-validation.jsonl"), Outcomes()):
+    for record in Source(str(run.parent / "pairs-validation.jsonl"), Outcomes()):
         assert isinstance(record, Comparison)
         if record.ranks == (0, 1):
             first, second = scorer.score([Rating(record.prompt, text) for text in record.responses])
@@ -404,12 +404,12 @@ ERRORS: dict[str, tuple[dict[str, Any], str, Callable[[Path], None] | None]] = {
         None,
     ),
     "several objectives and no aggregation": (
-        {"model": {"aggregation": None}},
+        {"model": {"objective_aggregation": None}},
         "objective_aggregation is missing",
         None,
     ),
     "weights of other objectives": (
-        {"model": {"aggregation": EQUAL | {"init_args": {"weights": {"honesty": 1.0}}}}},
+        {"model": {"objective_aggregation": EQUAL | {"init_args": {"weights": {"honesty": 1.0}}}}},
         "honesty",
         None,
     ),
@@ -472,7 +472,7 @@ ERRORS: dict[str, tuple[dict[str, Any], str, Callable[[Path], None] | None]] = {
     ),
     "a set over the budget": ({"data": {"max_tokens": 12}}, "max_tokens", None),
     "two objectives of one name": (
-        {"model": {"objectives": [HELPFULNESS, HELPFULNESS]}},
+        {"model": {"responses": [HELPFULNESS, HELPFULNESS]}},
         "unique names",
         None,
     ),
@@ -502,20 +502,18 @@ def test_a_wrong_option_is_one_line(
     assert not Path("run/model").exists()
 
 
-@pytest.mark.parametrize(
-    "task", some_slow(("ProcessRewardTask", "JointRewardTask"), ("JointRewardTask",))
-)
+@pytest.mark.parametrize("kind", some_slow(("process", "joint"), ("joint",)))
 def test_an_encoder_cannot_read_steps(
-    run_dir: Path, capsys: pytest.CaptureFixture[str], task: str
+    run_dir: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     write_outcomes(run_dir)
     write_chains(run_dir)
     path = joint_config(run_dir, model={"backbone": ENCODER})
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if task == "ProcessRewardTask":
-        config["model"] = {"class_path": task, "init_args": {"backbone": ENCODER, "max_length": 96}}
+    if kind == "process":
+        config["model"]["init_args"] |= {"responses": None, "objective_aggregation": None}
         chains = [config["data"]["init_args"]["train"][-1]]
-        config["data"] = {"class_path": "ChainDataModule", "init_args": {"train": chains}}
+        config["data"]["init_args"] = {"train": chains}
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     assert "lets tokens see later tokens" in error_of(capsys, "fit", "--config", path)
 
@@ -523,12 +521,13 @@ def test_an_encoder_cannot_read_steps(
 def test_a_dataset_of_another_kind_is_refused(
     run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An outcome source with a format of chains names what does not fit."""
+    """Chains for a model without step objectives name the source that does not fit."""
     write_chains(run_dir)
-    wrong = outcome_source("chains-train.jsonl") | {}
-    wrong["init_args"]["format"] = {"class_path": "HFStepwise"}
+    wrong = outcome_source("chains-train.jsonl", format={"class_path": "HFStepwise"})
     config = write_outcome_config(run_dir, data={"train": [wrong]})
-    assert "HFStepwise" in error_of(capsys, "fit", "--config", config)
+    error = error_of(capsys, "fit", "--config", config)
+    assert "no objectives of steps" in error
+    assert "chains-train.jsonl" in error
 
 
 def test_the_spec_of_a_checkpoint_is_that_of_the_run(run: Path) -> None:

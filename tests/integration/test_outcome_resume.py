@@ -24,7 +24,7 @@ from tests.outcome_runs import (
 from tests.runs import assert_same_weights, checkpoint, metrics_by_step, prm, weights
 
 LEARNED = {
-    "objectives": [
+    "responses": [
         HELPFULNESS | {"preference": {"class_path": "Davidson"}, "normalizer": "zscore"},
         SAFETY | {"normalizer": "quantile"},
         LENGTH | {"rating": {"class_path": "CumulativeLink", "init_args": {"num_levels": 3}}},
@@ -36,7 +36,7 @@ LEARNED = {
 def weighted(**weights: float) -> list[dict[str, Any]]:
     """Return the training sources with sampling weights."""
     return [
-        {**source, "init_args": source["init_args"] | {"weight": weights.get(name)}}
+        {**source, "weight": weights.get(name)}
         for name, source in zip(("pairs", "verdicts", "lengths"), sources("train"), strict=True)
     ]
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from prm.cli.main import main
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.sources.source import ChainSource
+from prm.data.sources.source import Source
 from prm.data.sources.writers import write_records
 from prm.models.backbone import Backbone
 from prm.records import Rating
@@ -81,7 +81,7 @@ def assert_same_runs(full: Path, cached: Path, *columns: str) -> None:
 
 
 def probabilities(run: Path) -> list[float]:
-    chains = list(ChainSource(str(run.parent / "test.jsonl"), HFStepwise()))
+    chains = list(Source(str(run.parent / "test.jsonl"), HFStepwise()))
     scores = RewardScorer.from_pretrained(run / "model").score(chains)
     return [value for score in scores for value in score.probabilities]
 

@@ -55,7 +55,7 @@ def process_config(folder: Path, run_dir: str, **data: Any) -> Path:
 def outcome_config(folder: Path, run_dir: str, **data: Any) -> Path:
     write_outcomes(folder)
     model = {
-        "objectives": [
+        "responses": [
             HELPFULNESS | {"normalizer": "zscore"},
             SAFETY | {"rating": {"class_path": "BinaryCrossEntropy"}},
             LENGTH | {"rating": {"class_path": "CumulativeLink", "init_args": {"num_levels": 3}}},

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from prm.aggregation.normalize import ZScore
 from prm.aggregation.objectives import WeightedSum
 from prm.models import checkpoint
-from prm.models.reward_model import JointRewardModel, OutcomeRewardModel, RewardModel
+from prm.models.reward_model import RewardModel
 from prm.models.sources import FromScratch
 from prm.records import Rating
 from prm.scoring.scorer import RewardScorer
@@ -102,7 +102,7 @@ def _models() -> dict[str, RewardModel]:
         "response_format": ResponseFormat(end="turn"),
     }
     return {
-        "replies": _outcome(tiny_tokenizer(), OutcomeRewardModel),
+        "replies": _outcome(tiny_tokenizer(), RewardModel),
         "steps": tiny_model("qwen2"),
         "pairs": tiny_model(
             "qwen2",
@@ -113,8 +113,8 @@ def _models() -> dict[str, RewardModel]:
         "classes": tiny_model(
             "qwen2", RewardSpec(step_heads=(StepHead(readout="softmax"),), max_length=256)
         ),
-        "chat": _outcome(chat_tokenizer(), OutcomeRewardModel, **chat),
-        "joint": _outcome(tiny_tokenizer(), JointRewardModel, step_heads=(StepHead(),)),
+        "chat": _outcome(chat_tokenizer(), RewardModel, **chat),
+        "joint": _outcome(tiny_tokenizer(), RewardModel, step_heads=(StepHead(),)),
     }
 
 

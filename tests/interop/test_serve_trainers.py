@@ -14,7 +14,7 @@ import httpx
 import pytest
 import torch
 
-from prm.scoring.scorer import Score
+from prm.scoring.stages import Score
 from tests.interop import recorded
 from tests.interop.recorded import OpenRlhfResponse, ScoreEvaluationResponse
 from tests.interop.served_models import ANSWER, PROMPT, STEPS, Served, rendered

@@ -16,7 +16,7 @@ from prm.aggregation.objectives import Gated, ObjectiveAggregation, WorstCase
 from prm.errors import ConfigError, DataError
 from prm.models import checkpoint
 from prm.models.gate import Gate
-from prm.models.reward_model import OutcomeRewardModel
+from prm.models.reward_model import RewardModel
 from prm.rl.reward_function import CompletionReward, RewardFunction
 from prm.rl.trl import TRLRewards
 from prm.scoring.scorer import RewardScorer
@@ -183,9 +183,7 @@ def test_weights_that_the_prompt_gives_are_logged_as_their_mean() -> None:
     assert logged["prm/weight/helpfulness"] == pytest.approx(mean, abs=1e-6)
 
 
-def logged_metrics(
-    model: OutcomeRewardModel, aggregation: ObjectiveAggregation
-) -> dict[str, float]:
+def logged_metrics(model: RewardModel, aggregation: ObjectiveAggregation) -> dict[str, float]:
     """Return what the aggregated reward of some responses logs."""
     scorer = RewardScorer(model)
     function = RewardFunction(scorer, objective_aggregation=aggregation)

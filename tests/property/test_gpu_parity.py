@@ -9,10 +9,11 @@ import torch
 from tiny_models import CHAINS, TREE_FAMILIES, tiny_model
 from torch import Tensor
 
-from prm.models.reward_model import ProcessRewardModel
+from prm.models.reward_model import RewardModel
 from prm.models.tree_attention import Kernel
 from prm.scores.chains import ChainScore
 from prm.scoring.scorer import RewardScorer
+from prm.scoring.session import ScoringSession
 from prm.trees.packing import pack
 
 pytestmark = pytest.mark.gpu
@@ -21,7 +22,7 @@ SIZES = {"hidden_size": 64, "max_position_embeddings": 512}
 """Heads of 16, the narrowest that flex attention takes."""
 
 
-def wide_model(family: str, kernel: Kernel = "auto") -> ProcessRewardModel:
+def wide_model(family: str, kernel: Kernel = "auto") -> RewardModel:
     fields = SIZES | ({"head_dim": 16} if family in ("qwen3", "gemma") else {})
     return tiny_model(family, kernel=kernel, **fields)
 
@@ -57,12 +58,12 @@ def test_chains_that_grow_on_cuda_score_as_on_the_cpu(family: str) -> None:
     model = wide_model(family)
     grown = [(chain.prompt, chain.completions[: n + 1]) for chain in CHAINS for n in range(2)]
     expected = RewardScorer(model).score(grown)
-    session = RewardScorer(model.to("cuda")).session()
+    session = ScoringSession(RewardScorer(model.to("cuda")))
     assert_same_scores([session.score(chain)[0] for chain in grown], expected, 1e-3)
     assert session.stats.reused > 0
 
 
-def gradients(model: ProcessRewardModel, device: str) -> dict[str, Tensor]:
+def gradients(model: RewardModel, device: str) -> dict[str, Tensor]:
     trees = pack([model.builder.build(chain).tree for chain in CHAINS]).to(device)
     columns = model.to(device).train()(trees).columns
     weights = torch.arange(len(columns), device=device)[:, None]

@@ -9,15 +9,15 @@ import torch
 from tiny_models import CHAINS, TREE_FAMILIES, UNROLLED_FAMILIES, tiny_model
 from torch import Tensor
 
-from prm.models.reward_model import ProcessRewardModel
-from prm.training.task import _checkpoint_activations
+from prm.models.reward_model import RewardModel
+from prm.training.build import checkpoint_activations
 from prm.trees.packing import PackedTrees, pack
 from prm.trees.tree import TokenTree
 
 READS = sum(len(chain.completions) for chain in CHAINS)
 
 
-def gradients(model: ProcessRewardModel, batches: list[PackedTrees]) -> dict[str, Tensor]:
+def gradients(model: RewardModel, batches: list[PackedTrees]) -> dict[str, Tensor]:
     """Return the gradients of a weighted sum of all scores."""
     weights = torch.linspace(-1, 1, READS).split([len(batch.reads) for batch in batches])
     for batch, weight in zip(batches, weights, strict=True):
@@ -63,7 +63,7 @@ def test_bfloat16_gradients_are_as_close_as_under_a_dense_mask(family: str) -> N
 @pytest.mark.parametrize("family", TREE_FAMILIES)
 def test_recomputed_activations_give_the_same_gradients(family: str) -> None:
     kept, recomputed = tiny_model(family).train(), tiny_model(family).train()
-    _checkpoint_activations(recomputed.backbone.model)
+    checkpoint_activations(recomputed.backbone.model)
     trees = [kept.builder.build(chain).tree for chain in CHAINS]
     assert error(gradients(recomputed, [pack(trees)]), gradients(kept, [pack(trees)])) < 1e-6
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from prm.models import checkpoint
-from prm.models.reward_model import OutcomeRewardModel
+from prm.models.reward_model import RewardModel
 from prm.records import Comparison, Rating
 from prm.scoring.scorer import RewardScorer
 from prm.trees.packing import pack
@@ -64,7 +64,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @functools.cache
-def named_model(name: str) -> OutcomeRewardModel:
+def named_model(name: str) -> RewardModel:
     return outcome_model(**MODELS[name])
 
 
@@ -74,7 +74,7 @@ def scores_alone(name: str) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def model(name: str) -> OutcomeRewardModel:
+def model(name: str) -> RewardModel:
     return named_model(name)
 
 
@@ -103,30 +103,28 @@ def test_decoders_share_prompts_and_others_are_unrolled(name: str, alone: Tensor
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 0, 4, 1, 3), (0, 0, 2)])
-def test_packed_in_any_order(
-    model: OutcomeRewardModel, alone: Tensor, order: tuple[int, ...]
-) -> None:
+def test_packed_in_any_order(model: RewardModel, alone: Tensor, order: tuple[int, ...]) -> None:
     columns = columns_of(model, [RESPONSES[index] for index in order])
     torch.testing.assert_close(columns, alone[list(order)], **TOLERANCE)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 4), (4, 1, 0), (1, 4)])
-def test_a_shared_prompt(model: OutcomeRewardModel, alone: Tensor, order: tuple[int, ...]) -> None:
+def test_a_shared_prompt(model: RewardModel, alone: Tensor, order: tuple[int, ...]) -> None:
     columns = columns_shared(model, [RESPONSES[index] for index in order])
     torch.testing.assert_close(columns, alone[list(order)], **TOLERANCE)
 
 
-def test_in_a_comparison_or_a_rating(model: OutcomeRewardModel, alone: Tensor) -> None:
+def test_in_a_comparison_or_a_rating(model: RewardModel, alone: Tensor) -> None:
     texts = [RESPONSES[index].response for index in (1, 0, 4)]
     compared = Comparison(RESPONSES[0].prompt, texts, [0, 1, 1], objective="helpfulness")
-    tree = model.response_builder.build(ResponseSet.of([compared, RESPONSES[0]])).tree
+    tree = model.builder.build(ResponseSet.of([compared, RESPONSES[0]])).tree
     with torch.no_grad():
         columns = model(pack([tree])).columns
     torch.testing.assert_close(columns, alone[[1, 0, 4]], **TOLERANCE)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 80, 16384])
-def test_the_scorer(model: OutcomeRewardModel, alone: Tensor, max_tokens: int) -> None:
+def test_the_scorer(model: RewardModel, alone: Tensor, max_tokens: int) -> None:
     scored = RewardScorer(model, max_tokens=max_tokens).score(RESPONSES)
     expected, spreads = model.response_scores(alone), model.response_spreads(alone)
     for index, score in enumerate(scored):
@@ -139,7 +137,7 @@ def test_the_scorer(model: OutcomeRewardModel, alone: Tensor, max_tokens: int) -
 
 def test_reloaded_from_the_folder(name: str, folders: dict[str, Path], alone: Tensor) -> None:
     loaded = checkpoint.load(folders[name])
-    assert isinstance(loaded, OutcomeRewardModel)
+    assert isinstance(loaded, RewardModel)
     torch.testing.assert_close(columns_of(loaded, RESPONSES), alone, **TOLERANCE)
 
 
@@ -174,9 +172,9 @@ def test_p15_p17_stock_sequence_classification_whatever_the_padding(
     torch.testing.assert_close(logits, scores_alone(name), **TOLERANCE)
 
 
-def padded(model: OutcomeRewardModel, side: str) -> tuple[Tensor, Tensor]:
+def padded(model: RewardModel, side: str) -> tuple[Tensor, Tensor]:
     """Return the ids of all responses in one batch and their mask, wider than the longest."""
-    builder = model.response_builder
+    builder = model.builder
     trees = [pack([builder.build(ResponseSet.of([rating])).tree]) for rating in RESPONSES]
     width = 5 + max(tree.num_tokens for tree in trees)
     rows = torch.full((len(trees), width), model.tokenizer.pad_token_id)

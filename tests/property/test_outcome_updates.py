@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from prm.aggregation.objectives import WeightedSum
 from prm.data.batches import micro_batch
+from prm.data.items import LabeledItem, item_of
+from prm.data.labels import Labeler
 from prm.data.planning import MicroBatchPlan, plan_micro_batches
-from prm.data.response_labels import LabeledResponses, ResponseLabeler, label
 from prm.losses.cost import SignAwareCost
 from prm.losses.plackett_luce import PlackettLuce
 from prm.losses.preference import BradleyTerry
@@ -29,7 +30,7 @@ from prm.losses.rating import (
     Pinball,
 )
 from prm.losses.ties import Davidson, RaoKupper
-from prm.models.reward_model import OutcomeRewardModel
+from prm.models.reward_model import RewardModel
 from prm.records import Comparison, Outcome, Rating
 from prm.training.losses import BatchLoss, ResponseLosses
 from prm.training.objectives import ResponseObjective
@@ -95,20 +96,20 @@ def objective(kind: str, name: str = "main") -> ResponseObjective:
     return ResponseObjective(name, **copy.deepcopy(OBJECTIVES[kind]))
 
 
-def model_for(objectives: Sequence[ResponseObjective]) -> OutcomeRewardModel:
+def model_for(objectives: Sequence[ResponseObjective]) -> RewardModel:
     specs = tuple(item.spec for item in objectives)
     return outcome_model(response_heads=specs, objective_aggregation=WeightedSum())
 
 
 @functools.cache
-def _shared_model() -> OutcomeRewardModel:
+def _shared_model() -> RewardModel:
     return outcome_model()
 
 
-def labeled(units: Sequence[ResponseSet]) -> list[LabeledResponses]:
+def labeled(units: Sequence[ResponseSet]) -> list[LabeledItem]:
     """Return tokenized response sets; all tiny models have the same tokenizer."""
-    tokens = [_shared_model().response_builder.build(unit) for unit in units]
-    return [label(unit, item) for unit, item in zip(units, tokens, strict=True)]
+    tokens = [_shared_model().builder.build(unit) for unit in units]
+    return [item_of(unit, item) for unit, item in zip(units, tokens, strict=True)]
 
 
 def gradients(
@@ -125,7 +126,7 @@ def gradients(
         nn.init.normal_(loss.uncertainty.log_variances, generator=torch.Generator().manual_seed(0))
     both = nn.ModuleDict({"model": model, "loss": loss})
     both.zero_grad()
-    labeler = ResponseLabeler([item.name for item in objectives])
+    labeler = Labeler([], [item.name for item in objectives])
     items = labeled(units)
     lengths = [item.tree.num_tokens for item in items]
     plans = plan_micro_batches(range(len(items)), lengths, max_tokens)
@@ -171,7 +172,7 @@ def test_a_filler_alone_gives_every_parameter_a_gradient_of_zero(kind: str) -> N
     objectives = [objective(kind)]
     model = model_for(objectives)
     loss = BatchLoss([ResponseLosses(objectives, model.spec)], learn_weights=True)
-    items, labeler = labeled(sets("main")), ResponseLabeler(["main"])
+    items, labeler = labeled(sets("main")), Labeler([], ["main"])
     batch = micro_batch(MicroBatchPlan((0,), filler=True), items, labeler)
     both = nn.ModuleDict({"model": model, "loss": loss})
     both.zero_grad()

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from tiny_models import CHAINS, columns_packed, tiny_model
 
 from prm.data.batches import micro_batch
+from prm.data.items import LabeledChain
+from prm.data.labels import Labeler, step_labels
 from prm.data.planning import MicroBatchPlan, plan_micro_batches
-from prm.data.step_labels import LabeledChain, StepLabeler, step_labels
 from prm.losses.steps import BCE, CrossEntropy, QValueRanking, StepLoss, StepTargets
-from prm.models.reward_model import ProcessRewardModel
+from prm.models.reward_model import RewardModel
 from prm.records import Chain
 from prm.scoring.scorer import RewardScorer
 from prm.spec import STEP_MARKER, RewardSpec, StepHead, Template
@@ -26,20 +27,20 @@ LABELED = [
     )
     for i, chain in enumerate(CHAINS)
 ]
-LABELER = StepLabeler(["correctness"])
+LABELER = Labeler(["correctness"], [])
 
 
 @pytest.fixture(scope="module")
-def model() -> ProcessRewardModel:
+def model() -> RewardModel:
     return tiny_model()
 
 
-def read(model: ProcessRewardModel, chains: list[Chain]) -> list[LabeledChain]:
+def read(model: RewardModel, chains: list[Chain]) -> list[LabeledChain]:
     return [LabeledChain(chain, model.builder.build(chain)) for chain in chains]
 
 
 def loss_and_gradient(
-    model: ProcessRewardModel, loss: StepLoss, chains: list[Chain], max_tokens: int
+    model: RewardModel, loss: StepLoss, chains: list[Chain], max_tokens: int
 ) -> tuple[float, list[torch.Tensor]]:
     """Return what one optimizer step sees, over as many micro-batches as the budget needs."""
     model.zero_grad()
@@ -52,7 +53,8 @@ def loss_and_gradient(
     value = 0.0
     for plan in plan_micro_batches(range(len(items)), lengths, max_tokens):
         batch = micro_batch(plan, items, LABELER)
-        targets = StepTargets(batch.targets.labels[:, 0], batch.targets.chain, batch.targets.step)
+        labels = batch.labels.steps
+        targets = StepTargets(labels.labels[:, 0], labels.chain, labels.step)
         part = loss.sum(model(batch.trees).columns, targets) / total
         part.backward()
         value += part.item()
@@ -65,7 +67,7 @@ def loss_and_gradient(
     "loss", [BCE(), BCE(0.1, "chain", 2.0), QValueRanking()], ids=["bce", "weighted", "ranking"]
 )
 def test_p19_the_update_does_not_depend_on_the_token_budget(
-    model: ProcessRewardModel, loss: StepLoss
+    model: RewardModel, loss: StepLoss
 ) -> None:
     whole, expected = loss_and_gradient(model, loss, LABELED, 10_000)
     for max_tokens in (64, 100):
@@ -75,7 +77,7 @@ def test_p19_the_update_does_not_depend_on_the_token_budget(
             torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_p7_p52_what_is_unlabeled_never_reaches_the_gradient(model: ProcessRewardModel) -> None:
+def test_p7_p52_what_is_unlabeled_never_reaches_the_gradient(model: RewardModel) -> None:
     """A chain cut after its first error trains as the chain whose later steps have no label."""
     chain = CHAINS[4]
     labels: list[float | None] = [1, 0, None, None]
@@ -91,11 +93,12 @@ def test_p7_p52_what_is_unlabeled_never_reaches_the_gradient(model: ProcessRewar
 
 @pytest.mark.parametrize("loss", [BCE(), QValueRanking()], ids=["bce", "ranking"])
 def test_p12_a_filler_gives_zero_and_a_gradient_to_every_rank(
-    model: ProcessRewardModel, loss: StepLoss
+    model: RewardModel, loss: StepLoss
 ) -> None:
     """Ranks exchange gradients after every pass, so a filler needs one, and it must be 0."""
     batch = micro_batch(MicroBatchPlan((0,), filler=True), read(model, LABELED), LABELER)
-    targets = StepTargets(batch.targets.labels[:, 0], batch.targets.chain, batch.targets.step)
+    labels = batch.labels.steps
+    targets = StepTargets(labels.labels[:, 0], labels.chain, labels.step)
     value = loss.sum(model(batch.trees).columns, targets)
     value.backward()
     assert value.item() == 0.0
@@ -104,7 +107,7 @@ def test_p12_a_filler_gives_zero_and_a_gradient_to_every_rank(
     model.zero_grad()
 
 
-def test_p6_a_soft_label_is_not_a_hard_one(model: ProcessRewardModel) -> None:
+def test_p6_a_soft_label_is_not_a_hard_one(model: RewardModel) -> None:
     soft, hard = (
         loss_and_gradient(model, BCE(), [Chain("1 + 1", ["2"], [label])], 1000)[0]
         for label in (0.6, 1.0)
@@ -113,7 +116,7 @@ def test_p6_a_soft_label_is_not_a_hard_one(model: ProcessRewardModel) -> None:
     assert soft == pytest.approx(0.6 * hard + 0.4 * cut, rel=1e-5)
 
 
-def test_p2_p3_marker_text_in_the_prompt_shifts_no_score(model: ProcessRewardModel) -> None:
+def test_p2_p3_marker_text_in_the_prompt_shifts_no_score(model: RewardModel) -> None:
     """One score per step, however often the texts spell the marker."""
     chain = Chain(f"{STEP_MARKER} 1 {STEP_MARKER}", [f"a {STEP_MARKER} b", "c"])
     score = RewardScorer(model).score(chain)[0]
@@ -134,7 +137,7 @@ def test_p4_one_score_per_non_empty_step(texts: list[str]) -> None:
 _MODEL = tiny_model()
 
 
-def test_p18_the_read_token_is_the_marker_of_its_step(model: ProcessRewardModel) -> None:
+def test_p18_the_read_token_is_the_marker_of_its_step(model: RewardModel) -> None:
     assert model.spec.tokenizer is not None
     for item in read(model, LABELED):
         branch = item.tokens.tree.segments[1]
@@ -159,7 +162,7 @@ def test_p40_every_field_of_the_spec_changes_the_score(changes: dict[str, Any]) 
     assert changed[0].shape != plain.shape or not torch.allclose(changed[0], plain, atol=1e-4)
 
 
-def test_p39_a_probability_of_zero_is_a_score(model: ProcessRewardModel) -> None:
+def test_p39_a_probability_of_zero_is_a_score(model: RewardModel) -> None:
     """Steps are selected by position, never by value."""
     scorer = RewardScorer(tiny_model())
     with torch.no_grad():

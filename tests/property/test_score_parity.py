@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
 from prm.models import checkpoint
-from prm.models.reward_model import ProcessRewardModel
+from prm.models.reward_model import RewardModel
 from prm.records import Chain
 from prm.scoring.scorer import RewardScorer
 from prm.trees.packing import pack
@@ -21,21 +22,21 @@ from prm.trees.tree import Segment, TokenTree, graft
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
-_models: dict[str, ProcessRewardModel] = {}
+model_of = functools.cache(tiny_model)
 
 
 @pytest.fixture(params=TREE_FAMILIES, scope="module")
-def model(request: pytest.FixtureRequest) -> ProcessRewardModel:
+def model(request: pytest.FixtureRequest) -> RewardModel:
     return tiny_model(request.param)
 
 
 @pytest.fixture(scope="module")
-def alone(model: ProcessRewardModel) -> list[Tensor]:
+def alone(model: RewardModel) -> list[Tensor]:
     return [columns_alone(model, chain) for chain in CHAINS]
 
 
 @pytest.fixture(scope="module")
-def folder(model: ProcessRewardModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(model: RewardModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint.save(model, tmp_path_factory.mktemp("parity") / "model")
 
 
@@ -50,20 +51,20 @@ def test_the_chains_do_differ(alone: list[Tensor]) -> None:
     assert not torch.allclose(alone[0][1], alone[4][1], atol=1e-3)
 
 
-def test_p42_alone_equals_packed(model: ProcessRewardModel, alone: list[Tensor]) -> None:
+def test_p42_alone_equals_packed(model: RewardModel, alone: list[Tensor]) -> None:
     close(columns_packed(model, CHAINS), alone)
     assert model.backbone.mode == "tree"
 
 
 @pytest.mark.parametrize("order", [(4, 3, 2, 1, 0), (2, 0, 4, 1, 3), (0, 0, 2)])
 def test_packed_in_any_order(
-    model: ProcessRewardModel, alone: list[Tensor], order: tuple[int, ...]
+    model: RewardModel, alone: list[Tensor], order: tuple[int, ...]
 ) -> None:
     columns = columns_packed(model, [CHAINS[index] for index in order])
     close(columns, [alone[index] for index in order])
 
 
-def test_unrolled_paths(model: ProcessRewardModel, alone: list[Tensor]) -> None:
+def test_unrolled_paths(model: RewardModel, alone: list[Tensor]) -> None:
     columns_packed(model, CHAINS)
     model.backbone.mode = "unrolled"
     model.backbone._set_attention("sdpa")
@@ -77,7 +78,7 @@ def test_reloaded_from_the_folder(folder: Path, alone: list[Tensor]) -> None:
     close(columns_packed(checkpoint.load(folder), CHAINS), alone)
 
 
-def test_the_scorer(model: ProcessRewardModel, alone: list[Tensor]) -> None:
+def test_the_scorer(model: RewardModel, alone: list[Tensor]) -> None:
     scores = RewardScorer(model, max_tokens=100).score(CHAINS)
     for score, columns in zip(scores, alone, strict=True):
         expected = columns[:, 0].tolist()
@@ -87,7 +88,7 @@ def test_the_scorer(model: ProcessRewardModel, alone: list[Tensor]) -> None:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("amount", [0, 7])
 def test_p15_p16_p17_stock_transformers_whatever_the_padding(
-    model: ProcessRewardModel, folder: Path, alone: list[Tensor], side: str, amount: int
+    model: RewardModel, folder: Path, alone: list[Tensor], side: str, amount: int
 ) -> None:
     """Stock token classification gives the columns at the reads, on either side of pads."""
     stock = AutoModelForTokenClassification.from_pretrained(folder, attn_implementation="eager")
@@ -111,9 +112,7 @@ def test_p15_p16_p17_stock_transformers_whatever_the_padding(
         close(actual, alone)
 
 
-def test_p47_one_pass_equals_a_pass_per_prefix(
-    model: ProcessRewardModel, alone: list[Tensor]
-) -> None:
+def test_p47_one_pass_equals_a_pass_per_prefix(model: RewardModel, alone: list[Tensor]) -> None:
     for chain, columns in zip(CHAINS, alone, strict=True):
         prefixes = [
             Chain(chain.prompt, chain.completions[:end])
@@ -123,7 +122,7 @@ def test_p47_one_pass_equals_a_pass_per_prefix(
         torch.testing.assert_close(torch.stack(last), columns, **TOLERANCE)
 
 
-def test_branches_under_branches(model: ProcessRewardModel, alone: list[Tensor]) -> None:
+def test_branches_under_branches(model: RewardModel, alone: list[Tensor]) -> None:
     """Search grows steps under steps; a chain of segments scores as the chain in one segment."""
     trees = [model.builder.build(chain).tree for chain in (CHAINS[0], CHAINS[4])]
     with torch.no_grad():
@@ -159,7 +158,7 @@ def random_trees(draw: st.DrawFn) -> TokenTree:
 @given(st.lists(random_trees(), min_size=1, max_size=3))
 @settings(max_examples=12)
 def test_every_read_of_any_tree_equals_its_path_alone(family: str, trees: list[TokenTree]) -> None:
-    model = _models.setdefault(family, tiny_model(family))
+    model = model_of(family)
     with torch.no_grad():
         together = model(pack(trees)).columns
         for tree, part in zip(trees, together.split([t.num_reads for t in trees]), strict=True):

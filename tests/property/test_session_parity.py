@@ -11,6 +11,7 @@ from tiny_models import tiny_model
 
 from prm.records import Chain
 from prm.scoring.scorer import RewardScorer
+from prm.scoring.session import ScoringSession
 
 FAMILIES = ("qwen2", "llama", "gemma", "gpt2", "gpt_neox", "gemma2", "mistral-window")
 """The last two run on unrolled paths."""
@@ -52,7 +53,7 @@ def test_any_calls_give_the_scores_of_the_full_pass(
 ) -> None:
     """Few prompts and steps make chains grow, branch and repeat; small limits make room."""
     scorer = RewardScorer(scorer_of(family).model, max_tokens=max_tokens)
-    session = scorer.session(max_cached_tokens)
+    session = ScoringSession(scorer, max_cached_tokens)
     for call in calls:
         for (prompt, steps), score in zip(call, session.score(call), strict=True):
             expected = logits_alone(family, prompt, steps)

@@ -27,7 +27,7 @@ def check_chains(
 
     Args:
         chains: Chains, or the errors that stand in place of rows that could not be read
-            (`ChainSource.results()`).
+            (`Source.results()`).
         count_tokens: Counts the tokens of a chain's prompt and steps; with `max_length`, chains
             that truncation would cut or empty are found.
         max_length: Largest number of tokens of a chain, at least 1.

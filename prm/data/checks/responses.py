@@ -17,7 +17,7 @@ from prm.errors import ConfigError, DataError
 from prm.records import Comparison, Outcome, Rating, Record, prompt_text
 
 if TYPE_CHECKING:
-    from prm.trees.tokenize_responses import ResponseTreeBuilder
+    from prm.trees.tokenize import TreeBuilder
 
 _SENTINELS = (-1.0, -100.0, -999.0)
 
@@ -25,7 +25,7 @@ _SENTINELS = (-1.0, -100.0, -999.0)
 def check_outcomes(
     records: Iterable[Outcome | DataError],
     *,
-    builder: ResponseTreeBuilder | None = None,
+    builder: TreeBuilder | None = None,
     evaluation: Iterable[Record] = (),
     rules: TextRules | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
@@ -35,7 +35,7 @@ def check_outcomes(
 
     Args:
         records: Comparisons and ratings, or the errors that stand in place of rows that could not
-            be read (`OutcomeSource.results()`).
+            be read (`Source.results()`).
         builder: Tokenizes responses; with it, what truncation cuts or makes equal is found.
         evaluation: Records whose problems must not be among `records`.
         rules: What must not stand in texts; by default the markup of common chat templates.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from prm.spec import RewardSpec
-    from prm.trees.tokenize_responses import ResponseTreeBuilder, TokenizedResponses
+    from prm.trees.tokenize import TokenizedResponses, TreeBuilder
 
 _NO_LIMIT = 2**31
 _BLOCK = 512
@@ -155,7 +155,7 @@ class ResponseTruncation:
         builder: Tokenizes responses as the model reads them; its spec truncates.
     """
 
-    def __init__(self, builder: ResponseTreeBuilder) -> None:
+    def __init__(self, builder: TreeBuilder) -> None:
         self._builder = builder
         self._block: list[Outcome] = []
         limit = f"at {builder.spec.max_length} tokens"

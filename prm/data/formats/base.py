@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from prm.errors import DataError
 from prm.records import Chain, Comparison, Message, Outcome, Record
@@ -28,6 +28,9 @@ SUBSET = "subset"
 class Format(ABC):
     """Turns one raw row of a source into checked records."""
 
+    kind: ClassVar[Literal["steps", "responses"]]
+    """What the records are about: steps (chains), or whole responses (comparisons, ratings)."""
+
     @abstractmethod
     def records(self, row: Mapping[str, Any], origin: str) -> Sequence[Record]:
         """Return the records of one raw row.
@@ -47,6 +50,8 @@ class ChainFormat(Format):
     A new format is one file in this folder with one subclass; nothing registers it.
     """
 
+    kind = "steps"
+
     index_base: ClassVar[int | None] = None
     """Number that the source gives to a chain's first step; `None` if it names no step."""
 
@@ -62,6 +67,8 @@ class OutcomeFormat(Format):
     source calls its labels, more is better for the objective as it is named: rank 0 of a comparison
     for safety is the safest response, and a rating of 1 for safety means safe.
     """
+
+    kind = "responses"
 
     objectives: Mapping[str, str]
     """What the format supervises: each objective's name, with what more of it means."""

@@ -8,22 +8,22 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
-from prm.data.formats.base import ChainFormat, Format, OutcomeFormat
+from prm.data.formats.base import Format
 from prm.data.sources.files import Row
 from prm.data.sources.origins import Origins
 from prm.data.sources.rows import data_files, read_rows
 from prm.errors import ConfigError, DataError
-from prm.records import Chain, Outcome, Record, named
+from prm.records import Record, named
 
 logger = logging.getLogger(__name__)
 
-Item = TypeVar("Item", Chain, Outcome)
 
-
-class Source(Generic[Item]):
+class Source:
     """The records of one dataset, read anew at every iteration.
+
+    Its format says what they are: chains, or comparisons and ratings.
 
     Args:
         path: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
@@ -35,8 +35,11 @@ class Source(Generic[Item]):
         on_error: Whether a wrong row stops the reading (`raise`) or is left out (`skip`), counted
             and reported in the log.
         config_name: Configuration (subset) of a Hugging Face dataset.
+        weight: Factor of this source's share of an epoch, above 0; the share is otherwise what
+            `Sampling` gives it. Needs a name.
 
     Raises:
+        ConfigError: The weight is not above 0, or there is one and no name.
         DataError: While iterating: a row is wrong, or two records have the same id.
     """
 
@@ -50,7 +53,12 @@ class Source(Generic[Item]):
         streaming: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         config_name: str | None = None,
+        weight: float | None = None,
     ) -> None:
+        if weight is not None and not (weight > 0 and math.isfinite(weight)):
+            raise ConfigError("weight is wrong", expected="a number above 0", got=weight)
+        if weight is not None and name is None:
+            raise ConfigError("a weighted source needs a name", where=path, fix="Set name")
         self.path = path
         self.format = format
         self.name = name
@@ -59,8 +67,10 @@ class Source(Generic[Item]):
         self.streaming = streaming
         self.on_error = on_error
         self.config_name = config_name
+        self.weight = weight
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Any]:
+        """Yield `Chain`s, or `Comparison`s and `Rating`s."""
         errors: list[DataError] = []
         for result in self.results():
             if not isinstance(result, DataError):
@@ -72,7 +82,7 @@ class Source(Generic[Item]):
         if errors:
             logger.warning("%s: %d rows left out; the first: %s", self.path, len(errors), errors[0])
 
-    def load(self) -> list[Item]:
+    def load(self) -> list[Any]:
         """Return all records."""
         return list(self)
 
@@ -92,7 +102,7 @@ class Source(Generic[Item]):
         plain: dict[str, Any] = json.loads(json.dumps(options | {"files": files}, default=repr))
         return plain
 
-    def results(self) -> Iterator[Item | DataError]:
+    def results(self) -> Iterator[Any]:
         """Yield each record, or the error that stands in its place.
 
         Raises:
@@ -134,79 +144,6 @@ class Source(Generic[Item]):
         return read_rows(
             self.path, split=self.split, config_name=self.config_name, streaming=self.streaming
         )
-
-
-class ChainSource(Source[Chain]):
-    """The chains of one dataset, read anew at every iteration.
-
-    Args:
-        path: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
-        format: What the rows look like.
-        name: Name of the source; by default the row's own, else the file's name without suffix.
-        split: Split of a Hugging Face or saved dataset.
-        limit: Largest number of chains; `None` for all.
-        streaming: Whether to stream a Hugging Face dataset instead of downloading it.
-        on_error: Whether a wrong row stops the reading (`raise`) or is left out (`skip`), counted
-            and reported in the log.
-        config_name: Configuration (subset) of a Hugging Face dataset.
-
-    Raises:
-        DataError: While iterating: a row is wrong, or two chains have the same id.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        format: ChainFormat,
-        name: str | None = None,
-        split: str | None = None,
-        limit: int | None = None,
-        streaming: bool = False,
-        on_error: Literal["raise", "skip"] = "raise",
-        config_name: str | None = None,
-    ) -> None:
-        super().__init__(path, format, name, split, limit, streaming, on_error, config_name)
-
-
-class OutcomeSource(Source[Outcome]):
-    """The comparisons and ratings of one dataset, read anew at every iteration.
-
-    Args:
-        path: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
-        format: What the rows look like.
-        name: Name of the source; by default the row's own, else the file's name without suffix.
-        split: Split of a Hugging Face or saved dataset.
-        limit: Largest number of records; `None` for all.
-        streaming: Whether to stream a Hugging Face dataset instead of downloading it.
-        on_error: Whether a wrong row stops the reading (`raise`) or is left out (`skip`), counted
-            and reported in the log.
-        config_name: Configuration (subset) of a Hugging Face dataset.
-        weight: Factor of this source's share of an epoch, above 0; the share is otherwise what
-            `Sampling` gives it. Needs a name.
-
-    Raises:
-        ConfigError: The weight is not above 0, or there is one and no name.
-        DataError: While iterating: a row is wrong, or two records have the same id.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        format: OutcomeFormat,
-        name: str | None = None,
-        split: str | None = None,
-        limit: int | None = None,
-        streaming: bool = False,
-        on_error: Literal["raise", "skip"] = "raise",
-        config_name: str | None = None,
-        weight: float | None = None,
-    ) -> None:
-        super().__init__(path, format, name, split, limit, streaming, on_error, config_name)
-        if weight is not None and not (weight > 0 and math.isfinite(weight)):
-            raise ConfigError("weight is wrong", expected="a number above 0", got=weight)
-        if weight is not None and name is None:
-            raise ConfigError("a weighted source needs a name", where=path, fix="Set name")
-        self.weight = weight
 
 
 def _default_name(path: str) -> str:

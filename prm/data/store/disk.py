@@ -31,8 +31,7 @@ from numpy.typing import NDArray
 
 import prm
 from prm.atomic import atomic_file, write_text
-from prm.data.items import Facts, Unit, UnitTokenizer
-from prm.data.reading import Reading
+from prm.data.items import Facts, Reading, labeled
 from prm.data.splits import split_by_rank
 from prm.data.store.rows import SHARD, write_items, write_units
 from prm.data.store.views import (
@@ -46,6 +45,8 @@ from prm.data.store.views import (
     read_facts,
 )
 from prm.errors import OutputError
+from prm.trees.tokenize import TreeBuilder
+from prm.trees.units import Unit
 
 logger = logging.getLogger(__name__)
 
@@ -105,16 +106,14 @@ class RecordStore:
         """Return some of the items, in the order of `places`."""
         return view.take(places)
 
-    def items(
-        self, units: StoredUnits, tokenizer: UnitTokenizer
-    ) -> tuple[StoredItems, Facts, Dropped]:
+    def items(self, units: StoredUnits, builder: TreeBuilder) -> tuple[StoredItems, Facts, Dropped]:
         """Return the items of units, tokenized if they are not stored, and the units without one.
 
         Raises:
             DataError: A record does not fit and the spec says to stop, or the store is damaged.
             OutputError: The store cannot be written.
         """
-        spec = tokenizer.spec.to_dict()
+        spec = builder.spec.to_dict()
         settings = {name: spec[name] for name in _READ_BY}
         folder = units.folder / _digest(settings)
         done = folder / "items.json"
@@ -122,7 +121,7 @@ class RecordStore:
         shards = _shards(folder, num_units)
         with _alone(folder):
             if not done.exists():
-                self._tokenize(units.shards.paths, shards.paths, num_units, tokenizer)
+                self._tokenize(units.shards.paths, shards.paths, num_units, builder)
                 _finish(done, settings, num_units)
         facts, dropped = read_facts(shards)
         if len(facts) != num_units:
@@ -146,47 +145,47 @@ class RecordStore:
         return num_units
 
     def _tokenize(
-        self, units: list[Path], items: list[Path], num_units: int, tokenizer: UnitTokenizer
+        self, units: list[Path], items: list[Path], num_units: int, builder: TreeBuilder
     ) -> None:
         """Write the files of items that are not there."""
         missing = [pair for pair in zip(units, items, strict=True) if not pair[1].exists()]
         num_workers = min(self.num_workers, len(missing))
         with _bar("tokenizing", min(num_units, SHARD * len(missing))) as advance:
-            for num_items in _tokenized(tokenizer, missing, num_workers):
+            for num_items in _tokenized(builder, missing, num_workers):
                 advance(num_items)
         self.say(f"{units[0].parents[1]}: {num_units:,} records tokenized")
 
 
 def _tokenized(
-    tokenizer: UnitTokenizer, files: list[tuple[Path, Path]], num_workers: int
+    builder: TreeBuilder, files: list[tuple[Path, Path]], num_workers: int
 ) -> Iterator[int]:
     """Tokenize files of units into files of items; yield the number of each when it is done."""
     if num_workers < 2:
         for pair in files:
-            yield _tokenize_file(tokenizer, *pair)
+            yield _tokenize_file(builder, *pair)
         return
     with ProcessPoolExecutor(
         num_workers,
         get_context("spawn"),  # a fork would inherit the threads of torch and of the tokenizer
         initializer=_start_worker,
-        initargs=(tokenizer,),
+        initargs=(builder,),
     ) as workers:
         yield from workers.map(_tokenize_in_worker, files)
 
 
-def _tokenize_file(tokenizer: UnitTokenizer, source: Path, target: Path) -> int:
+def _tokenize_file(builder: TreeBuilder, source: Path, target: Path) -> int:
     units = Shards([source]).units()
-    write_items(target, tokenizer.items(units))
+    write_items(target, labeled(builder, units))
     return len(units)
 
 
-_in_worker: UnitTokenizer
+_in_worker: TreeBuilder
 
 
-def _start_worker(tokenizer: UnitTokenizer) -> None:
+def _start_worker(builder: TreeBuilder) -> None:
     global _in_worker
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are what runs in parallel
-    _in_worker = tokenizer
+    _in_worker = builder
     Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -8,10 +8,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.data.items import Facts, LabeledItem, Unit, UnitTokenizer
-from prm.data.reading import Reading
+from prm.data.items import Facts, LabeledItem, Reading, labeled
 from prm.data.splits import split_by_group
 from prm.trees.prompts import DroppedRecord
+from prm.trees.tokenize import TreeBuilder
+from prm.trees.units import Unit
 
 Value = TypeVar("Value")
 
@@ -30,12 +31,12 @@ class MemoryStore:
         return split_by_group(units, shares, seed)
 
     def items(
-        self, units: Sequence[Unit], tokenizer: UnitTokenizer
+        self, units: Sequence[Unit], builder: TreeBuilder
     ) -> tuple[list[LabeledItem], Facts, list[tuple[Unit, str]]]:
         """Return the items of units, their facts, and the units without one, with the reason."""
         items: list[LabeledItem] = []
         dropped = []
-        for unit, item in zip(units, tokenizer.items(units), strict=True):
+        for unit, item in zip(units, labeled(builder, units), strict=True):
             if isinstance(item, DroppedRecord):
                 dropped.append((unit, str(item)))
             else:

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prm.atomic import atomic_file
-from prm.data.items import DIGEST, Fact, LabeledItem, Unit, digest_of
+from prm.data.items import DIGEST, Fact, LabeledItem, digest_of
 from prm.records import Chain, Comparison, Rating, Record
 from prm.trees.prompts import DroppedRecord
-from prm.trees.tokenize import TokenizedChain
-from prm.trees.tokenize_responses import TokenizedResponses
+from prm.trees.tokenize import TokenizedChain, TokenizedResponses
 from prm.trees.tree import TokenTree
-from prm.trees.units import ResponseSet
+from prm.trees.units import Unit, unit_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +38,7 @@ _NUMBERS = ("num_tokens", "num_truncated", "num_unusable", "num_prompt_cut")
 
 
 def unit_text(unit: Unit) -> str:
-    """Return a unit as JSON, from which `unit_of` makes an equal one.
+    """Return a unit as JSON, from which `unit_from_text` makes an equal one.
 
     Metadata that JSON does not know (a date in a Parquet file) becomes text.
     """
@@ -51,10 +50,10 @@ def _values(record: Record) -> dict[str, Any]:
     return {name: getattr(record, name) for name in _FIELDS[type(record).__name__]}
 
 
-def unit_of(text: str) -> Unit:
+def unit_from_text(text: str) -> Unit:
     """Return the unit that `unit_text` wrote."""
     records: list[Any] = [_KINDS[row.pop("kind")](**row) for row in json.loads(text)]
-    return records[0] if isinstance(records[0], Chain) else ResponseSet.of(records)
+    return unit_of(records)
 
 
 def write_units(path: Path, units: Iterable[Unit]) -> None:
@@ -111,8 +110,7 @@ class _ItemRows:
             [item.tree.num_tokens, item.num_truncated, item.num_unusable, tokens.num_prompt_cut],
         )
         self.dropped.append(None)
-        reasons = tokens.reasons if isinstance(tokens, TokenizedResponses) else ()
-        self.reasons.append(list(reasons))
+        self.reasons.append(list(tokens.reasons))
         self.facts.append(_fact_text(Fact.of(item)))
         self.digests.append(digest_of(item))
 

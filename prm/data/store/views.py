@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.data.items import DIGEST, Fact, Facts, LabeledItem, Unit
-from prm.data.response_labels import label
-from prm.data.step_labels import LabeledChain
-from prm.data.store.rows import SHARD, unit_of
+from prm.data.items import DIGEST, Fact, Facts, LabeledChain, LabeledItem, item_of
+from prm.data.store.rows import SHARD, unit_from_text
 from prm.errors import DataError
 from prm.records import Chain
-from prm.trees.tokenize import TokenizedChain
-from prm.trees.tokenize_responses import TokenizedResponses
+from prm.trees.tokenize import TokenizedChain, TokenizedResponses
 from prm.trees.tree import Segment, TokenTree
+from prm.trees.units import Unit
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,7 +55,7 @@ class Shards:
 
     def units(self) -> list[Unit]:
         """Return the units of all files."""
-        return [unit_of(text) for text in self.column("unit").to_pylist()]
+        return [unit_from_text(text) for text in self.column("unit").to_pylist()]
 
     def find(self, row: int) -> tuple[_Shard, int]:
         """Return the file that a row is in, and its index there."""
@@ -171,7 +169,7 @@ class StoredUnits(_View[Unit]):
 
     def _decode(self, row: int) -> Unit:
         shard, offset = self.shards.find(row)
-        return unit_of(shard.text("unit", offset))
+        return unit_from_text(shard.text("unit", offset))
 
 
 class StoredItems(_View[LabeledItem]):
@@ -203,7 +201,7 @@ class StoredItems(_View[LabeledItem]):
             tuple(shard.table.column("reasons")[offset].as_py()),
             num_cut,
         )
-        return label(unit, tokens)
+        return item_of(unit, tokens)
 
 
 class Dropped(_View[tuple[Unit, str]]):

@@ -17,17 +17,17 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from prm.errors import ConfigError, DataError, ModelError
+from prm.fields import check_encodable
 from prm.models.fold import REWARD
 from prm.models.readouts import response_scores, step_logits
 from prm.models.stock import problem_type
-from prm.records import Chain, Message, check_encodable
+from prm.records import Message
 from prm.serve.pool import ModelPool, ServedModel
 from prm.texts.completions import Completion, choose_reward_from
 from prm.trees.prompts import DroppedRecord, first_token
-from prm.trees.tokenize import TokenizedChain, TreeBuilder
-from prm.trees.tokenize_responses import ResponseTreeBuilder, TokenizedResponses
+from prm.trees.tokenize import Tokens, TreeBuilder
 from prm.trees.tree import flat_path
-from prm.trees.units import ResponseSet
+from prm.trees.units import unit_of
 
 REWARD_SUFFIX = f":{REWARD}"
 """End of a model's name that asks for the aggregated reward."""
@@ -215,25 +215,16 @@ class EngineTexts:
             item = self._tokenized(prompt, last["content"])
         if isinstance(item, DroppedRecord):
             raise item
-        lost = item.num_truncated if isinstance(item, TokenizedChain) else item.truncated[0]
-        return flat_path(item.tree)[0], bool(lost or item.num_prompt_cut)
+        return flat_path(item.tree)[0], bool(item.num_truncated or item.num_prompt_cut)
 
-    def _tokenized(
-        self, prompt: Sequence[Message], response: str
-    ) -> TokenizedChain | TokenizedResponses | DroppedRecord:
+    def _tokenized(self, prompt: Sequence[Message], response: str) -> Tokens | DroppedRecord:
         completion = Completion.read(tuple(prompt), response, self.spec.step_format)
         record = completion.record(choose_reward_from(self.spec))
-        if isinstance(record, Chain):
-            return next(self._chains.build_all([record]))
-        return next(self._responses.build_all([ResponseSet.of([record])]))
+        return next(self._builder.build_all([unit_of([record])]))
 
     @cached_property
-    def _chains(self) -> TreeBuilder:
+    def _builder(self) -> TreeBuilder:
         return TreeBuilder(self.tokenizer, self.spec)
-
-    @cached_property
-    def _responses(self) -> ResponseTreeBuilder:
-        return ResponseTreeBuilder(self.tokenizer, self.spec)
 
 
 _texts: WeakKeyDictionary[ServedModel, EngineTexts] = WeakKeyDictionary()

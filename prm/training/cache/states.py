@@ -24,7 +24,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from prm.data.batches import Item
+from prm.data.items import LabeledItem
 from prm.errors import ConfigError, OutputError
 from prm.models.backbone import Backbone
 from prm.models.reward_model import RewardModel
@@ -69,7 +69,7 @@ class StateCache:
         self.store = StateStore(folder / str(about["key"])[:32], about)
         self._open_written()
 
-    def packer(self, items: Sequence[Item]) -> Pack:
+    def packer(self, items: Sequence[LabeledItem]) -> Pack:
         """Compute the states of these items that are not there yet, and return what reads all.
 
         All ranks must ask for the same items; each computes its share of them.
@@ -84,7 +84,7 @@ class StateCache:
             self._open_written()
         return self.store.pack
 
-    def _missing(self, items: Sequence[Item]) -> list[_Missing]:
+    def _missing(self, items: Sequence[LabeledItem]) -> list[_Missing]:
         """Return what is not stored, once each, with the same prompts beside each other."""
         seen: set[bytes] = set()
         found = []
@@ -118,7 +118,7 @@ class StateCache:
                 fix="Set model.state_cache to a folder on another disk",
             )
 
-    def _compute(self, missing: Sequence[_Missing], items: Sequence[Item]) -> None:
+    def _compute(self, missing: Sequence[_Missing], items: Sequence[LabeledItem]) -> None:
         """Compute this rank's share; all ranks take the same number of passes."""
         passes = list(_batches(missing, self.max_tokens))
         rank, num_ranks = self.trainer.global_rank, self.trainer.world_size

@@ -100,7 +100,7 @@ def check_same_contract(configured: RewardSpec, stored: RewardSpec) -> None:
         "template",
         "step_format",
         "response_format",
-        "objectives",
+        "step_heads",
         "response_heads",
         "tokenizer",
     ):

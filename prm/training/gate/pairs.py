@@ -16,7 +16,7 @@ from prm.models.reward_model import RewardModel
 from prm.records import Comparison
 from prm.trees.packing import pack
 from prm.trees.prompts import DroppedRecord
-from prm.trees.tokenize_responses import TokenizedResponses
+from prm.trees.tokenize import TokenizedResponses
 from prm.trees.units import ResponseSet
 
 
@@ -68,7 +68,7 @@ def read_pairs(
     sets = [ResponseSet.of([comparison]) for comparison in comparisons]
     kept = [
         (one, tokens)
-        for one, tokens in zip(sets, model.response_builder.build_all(sets), strict=True)
+        for one, tokens in zip(sets, model.builder.build_all(sets), strict=True)
         if not isinstance(tokens, DroppedRecord) and None not in tokens.branches
     ]
     trees = [tokens.tree for _, tokens in kept]

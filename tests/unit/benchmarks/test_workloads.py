@@ -50,7 +50,7 @@ def test_attention_flops_are_those_of_two_products_per_visible_pair() -> None:
 
 
 def test_lengths_of_pairs_are_those_that_the_model_reads(models: Path) -> None:
-    builder = checkpoint.load(models / OUTCOME).response_builder
+    builder = checkpoint.load(models / OUTCOME).builder
     for pair in random_pairs(0, 5, TINY):
         record = Comparison(pair.prompt, list(pair.responses), [0, 1], objective="good")
         tree = builder.build(ResponseSet.of([record])).tree

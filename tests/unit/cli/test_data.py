@@ -10,7 +10,7 @@ import pytest
 from prm.cli.main import main
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcomes import Outcomes
-from prm.data.sources.source import ChainSource, OutcomeSource
+from prm.data.sources.source import Source
 
 ROWS = [
     {"id": "a", "problem": "1 + 1 = ?", "steps": ["x", "longer"], "labels": [1, -1]},
@@ -78,7 +78,7 @@ def test_convert_writes_canonical_rows(tmp_path: Path, train: str, suffix: str) 
     output = tmp_path / f"out{suffix}"
     arguments = ["data", "convert", "--input", train, *FORMAT, "--output", str(output)]
     assert main(arguments) == 0
-    chains = ChainSource(str(output), HFStepwise()).load()
+    chains = Source(str(output), HFStepwise()).load()
     assert [(c.id, c.source, c.labels["correctness"]) for c in chains] == [
         ("a", "train", (1.0, 0.0)),
         ("b", "train", (0.5, 1.0)),
@@ -102,7 +102,7 @@ def test_decontaminate_removes_and_reports(
     assert main(["data", "decontaminate", "--input", train, *FORMAT, *arguments]) == 0
     assert "removed 1 chains about 1 problems" in capsys.readouterr().out
     assert json.loads(report.read_text())["removed_ids"] == ["a"]
-    assert [chain.id for chain in ChainSource(str(output), HFStepwise())] == ["b"]
+    assert [chain.id for chain in Source(str(output), HFStepwise())] == ["b"]
 
 
 def test_neutral_has_no_default(train: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +230,7 @@ def test_convert_keeps_outcome_records(
     output = str(tmp_path / "out.jsonl")
     assert main(["data", "convert", "--input", outcomes, "--output", output]) == 0
     assert "3 comparisons and ratings written" in capsys.readouterr().out
-    first, second = (OutcomeSource(path, Outcomes()).load() for path in (outcomes, output))
+    first, second = (Source(path, Outcomes()).load() for path in (outcomes, output))
     assert first == second
 
 
@@ -239,7 +239,7 @@ def test_convert_writes_ratings_as_parquet(tmp_path: Path) -> None:
     rows.write_text("".join(json.dumps({**OUTCOMES[1], "id": name}) + "\n" for name in "xy"))
     output = str(tmp_path / "out.parquet")
     assert main(["data", "convert", "--input", str(rows), "--output", output]) == 0
-    first, second = (OutcomeSource(str(path), Outcomes()).load() for path in (rows, output))
+    first, second = (Source(str(path), Outcomes()).load() for path in (rows, output))
     assert first == second
 
 
@@ -250,7 +250,7 @@ def test_decontaminate_holds_outcomes_against_chains(
     arguments = ["--input", outcomes, "--output", output, "--against", bench]
     assert main(["data", "decontaminate", *arguments]) == 0
     assert "removed 2 comparisons and ratings about 1 problems" in capsys.readouterr().out
-    assert [record.id for record in OutcomeSource(output, Outcomes())] == ["c"]
+    assert [record.id for record in Source(output, Outcomes())] == ["c"]
 
 
 def test_chains_are_held_against_outcomes(

@@ -41,7 +41,7 @@ def stock_logits(folder: Path, model: RewardModel) -> torch.Tensor:
     stock = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     rows = []
     for rating in RESPONSES:
-        tree = model.response_builder.build(ResponseSet.of([rating])).tree
+        tree = model.builder.build(ResponseSet.of([rating])).tree
         ids = [token for segment in tree.segments for token in segment.input_ids]
         rows.append(stock(input_ids=torch.tensor([ids])).logits[0])
     return torch.stack(rows)

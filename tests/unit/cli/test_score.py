@@ -16,7 +16,7 @@ import torch
 from prm.aggregation.steps import STEP_AGGREGATIONS
 from prm.cli.main import main
 from prm.models.checkpoint import save
-from prm.models.reward_model import ProcessRewardModel
+from prm.models.reward_model import RewardModel
 from prm.models.sources import FromScratch
 from prm.records import Chain
 from prm.scoring.batch import score_file
@@ -39,7 +39,7 @@ Captured = pytest.CaptureFixture[str]
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     source = FromScratch(CONFIG, vocab_size=300)
     tokenizer = source.tokenizer(["1 + 1 = 2"])
-    model = ProcessRewardModel(source.model(tokenizer), tokenizer, RewardSpec(max_length=64))
+    model = RewardModel(source.model(tokenizer), tokenizer, RewardSpec(max_length=64))
     torch.manual_seed(0)
     for parameter in model.heads.parameters():
         torch.nn.init.normal_(parameter)

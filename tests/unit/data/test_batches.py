@@ -9,8 +9,9 @@ import torch
 from tiny_models import character_tokenizer
 
 from prm.data.batches import micro_batch, optimizer_batch
+from prm.data.items import LabeledChain
+from prm.data.labels import Labeler, step_labels
 from prm.data.planning import MicroBatchPlan, plan_micro_batches
-from prm.data.step_labels import LabeledChain, StepLabeler, step_labels
 from prm.records import Chain
 from prm.spec import RewardSpec
 from prm.trees.identity import add_marker
@@ -18,7 +19,7 @@ from prm.trees.tokenize import TreeBuilder
 
 NAN = math.nan
 OBJECTIVES = ("correctness", "clarity")
-LABELER = StepLabeler(OBJECTIVES)
+LABELER = Labeler(OBJECTIVES, [])
 
 RECORDS = (
     Chain("ab", ["c", "", "def"], [1, None, 0]),
@@ -69,8 +70,8 @@ def test_no_chains_is_an_empty_table() -> None:
 def test_a_micro_batch_holds_its_records_in_order(chains: list[LabeledChain]) -> None:
     batch = micro_batch(MicroBatchPlan((2, 0)), chains, LABELER)
     assert batch.records == (2, 0)
-    assert batch.targets.step.tolist() == [0, 1, 2, 0, 2]
-    assert batch.trees.read_tree.tolist() == batch.targets.chain.tolist()
+    assert batch.labels.steps.step.tolist() == [0, 1, 2, 0, 2]
+    assert batch.trees.read_tree.tolist() == batch.labels.steps.chain.tolist()
     markers = batch.trees.input_ids[batch.trees.reads]
     assert markers.unique().numel() == 1
 
@@ -79,7 +80,7 @@ def test_a_filler_is_computed_and_counts_for_nothing(chains: list[LabeledChain])
     batch = micro_batch(MicroBatchPlan((0,), filler=True), chains, LABELER)
     assert batch.trees.num_tokens > 0
     assert batch.records == ()
-    assert batch.targets.labels.isnan().all()
+    assert batch.labels.steps.labels.isnan().all()
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 4])
@@ -94,10 +95,10 @@ def test_ranks_share_a_batch_and_know_all_its_labels(
     assert sorted(records) == [0, 1, 2]
     for share in shares:
         assert share.num_records == 3
-        assert share.targets.labels.equal(shares[0].targets.labels) or torch.allclose(
-            share.targets.labels, shares[0].targets.labels, equal_nan=True
+        assert share.labels.steps.labels.equal(shares[0].labels.steps.labels) or torch.allclose(
+            share.labels.steps.labels, shares[0].labels.steps.labels, equal_nan=True
         )
-    assert int((~shares[0].targets.labels.isnan()).sum()) == 7
+    assert int((~shares[0].labels.steps.labels.isnan()).sum()) == 7
 
 
 def test_moving_keeps_everything(chains: list[LabeledChain]) -> None:

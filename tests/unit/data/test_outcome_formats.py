@@ -29,7 +29,7 @@ from prm.data.formats.trl_preference import TRLPreference
 from prm.data.formats.truthful_qa import TruthfulQA
 from prm.data.formats.ultra_feedback import UltraFeedback
 from prm.data.formats.ultra_feedback_binarized import UltraFeedbackBinarized
-from prm.data.sources.source import OutcomeSource
+from prm.data.sources.source import Source
 from prm.data.sources.writers import write_records
 from prm.errors import ConfigError, DataError, OutputError
 from prm.records import Chain, Comparison, Outcome, Rating
@@ -528,12 +528,12 @@ class TestWriting:
     ) -> None:
         path = tmp_path / f"a{suffix}"
         assert write_records(records, path) == len(records)
-        assert OutcomeSource(str(path), Outcomes()).load() == records
+        assert Source(str(path), Outcomes()).load() == records
 
     def test_types_share_json_lines_but_no_parquet_file(self, tmp_path: Path) -> None:
         mixed: list[Outcome] = [COMPARISONS[0], RATINGS[1]]
         write_records(mixed, tmp_path / "a.jsonl")
-        assert OutcomeSource(str(tmp_path / "a.jsonl"), Outcomes()).load() == mixed
+        assert Source(str(tmp_path / "a.jsonl"), Outcomes()).load() == mixed
         for other in (RATINGS[0], Chain("p", ["a"])):
             with pytest.raises(OutputError, match=r"different types .* JSON lines"):
                 write_records([COMPARISONS[0], other], tmp_path / "a.parquet")
@@ -545,14 +545,14 @@ class TestOutcomeSource:
         row = {"prompt": "p", "responses": ["a", "b"]}
         path = tmp_path / "mine.json"
         path.write_text(json.dumps([row, {"prompt": "q", "response": "c"}]))
-        records = OutcomeSource(str(path), Outcomes()).load()
+        records = Source(str(path), Outcomes()).load()
         assert [record.id for record in records] == ["mine-0.0", "mine-0.1", "mine-1"]
         assert [record.origin for record in records] == [f"{path}[{i}]" for i in (0, 0, 1)]
 
     @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
     def test_weights_are_above_0(self, weight: float) -> None:
         with pytest.raises(ConfigError, match="weight is wrong"):
-            OutcomeSource("a.jsonl", Outcomes(), name="a", weight=weight)
+            Source("a.jsonl", Outcomes(), name="a", weight=weight)
 
 
 class TestOutcomeColumns:

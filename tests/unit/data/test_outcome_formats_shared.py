@@ -10,7 +10,7 @@ import pytest
 
 from prm.data.formats import OutcomeFormat, format_named
 from prm.data.formats.base import ADJUSTED, SUBSET
-from prm.data.sources.source import OutcomeSource
+from prm.data.sources.source import Source
 from prm.records import Comparison, Outcome, Rating, prompt_text
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -21,7 +21,7 @@ def load(path: str, name: str, **options: Any) -> list[Outcome]:
         pytest.skip("real data are not here")
     reading = format_named(name)(**options)
     assert isinstance(reading, OutcomeFormat)
-    return OutcomeSource(str(SHARED / path), reading).load()
+    return Source(str(SHARED / path), reading).load()
 
 
 def pairs_of(records: list[Outcome]) -> list[Comparison]:

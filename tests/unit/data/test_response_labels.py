@@ -12,23 +12,26 @@ from hypothesis import strategies as st
 from tiny_models import character_tokenizer
 
 from prm.data.batches import micro_batch, optimizer_batch
+from prm.data.items import LabeledResponses, item_of
+from prm.data.labels import Labeler
 from prm.data.planning import MicroBatchPlan
-from prm.data.response_labels import LabeledResponses, ResponseLabeler, label
 from prm.losses.preference import PreferenceTargets
 from prm.records import Comparison, Outcome, Rating, named
 from prm.spec import ResponseFormat, ResponseHead, RewardSpec
-from prm.trees.tokenize_responses import ResponseTreeBuilder
+from prm.trees.tokenize import TreeBuilder
 from prm.trees.units import ResponseSet
 
 NAN = math.nan
-LABELER = ResponseLabeler(["safety", "style"])
+LABELER = Labeler([], ["safety", "style"])
 SPEC = RewardSpec(response_heads=(ResponseHead("safety"),))
 
 
 def labeled(*records: Outcome, **fields: Any) -> LabeledResponses:
     item = ResponseSet.of(records)
-    builder = ResponseTreeBuilder(character_tokenizer(), SPEC.with_(**fields))
-    return label(item, builder.build(item))
+    builder = TreeBuilder(character_tokenizer(), SPEC.with_(**fields))
+    labeled = item_of(item, builder.build(item))
+    assert isinstance(labeled, LabeledResponses)
+    return labeled
 
 
 def compared(*responses: str, objective: str = "safety", **fields: Any) -> Comparison:
@@ -57,7 +60,7 @@ def test_ratings_follow_the_reads_and_missing_ones_are_nan() -> None:
         labeled(rated("a", safety=1, style=None), rated("bc", style=0.25)),
         labeled(rated("d"), rated("e", safety=0, other=3)),
     ]
-    labels = LABELER(items)
+    labels = LABELER(items).responses
     same(labels.values, [[1, NAN], [NAN, 0.25], [NAN, NAN], [0, NAN]])
     assert labels.values.dtype == torch.float32
     assert labels.num_tokens.tolist() == [2, 3, 2, 2]
@@ -65,7 +68,7 @@ def test_ratings_follow_the_reads_and_missing_ones_are_nan() -> None:
 
 
 def test_ratings_of_one_response_by_several_records_are_joined() -> None:
-    labels = LABELER([labeled(rated("a", safety=1), rated("a", style=0.5))])
+    labels = LABELER([labeled(rated("a", safety=1), rated("a", style=0.5))]).responses
     same(labels.values, [[1, 0.5]])
 
 
@@ -74,7 +77,7 @@ def test_comparisons_point_at_their_reads_best_first() -> None:
         labeled(compared("a", "b"), compared("b", "a", objective="style")),
         labeled(compared("c", "d", "e", ranks=[2, 0, 1])),
     ]
-    safety, style = LABELER(items).preferences
+    safety, style = LABELER(items).responses.preferences
     assert members(safety) == [(0, 0, 0), (0, 1, 1), (1, 3, 0), (1, 4, 1), (1, 2, 2)]
     assert members(style) == [(0, 1, 0), (0, 0, 1)]
     safety.check()
@@ -86,7 +89,7 @@ def test_strengths_and_votes_belong_to_the_better_one() -> None:
         labeled(compared("a", "b", ranks=[0, 0], votes=[2, 2])),
         labeled(compared("a", "b", "c")),
     ]
-    safety = LABELER(items).preferences[0]
+    safety = LABELER(items).responses.preferences[0]
     same(safety.strength, [3, NAN, NAN])
     same(safety.share, [0.8, 0.5, NAN])
     assert members(safety)[:2] == [(0, 1, 0), (0, 0, 1)]
@@ -95,7 +98,7 @@ def test_strengths_and_votes_belong_to_the_better_one() -> None:
 def test_members_know_their_ratings() -> None:
     """Absolute labels of compared responses, for losses that read both."""
     item = labeled(compared("a", "b"), rated("b", safety=0), compared("a", "b", objective="style"))
-    safety, style = LABELER([item]).preferences
+    safety, style = LABELER([item]).responses.preferences
     assert safety.label is not None
     assert style.label is not None
     same(safety.label, [NAN, 0])
@@ -104,18 +107,18 @@ def test_members_know_their_ratings() -> None:
 
 def test_preferred_are_those_that_no_comparison_ranks_below_another() -> None:
     item = labeled(compared("a", "b", "c", ranks=[0, 0, 1]), compared("b", "d"), rated("e"))
-    assert LABELER([item]).preferred.tolist() == [True, True, False, False, True]
+    assert LABELER([item]).responses.preferred.tolist() == [True, True, False, False, True]
 
 
 def test_a_comparison_of_another_objective_says_nothing() -> None:
-    labels = LABELER([labeled(compared("a", "b", objective="length"))])
+    labels = LABELER([labeled(compared("a", "b", objective="length"))]).responses
     assert [item.num_comparisons for item in labels.preferences] == [0, 0]
     assert labels.preferred.all()
     assert labels.values.isnan().all()
 
 
 def test_no_items_is_an_empty_table() -> None:
-    labels = LABELER([])
+    labels = LABELER([]).responses
     assert labels.values.shape == (0, 2)
     assert labels.preferences[0].num_comparisons == 0
 
@@ -130,7 +133,7 @@ def test_the_order_in_which_a_row_lists_responses_changes_nothing(
         item = labeled(
             compared(*(texts[i] for i in order), ranks=[ranks[i] for i in order]),
         )
-        targets = LABELER([item]).preferences[0]
+        targets = LABELER([item]).responses.preferences[0]
         targets.check()
         return {(item.responses.responses[read], rank) for _, read, rank in members(targets)}
 
@@ -149,7 +152,7 @@ def test_p13_truncation_that_makes_two_responses_equal_drops_the_comparison() ->
     assert (cut.num_unusable, cut.num_truncated) == (1, 2)
     assert cut.records == ()
     assert cut.supervised == frozenset()
-    assert LABELER([cut]).preferences[0].num_comparisons == 0
+    assert LABELER([cut]).responses.preferences[0].num_comparisons == 0
 
 
 def test_p13_an_end_token_does_not_tell_truncated_responses_apart() -> None:
@@ -169,7 +172,7 @@ def test_p13_identical_responses_cannot_be_compared() -> None:
 def test_p13_the_other_records_of_the_row_are_kept() -> None:
     item = labeled(LONG, rated("abcdx", safety=1), compared("abcdx", "e"), max_length=6)
     assert item.num_unusable == 1
-    labels = LABELER([item])
+    labels = LABELER([item]).responses
     same(labels.values[:, 0], [1, NAN, NAN])
     assert members(labels.preferences[0]) == [(0, 0, 0), (0, 2, 1)]
 
@@ -179,7 +182,7 @@ def test_p14_a_record_of_a_response_that_was_left_out_is_unusable() -> None:
     item = labeled(*records, max_length=6, on_too_long="drop")
     assert item.records == (rated("h", safety=0),)
     assert item.num_unusable == 2
-    same(LABELER([item]).values[:, 0], [0.0])
+    same(LABELER([item]).responses.values[:, 0], [0.0])
 
 
 # Items and batches
@@ -209,9 +212,9 @@ def items() -> list[LabeledResponses]:
 def test_a_micro_batch_holds_its_records_in_order(items: list[LabeledResponses]) -> None:
     batch = micro_batch(MicroBatchPlan((2, 0)), items, LABELER)
     assert batch.records == (2, 0)
-    same(batch.targets.values[:, 0], [NAN, NAN, NAN, 1, NAN])
-    assert members(batch.targets.preferences[0]) == [(0, 3, 0), (0, 4, 1)]
-    assert members(batch.targets.preferences[1]) == [(0, 0, 0), (0, 1, 1), (0, 2, 2)]
+    same(batch.labels.responses.values[:, 0], [NAN, NAN, NAN, 1, NAN])
+    assert members(batch.labels.responses.preferences[0]) == [(0, 3, 0), (0, 4, 1)]
+    assert members(batch.labels.responses.preferences[1]) == [(0, 0, 0), (0, 1, 1), (0, 2, 2)]
     ends = batch.trees.input_ids[batch.trees.reads]
     assert ends.unique().tolist() == [character_tokenizer().eos_token_id]
 
@@ -219,9 +222,9 @@ def test_a_micro_batch_holds_its_records_in_order(items: list[LabeledResponses])
 def test_p12_a_filler_is_computed_and_counts_for_nothing(items: list[LabeledResponses]) -> None:
     batch = micro_batch(MicroBatchPlan((0,), filler=True), items, LABELER)
     assert (batch.trees.num_tokens, batch.records) == (7, ())
-    assert batch.targets.values.isnan().all()
-    assert batch.targets.values.shape == (2, 2)
-    assert [part.num_comparisons for part in batch.targets.preferences] == [0, 0]
+    assert batch.labels.responses.values.isnan().all()
+    assert batch.labels.responses.values.shape == (2, 2)
+    assert [part.num_comparisons for part in batch.labels.responses.preferences] == [0, 0]
 
 
 def test_ranks_know_all_labels_of_the_batch(items: list[LabeledResponses]) -> None:
@@ -230,12 +233,14 @@ def test_ranks_know_all_labels_of_the_batch(items: list[LabeledResponses]) -> No
     for share in shares:
         assert share.num_records == 3
         assert len(share.micro_batches) == 1
-        same(share.targets.values, LABELER(items).values.tolist())
-        assert members(share.targets.preferences[0]) == members(LABELER(items).preferences[0])
+        same(share.labels.responses.values, LABELER(items).responses.values.tolist())
+        assert members(share.labels.responses.preferences[0]) == members(
+            LABELER(items).responses.preferences[0]
+        )
 
 
 def test_moving_keeps_everything(items: list[LabeledResponses]) -> None:
-    labels, moved = LABELER(items), LABELER(items).to("cpu")
+    labels, moved = LABELER(items).responses, LABELER(items).to("cpu").responses
     same(moved.values, labels.values.tolist())
     assert moved.preferred.tolist() == labels.preferred.tolist()
     assert moved.num_tokens.tolist() == labels.num_tokens.tolist()

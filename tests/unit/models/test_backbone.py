@@ -21,7 +21,7 @@ from transformers import BertConfig, BertModel
 
 from prm.errors import ConfigError, ModelError
 from prm.models.backbone import Backbone
-from prm.models.reward_model import ProcessRewardModel
+from prm.models.reward_model import RewardModel
 from prm.models.sources import FromScratch, Pretrained, load_tokenizer, train_tokenizer
 from prm.models.tree_attention import TREE_ATTENTION
 from prm.trees.packing import pack
@@ -104,7 +104,7 @@ def test_dropout_is_off() -> None:
     assert columns_packed(model, CHAINS[:1])[0].equal(columns_packed(model, CHAINS[:1])[0])
 
 
-def gradients(model: ProcessRewardModel, mode: str) -> list[torch.Tensor]:
+def gradients(model: RewardModel, mode: str) -> list[torch.Tensor]:
     """Return the gradient of a loss that reads the shared prompt and every step."""
     model.zero_grad()
     columns_packed(model, CHAINS[:1])

@@ -14,10 +14,9 @@ import yaml
 from prm.aggregation.normalize import ZScore
 from prm.aggregation.objectives import WeightedSum, WorstCase
 from prm.models import checkpoint
-from prm.models.card import model_card
+from prm.models.card import model_card, scalar_card
 from prm.models.export import export_scalar
-from prm.models.outcome_card import scalar_card
-from prm.models.reward_model import JointRewardModel, RewardModel
+from prm.models.reward_model import RewardModel
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec, StepHead, Template
 from tests.outcome_models import outcome_model, outcome_spec
@@ -93,7 +92,7 @@ def test_the_card_of_a_process_model_stays_as_it_was() -> None:
 def joint_model() -> RewardModel:
     tokenizer = tiny_tokenizer()
     spec = outcome_spec(step_heads=(StepHead(),))
-    return JointRewardModel(tiny_backbone("llama", tokenizer), tokenizer, spec).eval()
+    return RewardModel(tiny_backbone("llama", tokenizer), tokenizer, spec).eval()
 
 
 MODELS: dict[str, Any] = {

@@ -21,7 +21,7 @@ from tiny_models import (
 
 from prm.errors import ModelError, OutputError, PrmError, SpecError
 from prm.models import checkpoint
-from prm.models.reward_model import ProcessRewardModel
+from prm.models.reward_model import RewardModel
 from prm.spec import SPEC_FILE, SPEC_VERSION, RewardSpec
 
 SPEC = RewardSpec(step_heads=TWO_OBJECTIVES, chain_reward="correctness", max_length=256)
@@ -33,12 +33,12 @@ def names_in(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def model() -> ProcessRewardModel:
+def model() -> RewardModel:
     return tiny_model(spec=SPEC)
 
 
 @pytest.fixture(scope="module")
-def saved(model: ProcessRewardModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(model: RewardModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint.save(model, tmp_path_factory.mktemp("saved") / "model", card="# A model\n")
 
 
@@ -48,7 +48,7 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
-def same_scores(one: ProcessRewardModel, other: ProcessRewardModel) -> None:
+def same_scores(one: RewardModel, other: RewardModel) -> None:
     for a, b in zip(columns_packed(one, CHAINS), columns_packed(other, CHAINS), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
@@ -67,7 +67,7 @@ def edit_spec(folder: Path, **fields: Any) -> None:
 # Round trips
 
 
-def test_a_reloaded_model_scores_the_same(model: ProcessRewardModel, saved: Path) -> None:
+def test_a_reloaded_model_scores_the_same(model: RewardModel, saved: Path) -> None:
     loaded = checkpoint.load(saved)
     same_scores(model, loaded)
     assert loaded.spec.with_(golden_chains=()) == model.spec
@@ -281,7 +281,7 @@ def test_cut_heads_beside_a_plain_model_are_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["weights", "tokenizer"])
 def test_a_write_that_fails_midway_leaves_the_old_model(
-    model: ProcessRewardModel, folder: Path, monkeypatch: pytest.MonkeyPatch, file: str
+    model: RewardModel, folder: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
     def fail(*_arguments: Any, **_options: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -297,9 +297,7 @@ def test_a_write_that_fails_midway_leaves_the_old_model(
     assert names_in(folder.parent) == ["model"]
 
 
-def test_a_folder_with_other_content_is_not_overwritten(
-    model: ProcessRewardModel, tmp_path: Path
-) -> None:
+def test_a_folder_with_other_content_is_not_overwritten(model: RewardModel, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputError, match="holds something else"):
         checkpoint.save(model, tmp_path)

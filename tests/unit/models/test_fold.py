@@ -19,7 +19,7 @@ from prm.aggregation.objectives import (
 )
 from prm.errors import ModelError
 from prm.models.fold import REWARD, LinearReward, dropped_constant, fold, is_linear
-from prm.models.reward_model import JointRewardModel, RewardModel
+from prm.models.reward_model import RewardModel
 from prm.spec import ResponseHead, RewardSpec, Shaping, StepHead
 from tests.outcome_models import (
     RESPONSES,
@@ -103,7 +103,7 @@ def test_readouts_of_several_columns_are_folded() -> None:
 def test_a_joint_model_is_folded_without_its_steps() -> None:
     tokenizer = tiny_tokenizer()
     spec = outcome_spec(step_heads=(StepHead(),), normalizers=SCALES)
-    model = JointRewardModel(tiny_backbone("qwen2", tokenizer), tokenizer, spec).eval()
+    model = RewardModel(tiny_backbone("qwen2", tokenizer), tokenizer, spec).eval()
     folded = fold(model)
     assert folded.spec.kind == "outcome"
     torch.testing.assert_close(rewards(folded), rewards(model), rtol=1e-5, atol=1e-4)

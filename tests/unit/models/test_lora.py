@@ -11,14 +11,14 @@ from tiny_models import CHAINS, columns_packed, tiny_model
 from prm.errors import ConfigError
 from prm.models import checkpoint
 from prm.models.lora import LoRA, merged
-from prm.models.reward_model import ProcessRewardModel
+from prm.models.reward_model import RewardModel
 from prm.spec import RewardSpec, StepFormat
 from prm.trees.packing import pack
 
 pytest.importorskip("peft")
 
 
-def adapted(family: str = "qwen2", spec: RewardSpec | None = None) -> ProcessRewardModel:
+def adapted(family: str = "qwen2", spec: RewardSpec | None = None) -> RewardModel:
     """Return a model whose adapters do something."""
     model = tiny_model(family, spec)
     LoRA(rank=4).apply(model)
@@ -32,7 +32,7 @@ def adapted(family: str = "qwen2", spec: RewardSpec | None = None) -> ProcessRew
     return model
 
 
-def trainable(model: ProcessRewardModel) -> set[str]:
+def trainable(model: RewardModel) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

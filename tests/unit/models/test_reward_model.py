@@ -12,7 +12,7 @@ from tiny_models import (
     tiny_tokenizer,
 )
 
-from prm.models.reward_model import ProcessRewardModel, grow_embeddings
+from prm.models.reward_model import RewardModel, grow_embeddings
 from prm.spec import RewardSpec, StepFormat
 from prm.trees.packing import pack
 
@@ -21,7 +21,7 @@ def test_a_marker_is_added_and_starts_as_the_mean_embedding() -> None:
     tokenizer = tiny_tokenizer()
     backbone = tiny_backbone("qwen2", tokenizer)
     old = backbone.get_input_embeddings().weight.detach().clone()
-    model = ProcessRewardModel(backbone, tokenizer, RewardSpec())
+    model = RewardModel(backbone, tokenizer, RewardSpec())
     assert model.spec.tokenizer is not None
     assert model.spec.tokenizer.marker_id == len(old)
     weight = backbone.get_input_embeddings().weight

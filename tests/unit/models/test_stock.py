@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_models import character_tokenizer, tiny_backbone
 
-from prm.models.reward_model import OutcomeRewardModel, reward_model_class
+from prm.models.reward_model import RewardModel
 from prm.models.stock import empty_classifier, head_has_bias, head_name
 from prm.spec import ResponseFormat, ResponseHead, RewardSpec, StepHead
 from prm.trees.identity import PAD_TOKEN, add_pad
@@ -108,7 +108,7 @@ def test_the_classifier_has_no_weights_and_leaves_the_model_alone() -> None:
 @pytest.mark.parametrize("spec", [outcome(), JOINT], ids=["outcome", "joint"])
 def test_heads_are_built_as_the_stock_class_has_them(spec: RewardSpec) -> None:
     tokenizer = character_tokenizer()
-    model = reward_model_class(spec)(tiny_backbone(tokenizer=tokenizer), tokenizer, spec)
+    model = RewardModel(tiny_backbone(tokenizer=tokenizer), tokenizer, spec)
     biases = [name for name, _ in model.heads.named_parameters() if "bias" in name]
     assert bool(biases) == (spec is JOINT)
 
@@ -130,7 +130,7 @@ def test_a_missing_pad_token_is_added_and_embedded() -> None:
     tokenizer = character_tokenizer()
     backbone = tiny_backbone(tokenizer=tokenizer)
     tokenizer.pad_token = None
-    model = OutcomeRewardModel(backbone, tokenizer, outcome())
+    model = RewardModel(backbone, tokenizer, outcome())
     assert backbone.config.pad_token_id == tokenizer.pad_token_id == len(tokenizer) - 1
     assert backbone.get_input_embeddings().weight.shape[0] >= len(tokenizer)
     assert model.spec.tokenizer is not None

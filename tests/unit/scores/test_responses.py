@@ -13,19 +13,19 @@ from prm.aggregation.normalize import ZScore
 from prm.aggregation.objectives import WeightedSum, WorstCase
 from prm.data.formats.outcomes import Outcomes
 from prm.errors import ConfigError, DataError, ModelError
-from prm.models.reward_model import OutcomeRewardModel
+from prm.models.reward_model import RewardModel
 from prm.records import Chain, Comparison, Rating
-from prm.scores.responses import RESPONSE, ResponseScore, by_prompt, single_responses
+from prm.scores.responses import RESPONSE, ResponseScore, single_responses
 from prm.scoring.scorer import RewardScorer
 
 
 @pytest.fixture(scope="module")
-def model() -> OutcomeRewardModel:
+def model() -> RewardModel:
     return outcome_model(response_heads=SPREAD_OBJECTIVES, max_length=64)
 
 
 @pytest.fixture(scope="module")
-def scorer(model: OutcomeRewardModel) -> RewardScorer:
+def scorer(model: RewardModel) -> RewardScorer:
     return RewardScorer(model)
 
 
@@ -80,10 +80,6 @@ def test_labels_group_and_metadata_come_along() -> None:
     assert (found.group, found.metadata["subset"], found.id) == ("g", "s", "x")
 
 
-def test_equal_prompts_are_computed_together() -> None:
-    assert by_prompt(RESPONSES) == [[0, 1, 4], [2], [3]]
-
-
 def test_a_row_is_json_with_all_that_is_known(scorer: RewardScorer) -> None:
     (score,) = scorer.score(Rating("1 + 1?", "2", id="x", metadata={RESPONSE: 3}))
     row = json.loads(json.dumps(score.to_row(), allow_nan=False))
@@ -115,7 +111,7 @@ def test_rewards_are_of_normalized_and_directed_scores() -> None:
     assert score.reward == pytest.approx(min(score.scores["helpfulness"], toxicity))
 
 
-def test_a_given_aggregation_replaces_the_spec_s(model: OutcomeRewardModel) -> None:
+def test_a_given_aggregation_replaces_the_spec_s(model: RewardModel) -> None:
     safety = WeightedSum({"helpfulness": 0.0, "safety": 1.0, "length": 0.0})
     scorer = RewardScorer(model, objective_aggregation=safety)
     (score,) = scorer.score(("1 + 1?", "2"))

@@ -6,9 +6,7 @@ import errno
 import functools
 import json
 import os
-import random
 import signal
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,9 +19,9 @@ from hypothesis import strategies as st
 
 from prm.aggregation.steps import SoftMin
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.sources.source import ChainSource
+from prm.data.sources.source import Source
 from prm.errors import ConfigError, DataError, OutputError
-from prm.models.reward_model import ProcessRewardModel
+from prm.models.reward_model import RewardModel
 from prm.models.sources import FromScratch
 from prm.records import Chain
 from prm.scores import partial
@@ -51,12 +49,12 @@ CHAINS = [chain(index) for index in range(18)]
 
 
 @pytest.fixture(scope="module")
-def model() -> ProcessRewardModel:
+def model() -> RewardModel:
     source = FromScratch({"model_type": "llama", **SIZES, **HEADS}, vocab_size=300)
     tokenizer = source.tokenizer(["1 + 1 = 2"])
     objectives = (StepHead(), StepHead("redundancy", "softmax"))
     spec = RewardSpec(max_length=64, step_heads=objectives, chain_reward="correctness")
-    model = ProcessRewardModel(source.model(tokenizer), tokenizer, spec)
+    model = RewardModel(source.model(tokenizer), tokenizer, spec)
     torch.manual_seed(0)
     for parameter in model.heads.parameters():
         torch.nn.init.normal_(parameter)
@@ -64,7 +62,7 @@ def model() -> ProcessRewardModel:
 
 
 @pytest.fixture(scope="module")
-def scorer(model: ProcessRewardModel) -> RewardScorer:
+def scorer(model: RewardModel) -> RewardScorer:
     return RewardScorer(model)
 
 
@@ -140,7 +138,7 @@ def test_kept_text_reads_back_as_chains(scorer: RewardScorer, tmp_path: Path, su
     messages = [Chain([{"role": "user", "content": "1 + 1?"}], ["2"], id="m")]
     for chains in (messages, CHAINS[:1], CHAINS):
         score_file(scorer, survey(chains), output, keep_text=True, overwrite=True)
-        read = ChainSource(str(output), HFStepwise()).load()
+        read = Source(str(output), HFStepwise()).load()
         expected = [(chain.prompt, chain.completions, chain.labels) for chain in chains]
         assert [(chain.prompt, chain.completions, chain.labels) for chain in read] == expected
 
@@ -180,32 +178,35 @@ def test_continues_from_any_byte(
 
 def test_continues_after_sigkill(scorer: RewardScorer, complete: bytes, tmp_path: Path) -> None:
     output = tmp_path / "scores.jsonl"
-    generator = random.Random(0)
-    for _ in range(6):
-        child = score_in_child(scorer, output)
-        time.sleep(generator.uniform(0.0, 0.15))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    for num_records in (4, 4, 12, 16, 18):
+        score_in_child(scorer, output, num_records)
         assert not output.exists()
-    score_file(scorer, survey(CHAINS), output)
+    assert score_file(scorer, survey(CHAINS), output).num_resumed == 16
     assert output.read_bytes() == complete
 
 
-def score_in_child(scorer: RewardScorer, output: Path) -> int:
-    """Start scoring in a process that never gets past its last block, and return its id."""
+def score_in_child(scorer: RewardScorer, output: Path, num_records: int) -> None:
+    """Score in a process that is killed when it has written so many records."""
+    here, there = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
+
+        def wait(summary: Summary) -> None:
+            if summary.num_records >= num_records:
+                os.write(there, b"!")
+                signal.pause()
+
         try:
-            score_file(scorer, survey(CHAINS), output, on_block=slowly)
+            score_file(scorer, survey(CHAINS), output, on_block=wait)
         finally:
             os._exit(1)
-    return child
-
-
-def slowly(summary: Summary) -> None:
-    time.sleep(10 if summary.num_records == len(CHAINS) else 0.02)
+    os.close(there)
+    assert os.read(here, 1) == b"!"
+    os.close(here)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def test_parquet_continues_too(scorer: RewardScorer, tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_an_interrupt_in_the_first_block_leaves_nothing(
 
 
 def test_other_settings_are_refused_by_name(
-    model: ProcessRewardModel, scorer: RewardScorer, complete: bytes, tmp_path: Path
+    model: RewardModel, scorer: RewardScorer, complete: bytes, tmp_path: Path
 ) -> None:
     output = tmp_path / "scores.jsonl"
     rows = interrupt(scorer, output)
@@ -265,7 +266,7 @@ def test_another_model_is_refused(scorer: RewardScorer, tmp_path: Path) -> None:
 
 
 def test_overwrite_starts_anew_only_if_settings_changed(
-    model: ProcessRewardModel, scorer: RewardScorer, tmp_path: Path
+    model: RewardModel, scorer: RewardScorer, tmp_path: Path
 ) -> None:
     output = tmp_path / "a.jsonl"
     interrupt(scorer, output)
@@ -347,7 +348,9 @@ def test_scores_that_are_not_finite_are_rows_with_a_reason(
     scorer: RewardScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        scorer.model, "step_logits", lambda columns: torch.full((len(columns), 2), torch.nan)
+        scorer.model.heads,
+        "forward",
+        lambda states: torch.full((len(states), scorer.spec.num_columns), torch.nan),
     )
     monkeypatch.setattr(batch, "_settings", lambda *_: {})
     summary = score_file(scorer, survey(CHAINS), tmp_path / "a.jsonl")

@@ -14,7 +14,7 @@ from outcome_models import SPREAD_OBJECTIVES, outcome_model
 
 from prm.aggregation.objectives import WorstCase
 from prm.errors import ConfigError
-from prm.models.reward_model import OutcomeRewardModel
+from prm.models.reward_model import RewardModel
 from prm.records import Comparison, Outcome, Rating
 from prm.scores.responses import single_responses
 from prm.scores.stored import read_scores
@@ -41,12 +41,12 @@ RESPONSES = list(single_responses([record(index) for index in range(12)]))
 
 
 @pytest.fixture(scope="module")
-def model() -> OutcomeRewardModel:
+def model() -> RewardModel:
     return outcome_model(response_heads=SPREAD_OBJECTIVES, max_length=64)
 
 
 @pytest.fixture(scope="module")
-def scorer(model: OutcomeRewardModel) -> RewardScorer:
+def scorer(model: RewardModel) -> RewardScorer:
     return RewardScorer(model)
 
 
@@ -125,7 +125,7 @@ def test_a_continued_file_is_the_uninterrupted_one(
 
 
 def test_other_settings_are_refused_by_name(
-    model: OutcomeRewardModel,
+    model: RewardModel,
     scorer: RewardScorer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

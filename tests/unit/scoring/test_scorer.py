@@ -254,7 +254,9 @@ def test_a_prompt_without_a_token_has_a_reason() -> None:
 def test_a_score_that_is_not_finite_is_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = scorer_of()
     monkeypatch.setattr(
-        scorer.model, "step_logits", lambda columns: torch.full((len(columns), 1), torch.nan)
+        scorer.model.heads,
+        "forward",
+        lambda states: torch.full((len(states), SPEC.num_columns), torch.nan),
     )
     score = scorer.score(("p", ["a", "b"]))[0]
     assert score.reward is None

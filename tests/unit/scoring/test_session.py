@@ -21,6 +21,7 @@ from prm.scores.chains import ChainScore
 from prm.scores.responses import ResponseScore
 from prm.scoring.scorer import RewardScorer
 from prm.scoring.session import ScoringSession
+from prm.scoring.stages import tokenize
 from prm.spec import RewardSpec
 from prm.trees.prompts import EncodingMemo, encode
 from tests.outcome_models import RESPONSES, outcome_model, save_joint_model
@@ -38,7 +39,7 @@ def scorer() -> RewardScorer:
 
 @pytest.fixture
 def session(scorer: RewardScorer) -> ScoringSession:
-    return scorer.session()
+    return ScoringSession(scorer)
 
 
 def assert_same(ours: Sequence[Any], theirs: Sequence[Any], tolerance: float = 1e-5) -> None:
@@ -68,7 +69,7 @@ def num_tokens(scorer: RewardScorer, *steps: str) -> int:
 @pytest.mark.parametrize("family", TREE_FAMILIES)
 def test_a_growing_chain_scores_as_a_whole_one(family: str) -> None:
     scorer = RewardScorer(tiny_model(family, SPEC))
-    session = scorer.session()
+    session = ScoringSession(scorer)
     for size in range(1, len(STEPS) + 1):
         assert_same(session.score((PROMPT, STEPS[:size])), scorer.score((PROMPT, STEPS[:size])))
     assert session.stats.computed == num_tokens(scorer, *STEPS)
@@ -85,7 +86,7 @@ def test_a_session_is_a_scorer(session: ScoringSession, scorer: RewardScorer) ->
 
 def test_what_is_left_out_has_the_same_reasons() -> None:
     scorer = RewardScorer(tiny_model(spec=SPEC.with_(max_length=40)))
-    session = scorer.session()
+    session = ScoringSession(scorer)
     chains = [
         Chain("9" * 60, ["1"], id="long"),
         Chain("1 + 1", ["2", "", "so 2"], id="gap"),
@@ -99,13 +100,13 @@ def test_what_is_left_out_has_the_same_reasons() -> None:
 
 def test_aggregations_are_those_of_the_scorer(scorer: RewardScorer) -> None:
     other = RewardScorer(scorer.model, aggregation="mean")
-    assert_same(other.session().score(CHAINS), other.score(CHAINS))
+    assert_same(ScoringSession(other).score(CHAINS), other.score(CHAINS))
 
 
 @pytest.mark.parametrize("kernel", ["segments", "dense"])
 def test_every_kernel(kernel: Any) -> None:
     scorer = RewardScorer(tiny_model("qwen2", SPEC, kernel=kernel))
-    session = scorer.session()
+    session = ScoringSession(scorer)
     for size in (1, 3, 2, 4):
         chains = [(chain.prompt, chain.completions[:size]) for chain in CHAINS]
         assert_same(session.score(chains), scorer.score(chains))
@@ -115,14 +116,14 @@ def test_long_runs_are_attended_to_in_blocks(
     scorer: RewardScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prm.models.cached_attention.BLOCK", 3)
-    session = scorer.session()
+    session = ScoringSession(scorer)
     for size in range(1, len(STEPS) + 1):
         assert_same(session.score((PROMPT, STEPS[:size])), scorer.score((PROMPT, STEPS[:size])))
 
 
 def test_bfloat16() -> None:
     scorer = RewardScorer(tiny_model(spec=SPEC).to(torch.bfloat16))
-    session = scorer.session()
+    session = ScoringSession(scorer)
     for size in range(1, len(STEPS) + 1):
         ours, full = (s.score((PROMPT, STEPS[:size])) for s in (session, scorer))
         assert_same(ours, full, tolerance=2e-2)
@@ -130,19 +131,13 @@ def test_bfloat16() -> None:
 
 def test_responses_branches_and_repeats() -> None:
     scorer = RewardScorer(outcome_model())
-    session = scorer.session()
+    session = ScoringSession(scorer)
     for chosen in (RESPONSES[:1], RESPONSES, RESPONSES[::-1], RESPONSES[2:]):
         scores: list[ResponseScore] = session.score(chosen)
         assert_same(scores, scorer.score(chosen))
-    trees = [scorer.response_builder.build(found).tree for found in _sets(RESPONSES)]
+    items = tokenize(scorer.builder, RESPONSES, scorer.max_tokens)
+    trees = [item.tree for item in items]
     assert session.stats.computed <= sum(tree.num_tokens for tree in trees)
-
-
-def _sets(ratings: Sequence[Any]) -> list[Any]:
-    from prm.scores.responses import by_prompt
-    from prm.trees.units import ResponseSet
-
-    return [ResponseSet.of([ratings[i] for i in family]) for family in by_prompt(ratings)]
 
 
 def test_gates_read_the_prompt() -> None:
@@ -150,7 +145,7 @@ def test_gates_read_the_prompt() -> None:
     model.gate = Gate(32, 2)
     torch.nn.init.normal_(model.gate.layers[2].weight)
     scorer = RewardScorer(model, objective_aggregation=Gated())
-    session = scorer.session()
+    session = ScoringSession(scorer)
     for chosen in (RESPONSES[:1], RESPONSES, RESPONSES[3:]):
         assert_same(session.score(chosen), scorer.score(chosen))
     gates = [score.gates["helpfulness"] for score in session.score(RESPONSES)]
@@ -159,7 +154,7 @@ def test_gates_read_the_prompt() -> None:
 
 def test_chains_and_responses_of_a_joint_model(tmp_path: Path) -> None:
     scorer = RewardScorer.from_pretrained(save_joint_model(tmp_path / "model"), device="cpu")
-    session = scorer.session()
+    session = ScoringSession(scorer)
     for _ in range(2):
         records = [*CHAINS, *RESPONSES]
         assert_same(session.score(records), scorer.score(records))
@@ -170,7 +165,7 @@ def test_decoders_that_run_unrolled_are_run_in_full(
     family: str, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     scorer = RewardScorer(tiny_model(family, SPEC, **fields))
-    session = scorer.session()
+    session = ScoringSession(scorer)
     with caplog.at_level(logging.WARNING, "prm.scoring.session"):
         for _ in range(2):
             assert_same(session.score(CHAINS), scorer.score(CHAINS))
@@ -184,7 +179,7 @@ def test_layers_whose_keys_differ_are_run_in_full(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     scorer = RewardScorer(tiny_model(spec=SPEC))
-    session = scorer.session()
+    session = ScoringSession(scorer)
     attend = CachedLayout.attend
 
     def other_shapes(layout: CachedLayout, query: Any, key: Any, value: Any, scale: float) -> Any:
@@ -198,7 +193,7 @@ def test_layers_whose_keys_differ_are_run_in_full(
 
 def test_encoders_are_run_in_full() -> None:
     scorer = RewardScorer(outcome_model("bert", read_at="mean"))
-    assert_same(scorer.session().score(RESPONSES), scorer.score(RESPONSES))
+    assert_same(ScoringSession(scorer).score(RESPONSES), scorer.score(RESPONSES))
 
 
 # New tokens only
@@ -233,7 +228,7 @@ def test_many_growing_chains_are_one_pass(
 
 
 def test_max_tokens_sets_the_memory_and_not_the_result(scorer: RewardScorer) -> None:
-    small = RewardScorer(scorer.model, max_tokens=30).session()
+    small = ScoringSession(RewardScorer(scorer.model, max_tokens=30))
     assert_same(small.score(CHAINS), scorer.score(CHAINS))
     assert small.stats.computed < small.stats.requested
 
@@ -254,7 +249,7 @@ def test_stats_add_up(session: ScoringSession) -> None:
 
 @pytest.mark.parametrize("max_cached_tokens", [1, 25, 60, 90])
 def test_no_more_than_the_limit_stays(scorer: RewardScorer, max_cached_tokens: int) -> None:
-    session = scorer.session(max_cached_tokens)
+    session = ScoringSession(scorer, max_cached_tokens)
     for chains in (CHAINS, CHAINS[::-1], CHAINS[1:3], CHAINS):
         assert_same(session.score(chains), scorer.score(chains))
         assert session.stats.cached <= max_cached_tokens
@@ -270,7 +265,7 @@ def test_clear_frees_memory(session: ScoringSession, scorer: RewardScorer) -> No
 
 def test_a_limit_below_one_is_an_error(scorer: RewardScorer) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
-        scorer.session(0)
+        ScoringSession(scorer, 0)
 
 
 def test_the_memo_of_texts_is_bounded() -> None:
@@ -287,7 +282,7 @@ def test_the_memo_of_texts_is_bounded() -> None:
 
 def test_an_optimizer_step_is_noticed() -> None:
     scorer = RewardScorer(tiny_model(spec=SPEC))
-    session = scorer.session()
+    session = ScoringSession(scorer)
     before = session.score(CHAINS)
     parameters = list(scorer.model.backbone.parameters())
     optimizer = torch.optim.SGD(parameters, lr=0.5)
@@ -302,7 +297,7 @@ def test_an_optimizer_step_is_noticed() -> None:
 
 def test_loaded_weights_and_other_types_are_noticed() -> None:
     scorer = RewardScorer(tiny_model(spec=SPEC))
-    session = scorer.session()
+    session = ScoringSession(scorer)
     session.score(CHAINS)
     state = {name: -value for name, value in scorer.model.backbone.state_dict().items()}
     scorer.model.backbone.load_state_dict(state)
@@ -314,7 +309,7 @@ def test_loaded_weights_and_other_types_are_noticed() -> None:
 
 def test_other_heads_need_no_reset() -> None:
     scorer = RewardScorer(tiny_model(spec=SPEC))
-    session = scorer.session()
+    session = ScoringSession(scorer)
     session.score(CHAINS)
     computed = session.stats.computed
     with torch.no_grad():

@@ -23,6 +23,7 @@ from prm.scores.reaggregate import reaggregate
 from prm.scores.stored import read_scores
 from prm.scoring.batch import Summary, score_file, survey
 from prm.scoring.scorer import RewardScorer
+from prm.scoring.session import ScoringSession
 from prm.spec import RewardSpec, Shaping
 from tests.outcome_models import RESPONSES, outcome_model, save_joint_model
 from tests.runs import fit, write_data
@@ -46,7 +47,7 @@ def test_a_chain_of_a_process_model() -> None:
 
     assert [score.reward for score in scored] == pytest.approx(expected, abs=1e-9)
     assert [score.scores for score in scored] == [score.scores for score in plain]
-    assert [score.reward for score in scorer.session().score(CHAINS)] == pytest.approx(
+    assert [score.reward for score in ScoringSession(scorer).score(CHAINS)] == pytest.approx(
         expected, abs=1e-5
     )
     assert [reaggregate(score, scorer.spec).reward for score in plain] == pytest.approx(expected)
@@ -62,7 +63,7 @@ def test_a_response_of_an_outcome_model() -> None:
 
     assert [score.reward for score in scored] == pytest.approx(expected, abs=1e-9)
     assert [score.utilities for score in scored] == [score.utilities for score in plain]
-    assert [score.reward for score in scorer.session().score(RESPONSES)] == pytest.approx(
+    assert [score.reward for score in ScoringSession(scorer).score(RESPONSES)] == pytest.approx(
         expected, abs=1e-5
     )
     assert [reaggregate(score, scorer.spec).reward for score in plain] == pytest.approx(expected)

@@ -16,12 +16,11 @@ from tests.tiny_models import CHAINS, tiny_model
 
 def in_stages(scorer: RewardScorer, records: Sequence[Any]) -> list[Any]:
     scores: list[Any] = [None] * len(records)
-    items = tokenize(scorer, records)
+    items = tokenize(scorer.builder, records, scorer.max_tokens)
     outputs = scorer.outputs([item.tree for item in items])
     for item, output in zip(items, outputs, strict=True):
-        for place, score in zip(
-            item.places, finish(scorer, item, output, scorer.spec), strict=True
-        ):
+        found = finish(item, output.columns, scorer.spec, output.gates)
+        for place, score in zip(item.places, found, strict=True):
             scores[place] = score
     return scores
 
@@ -42,9 +41,14 @@ def test_responses_to_one_prompt_share_a_tree_that_fits_a_pass(
     max_tokens: int, num_trees: int
 ) -> None:
     records = [Rating("1 + 1 = ?", f"{index} is the answer") for index in range(4)]
-    found = tokenize(RewardScorer(outcome_model(), max_tokens=max_tokens), records)
+    found = tokenize(outcome_model().builder, records, max_tokens)
     assert len(found) == num_trees
     assert sorted(place for item in found for place in item.places) == [0, 1, 2, 3]
+
+
+def test_equal_prompts_are_computed_together() -> None:
+    items = tokenize(outcome_model().builder, RESPONSES, 16384)
+    assert sorted(item.places for item in items) == [(0, 1, 4), (2,), (3,)]
 
 
 def test_records_that_are_left_out_keep_their_reason() -> None:

@@ -6,6 +6,7 @@ from prm.errors import ConfigError
 from prm.generators.generator import Sample
 from prm.records import Chain
 from prm.scoring.scorer import RewardScorer
+from prm.scoring.session import ScoringSession
 from prm.search.beam import beam_search
 from prm.search.candidates import SearchResult
 from tests.outcome_models import outcome_model
@@ -89,7 +90,7 @@ def test_scores_equal_the_offline_scores(scorer: RewardScorer) -> None:
 
 def test_a_grown_chain_costs_its_new_tokens(scorer: RewardScorer) -> None:
     """What is computed is every different beginning once, however many chains share it."""
-    session = scorer.session()
+    session = ScoringSession(scorer)
     found = search(session, tree(branches=2, depth=4), width=16, expand=2)
     trees = [scorer.builder.build(Chain(PROMPT, one.steps)).tree for one in found.candidates]
     paths = [[token for part in own.segments for token in part.input_ids] for own in trees]

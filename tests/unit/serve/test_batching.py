@@ -15,6 +15,7 @@ from prm.errors import DataError, ModelError
 from prm.models.reward_model import RewardModel
 from prm.records import Chain, Rating
 from prm.scoring.scorer import RewardScorer
+from prm.scoring.session import ScoringSession
 from prm.serve.errors import BusyError, TooLargeError, UnavailableError
 from prm.serve.options import ServeOptions
 from prm.serve.pool import ModelPool, ServedModel
@@ -27,11 +28,9 @@ LONG = Chain("1 + 1 = ?", ["1 + 1 = 2"] * 8)
 
 
 async def until(condition: Any) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not happen")
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 def pool_of(scorer: RewardScorer, **options: Any) -> ModelPool:
@@ -156,7 +155,7 @@ def test_work_of_clients_that_left_is_dropped(held: HeldScorer) -> None:
         first = asyncio.ensure_future(pool.get().score([CHAINS[0]]))
         await until(held.runs.is_set)
         gone = asyncio.ensure_future(pool.get().score([CHAINS[2]]))
-        await asyncio.sleep(0.01)
+        await until(lambda: pool.get().batcher.num_waiting == 2)
         gone.cancel()
         await until(gone.cancelled)
         assert pool.get().batcher.num_waiting == 1
@@ -246,7 +245,7 @@ def test_a_failure_of_one_request_spares_the_others(models: Mapping[str, RewardM
 
 
 def test_a_session_serves_chains_that_grow(models: Mapping[str, RewardModel]) -> None:
-    session = RewardScorer(models["steps"]).session(1000)
+    session = ScoringSession(RewardScorer(models["steps"]), 1000)
     pool = pool_of(session)
 
     async def ask() -> list[Any]:
@@ -279,7 +278,7 @@ def test_columns_are_those_of_the_heads(
 ) -> None:
     scorer = RewardScorer(models[name])
     served = RewardScorer(models[name], max_tokens=16)
-    pool = pool_of(served.session(100) if remembers else served)
+    pool = pool_of(ScoringSession(served, 100) if remembers else served)
     ids, reads = [[5, 6, 7, 8], [9, 4], [5, 6]], [[1, 3], [0], [1]]
     found = columns(pool.get(), ids, reads)
     trees = [

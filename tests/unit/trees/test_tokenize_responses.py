@@ -15,7 +15,7 @@ from prm.records import Comparison, Rating
 from prm.spec import ResponseFormat, ResponseHead, RewardSpec, Template
 from prm.trees.identity import identity
 from prm.trees.prompts import DroppedRecord
-from prm.trees.tokenize_responses import ResponseTreeBuilder, TokenizedResponses
+from prm.trees.tokenize import TokenizedResponses, TreeBuilder
 from prm.trees.units import ResponseSet
 
 BOS, EOS, UNKNOWN = 1, 2, 3
@@ -34,13 +34,13 @@ def builder(
     tokenizer: PreTrainedTokenizerBase | None = None,
     response_format: ResponseFormat = ResponseFormat(),  # noqa: B008
     **fields: Any,
-) -> ResponseTreeBuilder:
+) -> TreeBuilder:
     spec = RewardSpec(
         response_heads=(ResponseHead("safety"),),
         response_format=response_format,
         **fields,
     )
-    return ResponseTreeBuilder(tokenizer or character_tokenizer(), spec)
+    return TreeBuilder(tokenizer or character_tokenizer(), spec)
 
 
 def encoder_tokenizer() -> PreTrainedTokenizerBase:
@@ -147,10 +147,10 @@ def test_a_changed_tokenizer_is_refused() -> None:
     spec = builder().spec
     trained = character_tokenizer()
     stored = spec.with_(tokenizer=identity(trained, spec))
-    ResponseTreeBuilder(trained, stored)
+    TreeBuilder(trained, stored)
     trained.add_tokens(["xyz"])
     with pytest.raises(SpecError, match="not the one this model was trained with"):
-        ResponseTreeBuilder(trained, stored)
+        TreeBuilder(trained, stored)
 
 
 # Sharing

@@ -16,7 +16,7 @@ from prm.data.checks.linter import Finding
 from prm.data.checks.texts import TextRules, token_counter, tokenizer_rules
 from prm.data.formats.base import ADJUSTED
 from prm.data.formats.prm800k_validation import PRM800KValidation
-from prm.data.sources.source import ChainSource
+from prm.data.sources.source import Source
 from prm.errors import DataError
 from prm.records import Chain
 from prm.spec import RewardSpec
@@ -211,7 +211,7 @@ class TestTruncation:
 
 
 def test_published_conflicts_and_duplicates(shared_data: Path) -> None:
-    source = ChainSource(str(shared_data / "prm800k-validation"), PRM800KValidation(neutral="good"))
+    source = Source(str(shared_data / "prm800k-validation"), PRM800KValidation(neutral="good"))
     report = check_chains(source.results())
     same, other = found(report, "duplicate_row"), found(report, "conflicting_row")
     assert same is not None

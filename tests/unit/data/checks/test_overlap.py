@@ -16,7 +16,7 @@ from prm.data.formats.base import PROBLEM
 from prm.data.formats.mr_ben import MRBen
 from prm.data.formats.prm800k_validation import PRM800KValidation
 from prm.data.formats.process_bench import ProcessBench
-from prm.data.sources.source import ChainSource
+from prm.data.sources.source import Source
 from prm.records import Chain
 
 
@@ -66,7 +66,7 @@ def test_published_overlap_with_process_bench(shared_data: Path) -> None:
     evaluation = [
         chain
         for subset in ("gsm8k", "math")
-        for chain in ChainSource(str(shared_data / f"processbench/{subset}.json"), ProcessBench())
+        for chain in Source(str(shared_data / f"processbench/{subset}.json"), ProcessBench())
     ]
     index = ProblemIndex.of(evaluation)
     for folder, reading, problems in [
@@ -74,8 +74,6 @@ def test_published_overlap_with_process_bench(shared_data: Path) -> None:
         ("mr-ben", MRBen(), 17),
     ]:
         removed = Decontamination()
-        kept = list(
-            without_overlap(ChainSource(str(shared_data / folder), reading), index, removed)
-        )
+        kept = list(without_overlap(Source(str(shared_data / folder), reading), index, removed))
         assert len(removed.problems) == problems
         assert not any(index.sets_with(chain) for chain in kept)

@@ -21,12 +21,12 @@ from prm.data.checks.responses import check_outcomes
 from prm.data.checks.texts import TextRules
 from prm.data.formats import format_named
 from prm.data.formats.base import ADJUSTED, OutcomeFormat
-from prm.data.sources.source import OutcomeSource
+from prm.data.sources.source import Source
 from prm.errors import ConfigError, DataError
 from prm.metrics.agreement import krippendorff_alpha
 from prm.records import Chain, Comparison, Outcome, Rating
-from prm.spec import RewardSpec
-from prm.trees.tokenize_responses import ResponseTreeBuilder
+from prm.spec import ResponseHead, RewardSpec
+from prm.trees.tokenize import TreeBuilder
 
 
 def pair(
@@ -397,14 +397,15 @@ class TestTruncation:
     def test_responses_that_become_equal(
         self, tokenizer: PreTrainedTokenizerFast, max_length: int, expected: dict[str, str]
     ) -> None:
-        spec = RewardSpec(max_length=max_length)
+        spec = RewardSpec(response_heads=(ResponseHead("safety"),), max_length=max_length)
         rows = [pair("a a a b", "a a b", prompt="a a")]
-        report = check_outcomes(rows, builder=ResponseTreeBuilder(tokenizer, spec))
+        report = check_outcomes(rows, builder=TreeBuilder(tokenizer, spec))
         names = {"truncated", "identical_after_truncation", "not_tokenizable"}
         assert {k: v for k, v in kinds(report).items() if k in names} == expected
 
     def test_ties_and_ratings_may_be_cut(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        builder = ResponseTreeBuilder(tokenizer, RewardSpec(max_length=4))
+        spec = RewardSpec(response_heads=(ResponseHead("safety"),), max_length=4)
+        builder = TreeBuilder(tokenizer, spec)
         rows = [tie("a a a b", "a a a a"), rating("a a a a a", 1)] * 300
         report = check_outcomes(rows, builder=builder)
         assert found(report, "truncated").count == 600
@@ -453,6 +454,6 @@ def test_published_data(
 ) -> None:
     reading = format_named(format_name)(**options)
     assert isinstance(reading, OutcomeFormat)
-    report = check_outcomes(OutcomeSource(str(shared_data / path), reading).results())
+    report = check_outcomes(Source(str(shared_data / path), reading).results())
     assert not report.has_errors
     assert {kind: found(report, kind).count for kind in expected} == expected

@@ -12,7 +12,7 @@ import pytest
 
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.sources.rows import read_rows
-from prm.data.sources.source import ChainSource
+from prm.data.sources.source import Source
 from prm.errors import DataError
 
 ROWS: list[dict[str, Any]] = [
@@ -104,7 +104,7 @@ class TestKinds:
             return [{"config": config_name}]
 
         monkeypatch.setattr(datasets, "load_dataset", load)
-        source = ChainSource("owner/set", HFStepwise(), split="train", config_name="preference")
+        source = Source("owner/set", HFStepwise(), split="train", config_name="preference")
         assert rows_of("owner/set", split="train", config_name="x") == [{"config": "x"}]
         with pytest.raises(DataError, match=r"\['config'\]"):
             source.load()
@@ -182,11 +182,11 @@ class TestDamage:
 class TestChainSource:
     def test_names_ids_and_origins(self, tmp_path: Path) -> None:
         path = write(tmp_path / "mine.jsonl", LINES)
-        chains = ChainSource(path, HFStepwise()).load()
+        chains = Source(path, HFStepwise()).load()
         assert [(c.id, c.source, c.origin) for c in chains] == [
             (f"mine-{i}", "mine", f"{path}:{i + 1}") for i in range(3)
         ]
-        assert ChainSource(path, HFStepwise(), name="x").load()[1].id == "x-1"
+        assert Source(path, HFStepwise(), name="x").load()[1].id == "x-1"
 
     @pytest.mark.parametrize("pattern", ["", "*.jsonl", "**/*.json*"])
     def test_folders_and_patterns_are_named_by_their_folder(
@@ -194,28 +194,28 @@ class TestChainSource:
     ) -> None:
         (tmp_path / "mine").mkdir()
         write(tmp_path / "mine" / "a.jsonl", LINES)
-        source = ChainSource(str(tmp_path / "mine" / pattern), HFStepwise())
+        source = Source(str(tmp_path / "mine" / pattern), HFStepwise())
         assert source.load()[0].source == "mine"
 
     def test_iterates_anew_and_stops_at_the_limit(self, tmp_path: Path) -> None:
-        source = ChainSource(write(tmp_path / "a.jsonl", LINES), HFStepwise(), limit=2)
+        source = Source(write(tmp_path / "a.jsonl", LINES), HFStepwise(), limit=2)
         assert source.load() == source.load()
         assert len(source.load()) == 2
 
     def test_a_row_keeps_the_source_it_names(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.jsonl", json.dumps(ROWS[0] | {"source": "s", "id": "1"}))
-        assert ChainSource(path, HFStepwise()).load()[0].source == "s"
+        assert Source(path, HFStepwise()).load()[0].source == "s"
 
     def test_equal_ids_name_both_places(self, tmp_path: Path) -> None:
         line = json.dumps(ROWS[0] | {"id": "7"}) + "\n"
         path = write(tmp_path / "a.jsonl", line * 2)
         with pytest.raises(DataError, match=r"a\.jsonl:2: two records .*'7'.*a\.jsonl:1"):
-            ChainSource(path, HFStepwise()).load()
+            Source(path, HFStepwise()).load()
 
     def test_errors_stand_in_the_place_of_their_rows(self, tmp_path: Path) -> None:
         wrong = json.dumps(ROWS[0] | {"labels": [1]}) + "\n"
         path = write(tmp_path / "a.jsonl", wrong + LINES + wrong)
-        kinds = [type(result).__name__ for result in ChainSource(path, HFStepwise()).results()]
+        kinds = [type(result).__name__ for result in Source(path, HFStepwise()).results()]
         assert kinds == ["DataError", "Chain", "Chain", "Chain", "DataError"]
 
     def test_wrong_rows_stop_or_are_counted(
@@ -223,14 +223,14 @@ class TestChainSource:
     ) -> None:
         path = write(tmp_path / "a.jsonl", LINES + json.dumps(ROWS[0] | {"labels": [1]}))
         with pytest.raises(DataError, match=r"a\.jsonl:4: labels of 'correctness' do not match"):
-            ChainSource(path, HFStepwise()).load()
+            Source(path, HFStepwise()).load()
         with caplog.at_level(logging.WARNING):
-            assert len(ChainSource(path, HFStepwise(), on_error="skip").load()) == 3
+            assert len(Source(path, HFStepwise(), on_error="skip").load()) == 3
         assert "1 rows left out" in caplog.text
 
     def test_reading_stops_with_an_error_in_the_place_of_the_broken_row(
         self, tmp_path: Path
     ) -> None:
         path = write(tmp_path / "a.jsonl", LINES + "{]\n" + LINES)
-        *chains, error = ChainSource(path, HFStepwise()).results()
+        *chains, error = Source(path, HFStepwise()).results()
         assert (len(chains), type(error)) == (3, DataError)

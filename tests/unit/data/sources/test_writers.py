@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.sources.source import ChainSource
+from prm.data.sources.source import Source
 from prm.data.sources.writers import write_records
 from prm.errors import DataError, OutputError
 from prm.records import Chain
@@ -63,13 +63,13 @@ def chain_lists(draw: st.DrawFn) -> list[Chain]:
 def test_what_is_written_reads_back_equal(tmp_path: Path, suffix: str, chains: list[Chain]) -> None:
     path = tmp_path / f"chains{suffix}"
     assert write_records(chains, path, overwrite=True) == len(chains)
-    assert ChainSource(str(path), HFStepwise()).load() == chains
+    assert Source(str(path), HFStepwise()).load() == chains
 
 
 def test_more_rows_than_one_group(tmp_path: Path) -> None:
     chains = [Chain("p", ["a"], [i % 2], id=str(i), source="s") for i in range(2500)]
     write_records(iter(chains), tmp_path / "a.parquet")
-    assert ChainSource(str(tmp_path / "a.parquet"), HFStepwise()).load() == chains
+    assert Source(str(tmp_path / "a.parquet"), HFStepwise()).load() == chains
 
 
 def broken(chain: Chain) -> Iterator[Chain]:

@@ -18,21 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prm.data.formats.hf_stepwise import HFStepwise
-from prm.data.items import Facts, Unit, UnitTokenizer
-from prm.data.reading import Reading
-from prm.data.sources.source import ChainSource
+from prm.data.items import Facts, Reading
+from prm.data.sources.source import Source
 from prm.data.splits import split_by_group
 from prm.data.store import disk as store_module
 from prm.data.store import rows as store_rows
 from prm.data.store import views as store_views
 from prm.data.store.disk import RecordStore
 from prm.data.store.memory import MemoryStore
-from prm.data.store.rows import unit_of, unit_text
+from prm.data.store.rows import unit_from_text, unit_text
 from prm.errors import DataError, OutputError
 from prm.records import Chain, Comparison, Rating
 from prm.spec import RewardSpec, Template
 from prm.trees.identity import add_marker, identity
-from prm.trees.units import ResponseSet
+from prm.trees.tokenize import TreeBuilder
+from prm.trees.units import ResponseSet, Unit
 from tests.runs import write_arithmetic
 from tests.tiny_models import tiny_tokenizer
 
@@ -74,15 +74,15 @@ class Listed(Reading):
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> UnitTokenizer:
-    return make_tokenizer()
+def builder() -> TreeBuilder:
+    return make_builder()
 
 
-def make_tokenizer(**options: Any) -> UnitTokenizer:
+def make_builder(**options: Any) -> TreeBuilder:
     found = tiny_tokenizer()
     spec = RewardSpec(max_length=160, **options)
     add_marker(found, spec)
-    return UnitTokenizer(found, spec.with_(tokenizer=identity(found, spec)))
+    return TreeBuilder(found, spec.with_(tokenizer=identity(found, spec)))
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def same_facts(first: Facts, second: Facts) -> bool:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_units_come_back_equal(unit: Unit) -> None:
-    again = unit_of(unit_text(unit))
+    again = unit_from_text(unit_text(unit))
     assert again == unit
     assert [record.origin for record in again.records] == [r.origin for r in unit.records]
 
@@ -112,7 +112,7 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 def test_any_chain_comes_back_equal(prompt: str, steps: list[str], data: st.DataObject) -> None:
     labels = [data.draw(st.none() | st.floats(0, 1)) for _ in steps]
     chain = Chain(prompt, steps, {"a": labels, "b": labels[::-1]}, id=prompt, origin=prompt)
-    assert unit_of(unit_text(chain)) == chain
+    assert unit_from_text(unit_text(chain)) == chain
 
 
 names = texts.filter(str.strip)
@@ -124,24 +124,24 @@ def test_any_rating_comes_back_equal(
 ) -> None:
     rating = Rating(prompt, response, values, metadata={"strength": strength})
     unit = ResponseSet.of([rating])
-    assert unit_of(unit_text(unit)) == unit
+    assert unit_from_text(unit_text(unit)) == unit
 
 
-def test_a_store_gives_what_memory_gives(store: RecordStore, tokenizer: UnitTokenizer) -> None:
-    expected, facts, dropped = MemoryStore().items(UNITS, tokenizer)
+def test_a_store_gives_what_memory_gives(store: RecordStore, builder: TreeBuilder) -> None:
+    expected, facts, dropped = MemoryStore().items(UNITS, builder)
     assert dropped
     assert facts.num_truncated.any()
     assert facts.num_unusable.any()
     units = store.units(Listed(UNITS))
     for _ in range(2):  # built, and found
-        found, own, lost = store.items(units, tokenizer)
+        found, own, lost = store.items(units, builder)
         assert (list(units), list(found), list(lost)) == (UNITS, expected, dropped)
         assert same_facts(facts, own)
         assert own.sources(chains=True) == facts.sources(chains=True) == {"s", ""}
 
 
-def test_views_are_sequences(store: RecordStore, tokenizer: UnitTokenizer) -> None:
-    items, facts, _ = store.items(store.units(Listed(UNITS)), tokenizer)
+def test_views_are_sequences(store: RecordStore, builder: TreeBuilder) -> None:
+    items, facts, _ = store.items(store.units(Listed(UNITS)), builder)
     whole = list(items)
     assert items[-1] == whole[-1]
     assert list(items[1:4]) == whole[1:4]
@@ -152,11 +152,9 @@ def test_views_are_sequences(store: RecordStore, tokenizer: UnitTokenizer) -> No
         items[len(whole)]
 
 
-def test_a_view_is_pickled_without_its_records(
-    store: RecordStore, tokenizer: UnitTokenizer
-) -> None:
+def test_a_view_is_pickled_without_its_records(store: RecordStore, builder: TreeBuilder) -> None:
     """What a worker that packs batches is started with."""
-    items, _, _ = store.items(store.units(Listed(UNITS)), tokenizer)
+    items, _, _ = store.items(store.units(Listed(UNITS)), builder)
     whole = list(items)
     data = pickle.dumps(items)
     assert b"2 + 2?" not in data
@@ -175,20 +173,20 @@ def test_a_split_is_that_of_memory(groups: list[str]) -> None:
 
 
 def test_other_data_and_other_tokens_are_built_apart(
-    store: RecordStore, tokenizer: UnitTokenizer
+    store: RecordStore, builder: TreeBuilder
 ) -> None:
     first = store.units(Listed(UNITS, "a"))
     second = store.units(Listed(UNITS[:4], "b"))
     assert (len(first), len(second)) == (8, 4)
-    plain, _, _ = store.items(first, tokenizer)
-    longer, _, _ = store.items(first, make_tokenizer(template=Template(prefix="Problem: ")))
+    plain, _, _ = store.items(first, builder)
+    longer, _, _ = store.items(first, make_builder(template=Template(prefix="Problem: ")))
     assert longer[0].tree.num_tokens > plain[0].tree.num_tokens
-    assert store.items(first, tokenizer)[0][0] == plain[0]
+    assert store.items(first, builder)[0][0] == plain[0]
 
 
 def test_a_changed_file_is_read_anew(tmp_path: Path, store: RecordStore) -> None:
     path = write_arithmetic(tmp_path / "a.jsonl", 5)
-    reading = Reading([ChainSource(str(path), HFStepwise())], (), print)
+    reading = Reading([Source(str(path), HFStepwise())], (), print)
     assert len(store.units(reading)) == 5
     assert reading.identity() == reading.identity()
     write_arithmetic(path, 6)
@@ -196,9 +194,9 @@ def test_a_changed_file_is_read_anew(tmp_path: Path, store: RecordStore) -> None
 
 
 def test_finished_files_of_a_build_that_was_killed_are_kept(
-    store: RecordStore, tokenizer: UnitTokenizer, monkeypatch: pytest.MonkeyPatch
+    store: RecordStore, builder: TreeBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, _, _ = MemoryStore().items(UNITS, tokenizer)
+    expected, _, _ = MemoryStore().items(UNITS, builder)
     units = store.units(Listed(UNITS))
     write = store_module.write_items
     written: list[str] = []
@@ -211,9 +209,9 @@ def test_finished_files_of_a_build_that_was_killed_are_kept(
 
     monkeypatch.setattr(store_module, "write_items", write_or_die)
     with pytest.raises(KeyboardInterrupt):
-        store.items(units, tokenizer)
+        store.items(units, builder)
     written[:] = ["the second run writes one more"]
-    found, _, _ = store.items(units, tokenizer)
+    found, _, _ = store.items(units, builder)
     assert list(found) == expected
     assert written[1:] == ["00002.arrow"]
 
@@ -224,7 +222,7 @@ def test_a_reading_that_fails_leaves_nothing_that_is_used(
     path = write_arithmetic(tmp_path / "a.jsonl", 5)
     with path.open("a", encoding="utf-8") as file:
         file.write('{"id": "bad"}\n')
-    reading = Reading([ChainSource(str(path), HFStepwise())], (), print)
+    reading = Reading([Source(str(path), HFStepwise())], (), print)
     for _ in range(2):
         with pytest.raises(DataError, match=r"a\.jsonl:6"):
             store.units(reading)
@@ -236,25 +234,25 @@ def test_two_records_with_one_id_are_refused(tmp_path: Path, store: RecordStore)
     with path.open("a", encoding="utf-8") as file:
         file.write(first + "\n")
     with pytest.raises(DataError, match=r"a\.jsonl:6.*same id at .*a\.jsonl:1"):
-        store.units(Reading([ChainSource(str(path), HFStepwise())], (), print))
+        store.units(Reading([Source(str(path), HFStepwise())], (), print))
 
 
 def test_a_record_that_must_fit_stops_the_build(store: RecordStore) -> None:
     with pytest.raises(DataError, match="too long"):
-        store.items(store.units(Listed(UNITS)), make_tokenizer(on_too_long="error"))
+        store.items(store.units(Listed(UNITS)), make_builder(on_too_long="error"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"ARROW1\0\0damaged"])
 @pytest.mark.parametrize("folder", ["units", "items"])
 def test_a_damaged_file_is_refused(
-    store: RecordStore, tokenizer: UnitTokenizer, damage: bytes, folder: str
+    store: RecordStore, builder: TreeBuilder, damage: bytes, folder: str
 ) -> None:
-    store.items(store.units(Listed(UNITS)), tokenizer)
+    store.items(store.units(Listed(UNITS)), builder)
     files = sorted(store.folder.glob("*/*/00001.arrow"))
     path = next(path for path in files if (path.parent.name == "units") == (folder == "units"))
     path.write_bytes(damage)
     with pytest.raises(DataError, match=r"damaged.*Delete its folder"):
-        list(store.items(store.units(Listed(UNITS)), tokenizer)[0])
+        list(store.items(store.units(Listed(UNITS)), builder)[0])
 
 
 def test_a_damaged_note_is_refused(store: RecordStore) -> None:
@@ -270,18 +268,18 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         RecordStore(tmp_path / "file", 0, print).units(Listed(UNITS))
 
 
-def test_no_unit_at_all_is_a_store(store: RecordStore, tokenizer: UnitTokenizer) -> None:
-    items, facts, dropped = store.items(store.units(Listed([])), tokenizer)
+def test_no_unit_at_all_is_a_store(store: RecordStore, builder: TreeBuilder) -> None:
+    items, facts, dropped = store.items(store.units(Listed([])), builder)
     assert (len(items), len(facts), len(dropped)) == (0, 0, 0)
 
 
 @pytest.mark.slow
 def test_workers_write_what_one_process_writes(
-    tmp_path: Path, store: RecordStore, tokenizer: UnitTokenizer
+    tmp_path: Path, store: RecordStore, builder: TreeBuilder
 ) -> None:
     helped = RecordStore(tmp_path / "helped", 2, print)
     for one in (store, helped):
-        one.items(one.units(Listed(UNITS)), tokenizer)
+        one.items(one.units(Listed(UNITS)), builder)
     for path in sorted(store.folder.rglob("*.arrow")):
         assert path.read_bytes() == (helped.folder / path.relative_to(store.folder)).read_bytes()
 
@@ -327,7 +325,7 @@ def _fill_and_read(path: str, folder: str) -> None:
     store = RecordStore(Path(folder), 0, lambda line: None)
     clock = Clock()
     items, _, _ = store.items(
-        store.units(Reading([ChainSource(path, HFStepwise())], (), print)), make_tokenizer()
+        store.units(Reading([Source(path, HFStepwise())], (), print)), make_builder()
     )
     for index in np.random.default_rng(0).permutation(len(items)):
         assert items[index].tree

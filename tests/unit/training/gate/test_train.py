@@ -19,7 +19,7 @@ from prm.data.sources.writers import write_records
 from prm.errors import ConfigError, DataError, ModelError
 from prm.models import checkpoint
 from prm.models.gate import Gate
-from prm.models.reward_model import OutcomeRewardModel
+from prm.models.reward_model import RewardModel
 from prm.records import Comparison, Rating
 from prm.scores.stored import read_scores
 from prm.scoring.batch import score_file, survey
@@ -35,12 +35,12 @@ OPTIONS = GateOptions(lr=0.01, width=16, max_epochs=150, patience=30)
 KINDS = ("Poem about 7 - 5 + 1", "Is it true that 2 + 3 * 4")
 
 
-def fresh_model(**changes: Any) -> OutcomeRewardModel:
+def fresh_model(**changes: Any) -> RewardModel:
     fields = {"response_heads": OBJECTIVES, "objective_aggregation": WeightedSum()}
     return outcome_model("qwen2", **(fields | changes))
 
 
-def comparisons(model: OutcomeRewardModel, count: int = 120) -> list[Comparison]:
+def comparisons(model: RewardModel, count: int = 120) -> list[Comparison]:
     """Prompts of one kind want style, those of the other facts, as the model's own heads see it."""
     made = []
     generator = random.Random(0)
@@ -56,16 +56,16 @@ def comparisons(model: OutcomeRewardModel, count: int = 120) -> list[Comparison]
 
 
 @pytest.fixture(scope="module")
-def learned() -> tuple[OutcomeRewardModel, GateReport, list[Comparison]]:
+def learned() -> tuple[RewardModel, GateReport, list[Comparison]]:
     model = fresh_model(normalizers={name: ZScore(0.0, 1.0) for name in NAMES})
     data = comparisons(model)
     return model, train_gate(model, data, OPTIONS), data
 
 
-Learned = tuple[OutcomeRewardModel, GateReport, list[Comparison]]
+Learned = tuple[RewardModel, GateReport, list[Comparison]]
 
 
-def accuracy_of_fixed_weights(model: OutcomeRewardModel, data: list[Comparison]) -> float:
+def accuracy_of_fixed_weights(model: RewardModel, data: list[Comparison]) -> float:
     """Return the best accuracy that any fixed weights, negative ones too, reach on the data."""
     pairs = read_pairs(model, data, 16384, lambda _: None)
     differences = pairs.differences(Gated(), NAMES)
@@ -85,7 +85,7 @@ def test_gates_beat_all_fixed_weights(learned: Learned) -> None:
     assert sum(won) / len(won) > accuracy_of_fixed_weights(model, data) + 0.1
 
 
-def _scores(model: OutcomeRewardModel, data: list[Comparison]) -> Iterator[list[Any]]:
+def _scores(model: RewardModel, data: list[Comparison]) -> Iterator[list[Any]]:
     scorer = RewardScorer(model)
     for comparison in data:
         yield scorer.score([Rating(comparison.prompt, text) for text in comparison.responses])

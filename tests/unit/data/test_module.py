@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from prm.data.datamodules import OutcomeDataModule
 from prm.data.formats.outcomes import Outcomes
-from prm.data.sources.source import OutcomeSource
+from prm.data.module import RecordDataModule
+from prm.data.sources.source import Source
 
 
-def source(path: Path, name: str, num_rows: int) -> OutcomeSource:
+def source(path: Path, name: str, num_rows: int) -> Source:
     rows = [
         {"id": f"{name}-{index}", "prompt": f"{name} {index}", "response": "a", "values": {"x": 1}}
         for index in range(num_rows)
     ]
     file = path / f"{name}.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return OutcomeSource(str(file), Outcomes())
+    return Source(str(file), Outcomes())
 
 
 def test_another_test_set_leaves_the_training_split_alone(tmp_path: Path) -> None:
     train, other = source(tmp_path, "train", 20), source(tmp_path, "other", 3)
-    own = OutcomeDataModule(train=[train], test_share=0.25)
-    foreign = OutcomeDataModule(train=[train], test=[other], test_share=0.25)
+    own = RecordDataModule(train=[train], test_share=0.25)
+    foreign = RecordDataModule(train=[train], test=[other], test_share=0.25)
     for data in (own, foreign):
         data.setup("fit")
         data.setup("test")

@@ -9,35 +9,27 @@ from hypothesis import strategies as st
 from tiny_models import character_tokenizer
 
 from prm.data.batches import micro_batch
-from prm.data.joint_labels import JointLabeler, response_part, step_part
+from prm.data.items import LabeledChain, LabeledItem, item_of
+from prm.data.labels import Labeler
 from prm.data.planning import MicroBatchPlan
-from prm.data.response_labels import LabeledResponses, ResponseLabeler, label
-from prm.data.step_labels import LabeledChain, StepLabeler
 from prm.records import Chain, Comparison, Rating
 from prm.spec import ResponseHead, RewardSpec, StepHead
 from prm.trees.identity import add_marker
 from prm.trees.tokenize import TreeBuilder
-from prm.trees.tokenize_responses import ResponseTreeBuilder
 from prm.trees.units import ResponseSet
 
 SPEC = RewardSpec(step_heads=(StepHead(),), response_heads=(ResponseHead("safety"),))
-LABELER = JointLabeler(["correctness"], ["safety"])
-Item = LabeledChain | LabeledResponses
+LABELER = Labeler(["correctness"], ["safety"])
 
 
-def _items() -> list[Item]:
+def _items() -> list[LabeledItem]:
     tokenizer = character_tokenizer()
     add_marker(tokenizer, SPEC)
-    chains, sets = TreeBuilder(tokenizer, SPEC), ResponseTreeBuilder(tokenizer, SPEC)
+    builder = TreeBuilder(tokenizer, SPEC)
     pair = ResponseSet.of([Comparison("q", ["a", "b"], objective="safety")])
     rating = ResponseSet.of([Rating("q", "abc", {"safety": 0.25})])
     one, two = Chain("q", ["a", "b"], [1, 0]), Chain("q", ["c"], [0.5])
-    return [
-        label(pair, sets.build(pair)),
-        LabeledChain(one, chains.build(one)),
-        label(rating, sets.build(rating)),
-        LabeledChain(two, chains.build(two)),
-    ]
+    return [item_of(unit, builder.build(unit)) for unit in (pair, one, rating, two)]
 
 
 ITEMS = _items()
@@ -56,7 +48,7 @@ def test_golden_reads_of_each_kind() -> None:
 @given(st.lists(st.sampled_from(range(4)), min_size=1, max_size=6))
 def test_every_read_belongs_to_one_kind_and_to_its_item(records: list[int]) -> None:
     batch = micro_batch(MicroBatchPlan(tuple(records)), ITEMS, LABELER)
-    labels = batch.targets
+    labels = batch.labels
     reads = torch.cat([labels.step_reads, labels.response_reads])
     assert sorted(reads.tolist()) == list(range(len(batch.trees.reads)))
     kinds = [isinstance(ITEMS[record], LabeledChain) for record in records]
@@ -84,14 +76,14 @@ def test_a_filler_counts_for_nothing() -> None:
     assert (labels.step_reads.numel(), labels.response_reads.numel()) == (2, 2)
 
 
-def test_parts_are_found_in_joint_labels_and_in_those_of_one_kind() -> None:
-    joint = LABELER(ITEMS)
-    assert step_part(joint) == (joint.steps, joint.step_reads)
-    assert response_part(joint) == (joint.responses, joint.response_reads)
-    steps = StepLabeler(["correctness"])([ITEMS[1]])
-    responses = ResponseLabeler(["safety"])([ITEMS[0]])
-    assert step_part(steps) == (steps, slice(None))
-    assert response_part(responses) == (responses, slice(None))
+def test_a_kind_without_objectives_has_no_columns() -> None:
+    steps = Labeler(["correctness"], [])([ITEMS[1]])
+    assert steps.steps.labels.shape == (2, 1)
+    assert steps.responses.values.shape == (0, 0)
+    assert steps.responses.preferences == ()
+    responses = Labeler([], ["safety"])([ITEMS[0]])
+    assert responses.steps.labels.shape == (0, 0)
+    assert responses.responses.values.shape == (2, 1)
 
 
 def test_moving_keeps_everything() -> None:

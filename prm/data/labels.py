@@ -1,0 +1,237 @@
+"""Labels of the reads of items: step labels, ratings, and comparisons between responses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from prm.data.items import LabeledChain, LabeledItem, LabeledResponses
+from prm.losses.preference import PreferenceTargets
+from prm.records import Comparison, Rating
+from prm.trees.tree import TokenTree
+
+
+@dataclass(slots=True)
+class StepLabels:
+    """Labels of the reads of some chains.
+
+    Args:
+        labels: Probability in [0, 1], NaN where unlabeled, shape `[read, objective]`, float32.
+        chain: Index of the chain among these chains, shape `[read]`.
+        step: Index of the step in its chain, shape `[read]`.
+        num_tokens: Tokens of the step, marker included, shape `[read]`.
+    """
+
+    labels: Tensor
+    chain: Tensor
+    step: Tensor
+    num_tokens: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> StepLabels:
+        """Return the labels on `device`."""
+        names = ("labels", "chain", "step", "num_tokens")
+        return StepLabels(
+            **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
+        )
+
+
+@dataclass(slots=True)
+class ResponseLabels:
+    """Labels of the reads of some response sets.
+
+    Args:
+        values: Ratings, NaN where missing, shape `[read, objective]`, float32.
+        preferences: Comparisons, one entry per objective.
+        preferred: Whether no comparison ranks a response below another, shape `[read]`, bool.
+        num_tokens: Tokens of the response, shape `[read]`.
+    """
+
+    values: Tensor
+    preferences: tuple[PreferenceTargets, ...]
+    preferred: Tensor
+    num_tokens: Tensor
+
+    def first(self, count: int) -> ResponseLabels:
+        """Return the labels of the first reads; all comparisons must be between them."""
+        return replace(
+            self,
+            values=self.values[:count],
+            preferred=self.preferred[:count],
+            num_tokens=self.num_tokens[:count],
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ResponseLabels:
+        """Return the labels on `device`."""
+        return ResponseLabels(
+            self.values.to(device, non_blocking=non_blocking),
+            tuple(item.to(device, non_blocking) for item in self.preferences),
+            self.preferred.to(device, non_blocking=non_blocking),
+            self.num_tokens.to(device, non_blocking=non_blocking),
+        )
+
+
+@dataclass(slots=True)
+class Labels:
+    """Labels of the reads of chains and of response sets; either may have no reads.
+
+    Args:
+        steps: Labels of the chains' reads.
+        responses: Labels of the responses' reads.
+        step_reads: Which reads are those of chains, shape `[chain read]`.
+        response_reads: Which reads are those of responses, shape `[response read]`.
+    """
+
+    steps: StepLabels
+    responses: ResponseLabels
+    step_reads: Tensor
+    response_reads: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Labels:
+        """Return the labels on `device`."""
+        return Labels(
+            self.steps.to(device, non_blocking),
+            self.responses.to(device, non_blocking),
+            self.step_reads.to(device, non_blocking=non_blocking),
+            self.response_reads.to(device, non_blocking=non_blocking),
+        )
+
+
+class Labeler:
+    """Collects the labels of items, in the order of their reads.
+
+    Args:
+        step_names: The step objectives, one column each.
+        response_names: The response objectives, one column each.
+    """
+
+    def __init__(self, step_names: Sequence[str], response_names: Sequence[str]) -> None:
+        self.step_names = tuple(step_names)
+        self.response_names = tuple(response_names)
+
+    def __call__(self, items: Sequence[LabeledItem], filler: bool = False) -> Labels:
+        """Return the labels of the reads of some items; those of a filler are all missing."""
+        chains = [item for item in items if isinstance(item, LabeledChain)]
+        sets = [item for item in items if isinstance(item, LabeledResponses)]
+        is_step = torch.tensor(
+            [isinstance(item, LabeledChain) for item in items for _ in range(item.tree.num_reads)],
+            dtype=torch.bool,
+        )
+        steps = step_labels(chains, self.step_names)
+        if filler:
+            steps.labels.fill_(math.nan)
+        return Labels(
+            steps,
+            response_labels(sets, self.response_names, filler),
+            is_step.nonzero().squeeze(-1),
+            (~is_step).nonzero().squeeze(-1),
+        )
+
+
+def step_labels(chains: Sequence[LabeledChain], objectives: Sequence[str]) -> StepLabels:
+    """Return the labels of the reads of `chains`, one column per objective name."""
+    rows: list[list[float]] = []
+    owners: list[int] = []
+    steps: list[int] = []
+    for index, item in enumerate(chains):
+        columns = [item.chain.labels.get(name) for name in objectives]
+        for step in item.tokens.steps:
+            values = [None if column is None else column[step] for column in columns]
+            rows.append([math.nan if value is None else value for value in values])
+        owners.extend([index] * len(item.tokens.steps))
+        steps.extend(item.tokens.steps)
+    return StepLabels(
+        labels=torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(objectives)),
+        chain=torch.tensor(owners, dtype=torch.int64),
+        step=torch.tensor(steps, dtype=torch.int64),
+        num_tokens=_read_sizes(chains),
+    )
+
+
+def response_labels(
+    sets: Sequence[LabeledResponses], objectives: Sequence[str], filler: bool = False
+) -> ResponseLabels:
+    """Return the labels of the reads of `sets`, one column and entry per objective name."""
+    num_tokens = _read_sizes(sets)
+    values = torch.full((len(num_tokens), len(objectives)), math.nan)
+    preferred = torch.ones(len(num_tokens), dtype=torch.bool)
+    lists = {name: _Comparisons() for name in objectives}
+    for offset, item in _with_offsets(() if filler else sets):
+        for index in item.kept:
+            record = item.responses.records[index]
+            reads = [offset + branch for branch in item.branches(index)]
+            if isinstance(record, Rating):
+                values[reads[0]] = _merged(values[reads[0]], record, objectives)
+            elif record.objective in lists:
+                lists[record.objective].add(record, reads)
+                below = [r for r, rank in zip(reads, record.ranks, strict=True) if rank > 0]
+                preferred[below] = False
+    preferences = (found.targets(values[:, i]) for i, found in enumerate(lists.values()))
+    return ResponseLabels(values, tuple(preferences), preferred, num_tokens)
+
+
+def _merged(old: Tensor, record: Rating, objectives: Sequence[str]) -> Tensor:
+    known = [record.values.get(name) for name in objectives]
+    new = torch.tensor([math.nan if value is None else value for value in known])
+    return torch.where(new.isnan(), old, new)
+
+
+def _with_offsets(items: Sequence[LabeledResponses]) -> Iterator[tuple[int, LabeledResponses]]:
+    """Yield items with the number of reads before them."""
+    offset = 0
+    for item in items:
+        yield offset, item
+        offset += item.tree.num_reads
+
+
+@dataclass(slots=True)
+class _Comparisons:
+    """Collects the comparisons of one objective."""
+
+    read: list[int] = field(default_factory=list)
+    comparison: list[int] = field(default_factory=list)
+    rank: list[int] = field(default_factory=list)
+    strength: list[float] = field(default_factory=list)
+    share: list[float] = field(default_factory=list)
+
+    def add(self, record: Comparison, reads: Sequence[int]) -> None:
+        """Add a comparison, its members best first."""
+        order = sorted(range(len(reads)), key=lambda member: record.ranks[member])
+        self.read.extend(reads[member] for member in order)
+        self.rank.extend(record.ranks[member] for member in order)
+        self.comparison.extend([len(self.strength)] * len(order))
+        self.strength.append(math.nan if record.strength is None else record.strength)
+        votes = None if record.votes is None else [record.votes[member] for member in order]
+        self.share.append(math.nan if votes is None else votes[0] / sum(votes))
+
+    def targets(self, values: Tensor) -> PreferenceTargets:
+        """Return the comparisons as tensors, with the ratings of their members."""
+        read = torch.tensor(self.read, dtype=torch.int64)
+        return PreferenceTargets(
+            read=read,
+            comparison=torch.tensor(self.comparison, dtype=torch.int64),
+            rank=torch.tensor(self.rank, dtype=torch.int64),
+            strength=torch.tensor(self.strength, dtype=torch.float32),
+            share=torch.tensor(self.share, dtype=torch.float32),
+            label=values[read],
+        )
+
+
+def _read_sizes(items: Sequence[LabeledItem]) -> Tensor:
+    """Return how many tokens end in each read of some items, shape `[read]`."""
+    sizes = [size for item in items for size in read_sizes(item.tree)]
+    return torch.tensor(sizes, dtype=torch.int64)
+
+
+def read_sizes(tree: TokenTree) -> list[int]:
+    """Return how many tokens end in each read of a tree."""
+    sizes = []
+    for segment in tree.segments:
+        first = 0
+        for read in segment.reads:
+            sizes.append(read + 1 - first)
+            first = read + 1
+    return sizes

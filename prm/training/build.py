@@ -1,0 +1,126 @@
+"""`Recipe`: how the model of a training run is made, whole or as the shards of several ranks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from prm.errors import ConfigError
+from prm.models.heads import HeadKind
+from prm.models.layers import compile_layers
+from prm.models.lora import LoRA
+from prm.models.reward_model import RewardModel
+from prm.models.sources import BackboneSource
+from prm.spec import RewardSpec
+from prm.training.checkpoints import snapshot
+from prm.training.strategies import ShardedStrategy
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Where a model comes from, and what of it is trained.
+
+    Args:
+        source: Where backbone and tokenizer come from.
+        head: Kind of the heads.
+        lora: Train low-rank adapters instead of the backbone's weights.
+        freeze_backbone: Train the heads only.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        compile_layers: Compile the decoder layers.
+
+    Raises:
+        ConfigError: Options exclude each other.
+    """
+
+    source: BackboneSource
+    head: HeadKind
+    lora: LoRA | None
+    freeze_backbone: bool
+    gradient_checkpointing: bool
+    compile_layers: bool
+
+    def __post_init__(self) -> None:
+        if self.lora is not None and self.freeze_backbone:
+            raise ConfigError("lora and freeze_backbone exclude each other")
+
+    def tokenizer(self, texts: Iterator[str], strategy: Strategy) -> PreTrainedTokenizerBase:
+        """Return the tokenizer, the same on all ranks; one from scratch is trained on `texts`."""
+        return snapshot.same_on_all_ranks(self.source.tokenizer(texts), strategy)
+
+    def model(self, tokenizer: PreTrainedTokenizerBase, spec: RewardSpec) -> RewardModel:
+        """Return the model around a tokenizer, in training mode.
+
+        Raises:
+            ConfigError: The spec's `max_length` is over the backbone's position limit.
+        """
+        stock = self.source.model(tokenizer)
+        limit = _position_limit(stock)
+        if limit is not None and spec.max_length > limit:
+            raise ConfigError(
+                "max_length is over the backbone's position limit",
+                expected=f"at most {limit}",
+                got=spec.max_length,
+                fix="Lower model.max_length",
+            )
+        if self.gradient_checkpointing:
+            checkpoint_activations(stock)
+        if self.compile_layers:
+            compile_layers(stock)
+        model = RewardModel(stock, tokenizer, spec, self.head).train()
+        if self.freeze_backbone:
+            model.backbone.requires_grad_(False)
+        if self.lora is not None:
+            self.lora.apply(model)
+        return model
+
+    def shape(
+        self, tokenizer: PreTrainedTokenizerBase, spec: RewardSpec, strategy: ShardedStrategy
+    ) -> RewardModel:
+        """Return the model on rank 0, and its shape alone, on no device, on the other ranks."""
+        on_meta = torch.device("meta")
+        with contextlib.nullcontext() if strategy.is_global_zero else on_meta:
+            return self.model(tokenizer, spec)
+
+    def language_head(self, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Parameter | None:
+        """Return the output embeddings of a model that has its own, frozen and on the CPU."""
+        with torch.device("cpu"):
+            weight = self.source.language_head(tokenizer)
+        if weight is not None:
+            weight.requires_grad_(False)
+        return weight
+
+    def rebuilt(
+        self, tokenizer: PreTrainedTokenizerBase, spec: RewardSpec, state: dict[str, Tensor]
+    ) -> RewardModel:
+        """Return the model on the CPU with the weights of a task's state."""
+        model = self.model(tokenizer, spec)
+        model.load_state_dict(
+            {
+                name.removeprefix("model."): value
+                for name, value in state.items()
+                if name.startswith("model.")
+            }
+        )
+        return model
+
+
+def _position_limit(stock: Any) -> int | None:
+    """Return the most tokens that have a position; RoBERTa leaves out its first ones."""
+    limit: int | None = getattr(stock.config.get_text_config(), "max_position_embeddings", None)
+    table = getattr(getattr(stock, "embeddings", None), "position_embeddings", None)
+    pad = getattr(table, "padding_idx", None)
+    return limit if limit is None or pad is None else limit - pad - 1
+
+
+def checkpoint_activations(stock: Any) -> None:
+    """Turn it on by its present name or by the one it had before transformers 5.20."""
+    name = "activation_checkpointing_enable"
+    enable = getattr(stock, name, None) or stock.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
