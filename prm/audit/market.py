@@ -15,7 +15,7 @@ from prm.audit.tradeoff_report import Choice, Pareto, Scatter
 from prm.errors import DataError
 from prm.metrics.intervals import Interval
 from prm.scores.columns import Array, Indices
-from prm.scores.tables import ScoreTable, aggregate
+from prm.scores.tables import ResponseTable, aggregate
 
 MAX_PAIRS = 100_000
 """Pairs of responses that flips are counted over, at random if there are more."""
@@ -49,8 +49,8 @@ class Market:
     pairs: tuple[Indices, Indices]
 
     @classmethod
-    def of(cls, table: ScoreTable, base: ObjectiveAggregation) -> Market:
-        utilities, rewards = table.utilities(), table.aggregated(base)
+    def of(cls, table: ResponseTable, base: ObjectiveAggregation) -> Market:
+        utilities, rewards = table.utilities(), table.with_aggregation(base).aggregated()
         usable = np.isfinite(utilities).all(axis=1) & np.isfinite(rewards)
         candidates = Candidates.of(table.groups, usable)
         if candidates.num_groups == 0:
@@ -79,7 +79,7 @@ class Market:
         """Return the candidate that wins in each group."""
         return self.candidates.winners(self.rewards(aggregation))
 
-    def counts(self, table: ScoreTable) -> dict[str, int]:
+    def counts(self, table: ResponseTable) -> dict[str, int]:
         """Return how many rows, prompts and pairs there are, and what was left out."""
         complete = np.isfinite(table.utilities()).all(axis=1)
         return {

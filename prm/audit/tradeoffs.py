@@ -22,14 +22,14 @@ from prm.audit.market import Market, correlation
 from prm.audit.sweeps import Sweep
 from prm.audit.tradeoff_report import TradeoffReport
 from prm.scores.columns import Indices
-from prm.scores.tables import ScoreTable
+from prm.scores.tables import ResponseTable
 
 BASE = "base"
 """Name of the choice that others are compared with."""
 
 
 def audit_tradeoffs(
-    table: ScoreTable,
+    table: ResponseTable,
     base: ObjectiveAggregation,
     compared: Mapping[str, ObjectiveAggregation] | None = None,
     *,

@@ -12,7 +12,8 @@ from prm.aggregation.objectives import WeightedSum
 from prm.cli.main import run
 from prm.scores.columns import Indices
 from prm.scores.rewrite import write_scores
-from prm.scores.tables import ScoreTable, read_scores
+from prm.scores.stored import read_scores
+from prm.scores.tables import ScoreTable
 
 CONFIG = "configs/outcome/replies.yaml"
 RUN = Path("runs/replies")
@@ -65,7 +66,9 @@ def _flipped(table: ScoreTable) -> Indices:
 
     Of the prompts that were drawn once, so that few replies are shown.
     """
-    first, second = (table.rewards(WeightedSum(weights)) for weights in WEIGHTINGS)
+    first, second = (
+        table.with_aggregation(WeightedSum(weights)).rewards() for weights in WEIGHTINGS
+    )
     prompts = [np.flatnonzero(table.groups == group) for group in np.unique(table.groups)]
     fewest = min(len(rows) for rows in prompts)
     prompts = [rows for rows in prompts if len(rows) == fewest]

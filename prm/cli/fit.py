@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from rich.console import Console
 
+import prm.losses
 from prm.atomic import write_text
 from prm.cli.parsing import CommandParser, refusal
 from prm.data.formats import all_formats
@@ -40,14 +42,6 @@ from prm.training.strategies import ShardedStrategy, ZeroStrategy
 from prm.training.task import RewardTask
 
 CONFIG_FILE = "config.yaml"
-
-NAMED = (
-    "prm.losses.cost",
-    "prm.losses.plackett_luce",
-    "prm.losses.probit",
-    "prm.losses.ties",
-)
-"""Modules that are imported so that configurations can name their classes alone."""
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -249,8 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _quiet()
     all_formats()
-    for module in NAMED:
-        importlib.import_module(module)
+    for module in pkgutil.iter_modules(prm.losses.__path__):  # configurations name their classes
+        importlib.import_module(f"prm.losses.{module.name}")
     RunCLI(
         model_class=RewardTask,
         datamodule_class=RecordDataModule,

@@ -11,23 +11,22 @@ from typing import Any
 from prm.data.formats.base import Format
 from prm.errors import ConfigError, DataError
 from prm.records import Chain, Rating, Record
+from prm.texts.completions import lines_of
 
 STDIN = "standard input"
 
 
-def split_steps(text: str) -> list[str]:
+def typed_steps(text: str) -> list[str]:
     r"""Return the steps of a JSON list of texts, or of lines.
 
     Raises:
         ConfigError: The text looks like a JSON list and is not one of texts.
 
     Example:
-        >>> split_steps('["1 + 1 = 2", "so 2"]') == split_steps("1 + 1 = 2\nso 2")
+        >>> typed_steps('["1 + 1 = 2", "so 2"]') == typed_steps("1 + 1 = 2\nso 2")
         True
     """
-    if not _is_list(text):
-        return [line for line in text.splitlines() if line.strip()]
-    return _text_list(text, "--steps")
+    return _text_list(text, "--steps") if _is_list(text) else lines_of(text)
 
 
 def _is_list(text: str) -> bool:
@@ -77,8 +76,7 @@ def read_stdin(format: Format) -> list[Record]:
         return [record for row, where in rows for record in format.records(row, where)]
     prompt, rest = _paragraphs(text)
     if format.kind == "steps":
-        steps = [line for line in rest.splitlines() if line.strip()]
-        return [Chain(prompt, steps, origin=STDIN)]
+        return [Chain(prompt, lines_of(rest), origin=STDIN)]
     return [Rating(prompt, rest.strip(), origin=STDIN)]
 
 

@@ -8,9 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prm.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from prm.aggregation.objectives import ObjectiveAggregation
+    from prm.aggregation.steps import StepAggregation
     from prm.scores.columns import Array, Indices
     from prm.scores.rewrite import Columns, Track
     from prm.scores.tables import ScoreTable
@@ -34,18 +38,22 @@ class Rewarded(NamedTuple):
 
     def columns(self, order: Indices) -> Columns:
         """Return the fields to replace in the rows of `order`."""
-        from prm.scores.tables import plain
+        from prm.scores.columns import plain
 
         if self.name is None:
             return {}
-        return {"reward": plain(self.rewards[order]), "aggregation": [self.name] * len(order)}
+        return {
+            "reward": plain(self.rewards[order]),
+            "aggregation": [self.name] * len(order),
+            **self.table.aggregated_columns(order),
+        }
 
 
 def open_scores(scores: Path, model: Path | None) -> ScoreTable:
     """Read a score file while a status line says so; raises as `read_scores`."""
     from rich.console import Console
 
-    from prm.scores.tables import read_scores
+    from prm.scores.stored import read_scores
 
     with Console(stderr=True).status(f"reading {scores}"):
         return read_scores(scores, model)
@@ -61,6 +69,12 @@ def reshaped(table: ScoreTable, shaping: Mapping[str, Any] | None) -> ScoreTable
         return table
     spec = table.known_spec()
     return replace(table, spec=spec.with_(shaping=spec.shaping.changed(shaping)))
+
+
+def cut_off(table: ScoreTable) -> list[str]:
+    """Return a line that says how much was cut off before it was scored, if anything was."""
+    count = int((table.num_truncated > 0).sum())
+    return [f"{count:,} {table.noun} were cut off at the model's max_length"] if count else []
 
 
 def with_rewards(
@@ -80,11 +94,50 @@ def aggregated(
     table: ScoreTable, aggregation: str | None, overrides: Mapping[str, Any] | None
 ) -> Rewarded:
     """Return new rewards; raises as `with_rewards`."""
-    from prm.cli.aggregation import resolve_aggregation
+    chosen = _chosen(table, aggregation, overrides)
+    changed = table.with_aggregation(chosen)
+    return Rewarded(changed, changed.rewards(), chosen.name, changed.spec)
 
-    chosen = resolve_aggregation(table.known_spec(), aggregation, overrides)
-    spec = table.known_spec().with_(objective_aggregation=chosen)
-    return Rewarded(table, table.rewards(chosen), chosen.name, spec)
+
+def _chosen(
+    table: ScoreTable, aggregation: str | None, overrides: Mapping[str, Any] | None
+) -> ObjectiveAggregation | StepAggregation:
+    """Return the aggregation that the options ask for: of steps for chains, else of objectives."""
+    from prm.aggregation.steps import STEP_AGGREGATIONS
+    from prm.cli.aggregation import resolve_aggregation
+    from prm.scores.tables import ChainTable
+
+    spec = table.known_spec()
+    if isinstance(table, ChainTable):
+        return _step_aggregation(spec.step_aggregation, aggregation, overrides or {})
+    if aggregation in STEP_AGGREGATIONS:
+        raise ConfigError(
+            f"{aggregation} aggregates the steps of chains, and the scores are of responses",
+            expected="a class (WeightedSum, WorstCase, ...), or a YAML file",
+        )
+    return resolve_aggregation(spec, aggregation, overrides)
+
+
+def _step_aggregation(
+    present: StepAggregation, name: str | None, overrides: Mapping[str, Any]
+) -> StepAggregation:
+    from prm.aggregation.steps import STEP_AGGREGATIONS, step_aggregation
+
+    if name is not None and name not in STEP_AGGREGATIONS:
+        raise ConfigError(
+            "the scores are of chains, whose steps are aggregated",
+            expected=" | ".join(STEP_AGGREGATIONS),
+            got=name,
+        )
+    chosen = present if name is None else step_aggregation(name)
+    for option in overrides:
+        if option not in chosen.parameters():
+            raise ConfigError(
+                f"{chosen.name} of the steps of chains has no parameter {option!r}",
+                expected=", ".join(chosen.parameters()) or "none",
+                fix="Weights and the like are for scores of responses",
+            )
+    return step_aggregation(chosen.name, **{**chosen.parameters(), **overrides})
 
 
 def progress(verb: str, total: int) -> Track:

@@ -43,5 +43,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def _text(row: Mapping[str, Any]) -> str:
     if row.get("response_text") is not None:
         return str(row["response_text"])
-    steps = row.get("completions") or [f"{row['id']}, response {row.get('response') or 0}"]
-    return " ".join(steps)
+    if row.get("completions"):
+        return " ".join(row["completions"])
+    return f"{row['id']}, response {row['response'] or 0}" if "response" in row else str(row["id"])

@@ -9,20 +9,20 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import StepAggregation
 from prm.errors import ConfigError, DataError
-from prm.records import Chain, Prompt, Rating
 from prm.rl.completions import Text, as_pair
 from prm.scores.chains import ChainScore
 from prm.scores.reaggregate import reaggregate, with_aggregations
 from prm.scores.responses import ResponseScore
 from prm.scoring.loading import ScorerOptions
 from prm.scoring.scorer import RewardScorer
-from prm.spec import RewardSpec, Shaping, StepFormat
-from prm.texts.steps import StepSpan, split_steps
+from prm.spec import RewardSpec, Shaping
+from prm.texts.completions import Completion, RewardFrom
+from prm.texts.steps import StepSpan
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from prm.scoring.client import RemoteScorer
 
-RewardFrom = Literal["steps", "response"]
-Pairs = list[tuple[Prompt, str]]
+Completions = list[Completion]
 Scores = list[ChainScore | ResponseScore]
 
 
@@ -124,7 +123,7 @@ class RewardFunction:
 
     def _reset(self) -> None:
         self._lock, self._model_lock = threading.Lock(), threading.RLock()
-        self._last: tuple[Pairs | None, Future[Scores]] = (None, Future())
+        self._last: tuple[Completions | None, Future[Scores]] = (None, Future())
 
     @property
     def spec(self) -> RewardSpec:
@@ -220,36 +219,37 @@ class RewardFunction:
                 expected="one of each per completion",
                 got=(len(prompts), len(completions), len(names)),
             )
-        pairs = [
-            as_pair(prompt, completion, self.tokenizer)
+        step_format = self.spec.step_format
+        read = [
+            Completion.read(*as_pair(prompt, completion, self.tokenizer), step_format)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        scores, is_new = self._shared_scores(pairs)
+        scores, is_new = self._shared_scores(read)
         spec = self.spec
         rewards = [
-            self._reward(response, score, only, spec)
-            for (_, response), score, only in zip(pairs, scores, names, strict=True)
+            self._reward(completion, score, only, spec)
+            for completion, score, only in zip(read, scores, names, strict=True)
         ]
         if is_new:
             for observer in self.observers:
                 observer(rewards)
         return rewards
 
-    def _shared_scores(self, pairs: Pairs) -> tuple[Scores, bool]:
+    def _shared_scores(self, completions: Completions) -> tuple[Scores, bool]:
         """Return the scores, and whether this call asked for them rather than one before it."""
         with self._lock:
-            is_new = pairs != self._last[0]
+            is_new = completions != self._last[0]
             if is_new:
-                self._last = pairs, Future()
+                self._last = completions, Future()
             result = self._last[1]
         if is_new:
-            self._settle(pairs, result)
+            self._settle(completions, result)
         return result.result(), is_new
 
-    def _settle(self, pairs: Pairs, result: Future[Scores]) -> None:
+    def _settle(self, completions: Completions, result: Future[Scores]) -> None:
         try:
             with nullcontext() if self._is_remote else self._model_lock:
-                result.set_result(self._scores(pairs))
+                result.set_result(self._scores(completions))
         except BaseException as error:
             with self._lock:
                 self._last = None, Future()
@@ -260,11 +260,13 @@ class RewardFunction:
         """Whether a server scores, which batches concurrent requests itself."""
         return not (self._is_folder or isinstance(self.model, RewardScorer))
 
-    def _scores(self, pairs: Pairs) -> Scores:
-        step_format = self.spec.step_format
+    def _scores(self, completions: Completions) -> Scores:
+        """Return the score of each completion; ids of records are those that a server must give."""
         records = [
-            self._record(str(index), prompt, response, step_format)
-            for index, (prompt, response) in enumerate(pairs)
+            None
+            if completion.is_empty(self.reward_from)
+            else completion.record(self.reward_from, id=str(index))
+            for index, completion in enumerate(completions)
         ]
         scores = iter(self.scorer.score([record for record in records if record is not None]))
         return [
@@ -273,17 +275,6 @@ class RewardFunction:
             else next(scores) or self._unscored("the server did not score it")
             for record in records
         ]
-
-    def _record(
-        self, id: str, prompt: Prompt, response: str, step_format: StepFormat
-    ) -> Chain | Rating | None:
-        """Return a completion as a record, whose id a server's score must carry."""
-        if not response.strip():
-            return None
-        if self.reward_from == "response":
-            return Rating(prompt, response, id=id)
-        steps = split_steps(response, step_format)
-        return Chain(prompt, [step.text for step in steps], id=id) if steps else None
 
     def _unscored(self, reason: str) -> ChainScore | ResponseScore:
         names = dict.fromkeys(self.objectives)
@@ -294,7 +285,7 @@ class RewardFunction:
 
     def _reward(
         self,
-        response: str,
+        completion: Completion,
         score: ChainScore | ResponseScore,
         applicable: Collection[str] | None,
         spec: RewardSpec,
@@ -302,13 +293,13 @@ class RewardFunction:
         applies_in_part = applicable is not None and set(applicable) != set(self.objectives)
         if applies_in_part or self._replaced != (None, None, None):
             score = reaggregate(score, spec, applicable=applicable)
+        response = completion.response
         if self.empty is not None and not response.strip():
             values = dict.fromkeys(self.objectives, self.empty)
             return CompletionReward(self.empty, values, score, response)
         if isinstance(score, ResponseScore):
             return CompletionReward(score.reward, score.utilities, score, response)
-        steps = split_steps(response, spec.step_format)
-        return CompletionReward(score.reward, score.scores, score, response, steps)
+        return CompletionReward(score.reward, score.scores, score, response, completion.steps)
 
     def __getstate__(self) -> dict[str, Any]:
         if isinstance(self.model, RewardScorer):

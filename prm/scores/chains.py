@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 
 from prm.aggregation.steps import StepAggregation
 from prm.records import Chain
+from prm.scores.rows import ChainRow, row_of
 from prm.spec import RewardSpec
 from prm.trees.prompts import DroppedRecord
 from prm.trees.tokenize import TokenizedChain
@@ -71,18 +72,7 @@ class ChainScore:
 
     def to_row(self, threshold: float = 0.5) -> dict[str, Any]:
         """Return the score as one JSON row; `first_error` as in the method of that name."""
-        return {
-            "id": self.id,
-            "group": self.group,
-            "reward": self.reward,
-            "aggregation": self.aggregation,
-            "scores": dict(self.scores),
-            "step_probabilities": {k: list(v) for k, v in self.step_probabilities.items()},
-            "step_logits": {k: list(v) for k, v in self.step_logits.items()},
-            "first_error": self.first_error(threshold),
-            "num_truncated": self.num_truncated,
-            "reason": self.reason,
-        }
+        return row_of(ChainRow, self, first_error=self.first_error(threshold))
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], spec: RewardSpec) -> ChainScore:
@@ -95,17 +85,12 @@ class ChainScore:
         Raises:
             KeyError: A field is missing.
         """
-        return cls(
-            id=row["id"],
-            step_logits={name: tuple(logits) for name, logits in row["step_logits"].items()},
-            scores=row["scores"],
-            reward=row["reward"],
-            reward_objective=spec.chain_reward,
-            aggregation=row["aggregation"],
-            num_truncated=row["num_truncated"],
-            reason=row["reason"],
-            group=row["group"],
-        )
+        stored = {field.name: row[field.name] for field in fields(cls) if field.name in _COLUMNS}
+        logits = {name: tuple(values) for name, values in stored["step_logits"].items()}
+        return cls(**{**stored, "step_logits": logits}, reward_objective=spec.chain_reward)
+
+
+_COLUMNS = ChainRow.__annotations__
 
 
 def score_chain(

@@ -11,62 +11,62 @@ from numpy.typing import NDArray
 
 from prm.data.sources.files import read_file
 from prm.errors import DataError
+from prm.scores.rows import ChainRow, ResponseRow, RowKind, arrow_fields
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 BLOCK_BYTES = 1 << 25
 """Bytes of JSON lines that are parsed at once; also the longest line."""
 
 
-def read_columns(path: Path, objectives: tuple[str, ...]) -> pa.Table:
-    """Read ids, groups, scores, spreads, gates and rewards.
+_READ: Mapping[RowKind, tuple[str, ...]] = {
+    ChainRow: ("step_logits", "reason"),
+    ResponseRow: ("response", "spreads", "gates"),
+}
+"""Columns that are read of each kind of rows, beside those of all."""
+
+
+def read_columns(path: Path, kind: RowKind, objectives: tuple[str, ...]) -> pa.Table:
+    """Read ids, groups, scores, rewards and what else the rewards are made of.
+
+    Args:
+        path: The file.
+        kind: What the rows are.
+        objectives: Names of the objectives.
 
     Raises:
         DataError: The file is damaged, or a field has another type; the message names the row.
     """
-    return _read_json(path, objectives) if path.suffix == ".jsonl" else _read_parquet(path)
+    import pyarrow as pa
+
+    names = ("id", "group", "scores", "reward", "num_truncated", *_READ[kind])
+    needed = pa.schema(arrow_fields(kind, objectives, names))
+    return _read_json(path, needed) if path.suffix == ".jsonl" else _read_parquet(path, needed)
 
 
-def _read_json(path: Path, objectives: tuple[str, ...]) -> pa.Table:
+def _read_json(path: Path, needed: pa.Schema) -> pa.Table:
     """Parse what is needed of JSON lines; other fields are skipped, whatever they hold."""
     import pyarrow as pa
     from pyarrow import json as arrow_json
 
-    parse = arrow_json.ParseOptions(
-        explicit_schema=_needed(objectives), unexpected_field_behavior="ignore"
-    )
+    parse = arrow_json.ParseOptions(explicit_schema=needed, unexpected_field_behavior="ignore")
     read = arrow_json.ReadOptions(block_size=BLOCK_BYTES)
     try:
         return arrow_json.read_json(path, read, parse)
     except (pa.ArrowException, OSError) as error:
-        raise _wrong_row(path, objectives, str(error).splitlines()[0]) from error
+        raise _wrong_row(path, needed, str(error).splitlines()[0]) from error
 
 
-def _needed(objectives: tuple[str, ...]) -> pa.Schema:
-    import pyarrow as pa
-
-    per_objective = pa.struct([(name, pa.float64()) for name in objectives])
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("group", pa.string()),
-            ("response", pa.int64()),
-            ("scores", per_objective),
-            ("spreads", per_objective),
-            ("gates", per_objective),
-            ("reward", pa.float64()),
-        ]
-    )
-
-
-def _wrong_row(path: Path, objectives: tuple[str, ...], message: str) -> DataError:
+def _wrong_row(path: Path, needed: pa.Schema, message: str) -> DataError:
     """Return the error that names the first row that cannot be parsed."""
     for row, where in read_file(path):
-        wrong = _wrong_field(row, objectives)
+        found = (_wrong_field(row.get(field.name), field.type, field.name) for field in needed)
+        wrong = next(filter(None, found), None)
         if wrong is not None:
             name, expected, got = wrong
             place = f"{where}, row {row.get('id')!r}"
@@ -74,31 +74,36 @@ def _wrong_row(path: Path, objectives: tuple[str, ...], message: str) -> DataErr
     return DataError("the rows cannot be read", got=message, where=str(path))
 
 
-def _wrong_field(
-    row: Mapping[str, Any], objectives: tuple[str, ...]
-) -> tuple[str, str, object] | None:
-    kinds = {"id": str, "group": str, "response": int, "reward": int | float}
-    for name, kind in kinds.items():
-        value = row.get(name)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            return name, "text" if kind is str else "a number", value
-    for name in ("scores", "spreads", "gates"):
-        values = row.get(name)
-        if values is not None and not isinstance(values, Mapping):
-            return name, "a number per objective", values
-        for objective in objectives:
-            value = (values or {}).get(objective)
-            if value is not None and (not isinstance(value, int | float) or value is True):
-                return f"{name}.{objective}", "a number or null", value
-    return None
+def _wrong_field(value: Any, kind: pa.DataType, name: str) -> tuple[str, str, object] | None:
+    """Return name, expectation and value of what is not null and of another type."""
+    import pyarrow as pa
+
+    if value is None:
+        return None
+    if pa.types.is_struct(kind):
+        if not isinstance(value, Mapping):
+            return name, "a number per objective", value
+        inner = [(value.get(field.name), field.type, f"{name}.{field.name}") for field in kind]
+    elif pa.types.is_list(kind):
+        if not isinstance(value, list):
+            return name, "a list of numbers", value
+        inner = [(item, kind.value_type, f"{name}[{index}]") for index, item in enumerate(value)]
+    else:
+        number = int if pa.types.is_integer(kind) else int | float
+        expected = str if pa.types.is_string(kind) else number
+        if isinstance(value, expected) and not isinstance(value, bool):
+            return None
+        text = "a number or null" if "." in name else "a number"
+        return name, "text" if expected is str else text, value
+    return next(filter(None, (_wrong_field(*item) for item in inner)), None)
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: Path, needed: pa.Schema) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        present = [name for name in _needed(()).names if name in pq.read_schema(path).names]
+        present = [name for name in needed.names if name in pq.read_schema(path).names]
         return pq.read_table(path, columns=present)
     except (pa.ArrowException, OSError) as error:
         message = str(error).splitlines()[0]
@@ -131,16 +136,72 @@ def numbered(table: pa.Table, name: str) -> tuple[Indices, tuple[str, ...]]:
     return codes, tuple(encoded.dictionary.to_pylist())
 
 
+def counts(table: pa.Table, name: str) -> Indices:
+    """Return whole numbers; 0 for null."""
+    values: Indices = np.nan_to_num(numbers(column(table, name))).astype(np.int64)
+    return values
+
+
+def is_filled(table: pa.Table, name: str) -> Mask:
+    """Return which rows have a text that is not empty."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = pc.not_equal(column(table, name).cast(pa.string()), "")
+    filled: Mask = found.fill_null(False).to_numpy().astype(bool)
+    return filled
+
+
 def by_objective(table: pa.Table, name: str, objectives: tuple[str, ...]) -> Array:
     """Return the numbers of a column of objects, shape `[row, objective]`; NaN for null."""
+    missing = np.full(table.num_rows, np.nan)
+    found = _fields(table, name)
+    columns = [
+        numbers(found[objective]) if objective in found else missing for objective in objectives
+    ]
+    return np.ascontiguousarray(np.stack(columns, axis=1))
+
+
+def steps_by_objective(
+    table: pa.Table, objectives: tuple[str, ...]
+) -> list[tuple[Array, Indices]] | None:
+    """Return the log-odds of all scored steps of each objective, and how many each row has.
+
+    `None` if no row has them.
+    """
+    found = _fields(table, "step_logits")
+    columns = [found[objective] for objective in objectives if objective in found]
+    if len(columns) < len(objectives) or all(one.null_count == len(one) for one in columns):
+        return None
+    return [_lists(values) for values in columns]
+
+
+def _lists(values: pa.ChunkedArray) -> tuple[Array, Indices]:
+    """Return the numbers in all lists, one after the other, and how many are in each."""
+    import pyarrow.compute as pc
+
+    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+    flat = numbers(pc.list_flatten(values))
+    known = ~np.isnan(flat)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    return flat[known], np.bincount(row[known], minlength=len(lengths)).astype(np.int64)
+
+
+def _fields(table: pa.Table, name: str) -> dict[str, pa.ChunkedArray]:
+    """Return the fields of a column of objects; none if the table has no such column."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     found = column(table, name)
-    known = [field.name for field in found.type] if pa.types.is_struct(found.type) else []
-    missing = np.full(table.num_rows, np.nan)
-    columns = [
-        numbers(pc.struct_field(found, [objective])) if objective in known else missing
-        for objective in objectives
-    ]
-    return np.ascontiguousarray(np.stack(columns, axis=1))
+    names = [field.name for field in found.type] if pa.types.is_struct(found.type) else []
+    return {name: pc.struct_field(found, [name]) for name in names}
+
+
+def plain(values: Array) -> list[float | None]:
+    """Return numbers as JSON has them: `None` in the place of NaN.
+
+    Example:
+        >>> plain(np.array([1.5, np.nan]))
+        [1.5, None]
+    """
+    return [None if value != value else value for value in values.tolist()]

@@ -7,17 +7,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prm.errors import ConfigError, DataError
-from prm.scores.columns import Array
+from prm.scores.columns import Array, Mask
 from prm.scores.ranking import rank_candidates
-from prm.scores.tables import ScoreTable
+from prm.scores.tables import ChainTable, ScoreTable, Unit
 
-Unit = Literal["score", "utility", "probability"]
 Within = Literal["all", "group"]
 Missing = Literal["drop", "keep", "error"]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +25,10 @@ class Rules:
         min_reward: Smallest reward.
         max_reward: Largest reward.
         thresholds: Objective to the worst value that is accepted.
-        unit: What thresholds are in: `score`, the head's own units, where an objective to minimize
-            must not be above its threshold; or `utility` or `probability` (the sigmoid of the
-            utility), where more is always better.
+        unit: What thresholds are in. Of responses: `score`, the head's own units, where an
+            objective to minimize must not be above its threshold; or `utility` or `probability`
+            (the sigmoid of the utility), where more is always better. Of chains: `score`, as the
+            steps were aggregated, or `probability`.
         top_share: Share of the rows with a reward that is kept, in (0, 1]; the best ones, and at
             least one, of all rows or of each group.
         within: Whether `top_share` is of `all` rows or of each `group`.
@@ -60,17 +58,27 @@ class Rules:
                 "--top_share is wrong", expected="a share above 0, up to 1", got=self.top_share
             )
 
-    def check(self, objectives: Sequence[str]) -> None:
-        """Refuse thresholds for objectives that do not exist.
+    def check(self, objectives: Sequence[str], *, chains: bool) -> None:
+        """Refuse thresholds that scores do not have.
+
+        Args:
+            objectives: Names of the objectives.
+            chains: Whether the scores are of chains, or of responses.
 
         Raises:
-            ConfigError: There is one.
+            ConfigError: There is no such objective, or chains have no such unit.
         """
+        if chains and self.thresholds and self.unit == "utility":
+            raise ConfigError(
+                "the scores are of chains, which have no utilities",
+                expected="--unit score or probability",
+                got="--unit utility",
+            )
         for name in self.thresholds:
             if name not in objectives:
                 raise ConfigError(
                     "threshold for an objective that does not exist",
-                    expected=" | ".join(objectives) or "none, as the model scores steps",
+                    expected=" | ".join(objectives),
                     got=name,
                 )
 
@@ -84,10 +92,10 @@ def failures(table: ScoreTable, rewards: Array, rules: Rules) -> dict[str, Mask]
     """Return the rows that fail each rule, shape `[row]`, by the reason to give.
 
     Raises:
-        ConfigError: A threshold is for an objective that does not exist.
+        ConfigError: A threshold is for an objective or in a unit that the scores do not have.
         DataError: A row has no number that a rule needs, and the policy is `error`.
     """
-    rules.check(table.objectives)
+    rules.check(table.objectives, chains=isinstance(table, ChainTable))
     failed = {
         **dict(_by_reward(rewards, rules)),
         **dict(_by_objective(table, rules)),
@@ -112,24 +120,12 @@ def _by_reward(rewards: Array, rules: Rules) -> Iterator[tuple[str, Mask]]:
 def _by_objective(table: ScoreTable, rules: Rules) -> Iterator[tuple[str, Mask]]:
     if not rules.thresholds:
         return
-    signs, values = _values(table, rules.unit)
+    signs, values = table.in_unit(rules.unit)
     for name, threshold in rules.thresholds.items():
         column = table.objectives.index(name)
         side = "below" if signs[column] > 0 else "above"
         reason = f"{name}: {rules.unit} {side} {threshold:g}"
         yield reason, signs[column] * values[:, column] < signs[column] * threshold
-
-
-def _values(table: ScoreTable, unit: Unit) -> tuple[list[int], Array]:
-    """Return the direction and the values of each objective in a unit."""
-    if unit == "score":
-        directions = {item.name: item.sign for item in table.known_spec().response_heads}
-        return [directions[name] for name in table.objectives], table.scores
-    utilities = table.utilities()
-    if unit == "probability":
-        with np.errstate(over="ignore"):
-            utilities = 1 / (1 + np.exp(-utilities))
-    return [1] * len(table.objectives), utilities
 
 
 def _by_share(table: ScoreTable, rewards: Array, rules: Rules) -> Iterator[tuple[str, Mask]]:

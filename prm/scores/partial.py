@@ -5,15 +5,44 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeVar
 
 from prm.atomic import folder_for, write_text
 from prm.errors import ConfigError, OutputError, PrmError
+from prm.scores.rows import Row
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def in_blocks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield items in lists of `size`; the last one may be shorter.
+
+    Example:
+        >>> list(in_blocks("abcde", 2))
+        [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    rest = iter(items)
+    while block := list(islice(rest, size)):
+        yield block
+
+
+class Progress(Protocol):
+    """Counts the rows of a file while it is filled."""
+
+    num_resumed: int
+    """Rows that an earlier, interrupted run had written."""
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Count rows."""
+
+
+P = TypeVar("P", bound=Progress)
 
 
 class PartialFile:
@@ -39,7 +68,7 @@ class PartialFile:
 
     @contextmanager
     def opened(self, *, overwrite: bool = False) -> Iterator[None]:
-        """Open the file for `append` and `rows`; one without a row is removed afterwards.
+        """Open the file for `fill` and `rows`; one without a row is removed afterwards.
 
         Args:
             overwrite: Start anew if the rows there were made with other settings.
@@ -61,6 +90,33 @@ class PartialFile:
                 if self.num_rows == 0:
                     self.remove()
 
+    def fill(
+        self,
+        blocks: Generator[Sequence[Mapping[str, Any]], None, None],
+        progress: P,
+        on_block: Callable[[P], None] | None = None,
+    ) -> None:
+        """Append blocks of rows, and count all rows, those that were there first.
+
+        Args:
+            blocks: The rows that follow those that are there, `block` at a time; closed at the end,
+                whatever happens.
+            progress: Counts them.
+            on_block: Called with it at the start and after every block.
+
+        Raises:
+            OutputError: A block cannot be written; those before it stay.
+        """
+        report = on_block or (lambda progress: None)
+        with closing(blocks):
+            progress.num_resumed = self.num_rows
+            progress.add(self.rows())
+            report(progress)
+            for rows in blocks:
+                self.append(rows)
+                progress.add(rows)
+                report(progress)
+
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows and wait until they are on the disk.
 
@@ -74,7 +130,7 @@ class PartialFile:
             os.fsync(self._stream.fileno())
         self.num_rows += len(rows)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[Row]:
         """Yield the rows written so far."""
         self._stream.seek(0)
         return (json.loads(line) for line in self._stream)

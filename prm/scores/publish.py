@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from prm.atomic import atomic_file
 from prm.errors import OutputError
-from prm.scores.partial import PartialFile
+from prm.scores.partial import PartialFile, in_blocks
+from prm.scores.rows import arrow_fields, row_kind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,15 +37,9 @@ def publish(partial: PartialFile, keep_text: bool) -> None:
         atomic_file(partial.output) as stream,
         pq.ParquetWriter(stream, schema) as writer,
     ):
-        for rows in _groups(partial):
+        for rows in in_blocks(partial.rows(), _ROWS_PER_GROUP):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     partial.remove()
-
-
-def _groups(partial: PartialFile) -> Iterator[list[dict[str, Any]]]:
-    rows = partial.rows()
-    while group := list(islice(rows, _ROWS_PER_GROUP)):
-        yield group
 
 
 def _schema(partial: PartialFile, keep_text: bool) -> pa.Schema:
@@ -53,53 +47,10 @@ def _schema(partial: PartialFile, keep_text: bool) -> pa.Schema:
     import pyarrow as pa
 
     first = next(partial.rows())
-    objectives = list(first["scores"])
-    texts = [name for name in ("prompt", "completions", "response_text", "labels") if name in first]
-    columns = _response_columns(objectives) if "utilities" in first else _chain_columns(objectives)
+    columns = arrow_fields(row_kind(first), first["scores"])
+    known = {column.name for column in columns}
+    texts = [name for name in first if name not in known]
     return pa.schema([*columns, *(_text_fields(partial, texts) if keep_text else [])])
-
-
-def _chain_columns(objectives: list[str]) -> list[tuple[str, pa.DataType]]:
-    import pyarrow as pa
-
-    numbers = pa.list_(pa.float64())
-    return [
-        ("id", pa.string()),
-        ("group", pa.string()),
-        ("reward", pa.float64()),
-        ("aggregation", pa.string()),
-        ("scores", _by_objective(objectives, pa.float64())),
-        ("step_probabilities", _by_objective(objectives, numbers)),
-        ("step_logits", _by_objective(objectives, numbers)),
-        ("first_error", pa.int64()),
-        ("num_truncated", pa.int64()),
-        ("reason", pa.string()),
-    ]
-
-
-def _response_columns(objectives: list[str]) -> list[tuple[str, pa.DataType]]:
-    import pyarrow as pa
-
-    number = _by_objective(objectives, pa.float64())
-    return [
-        ("id", pa.string()),
-        ("group", pa.string()),
-        ("response", pa.int64()),
-        ("scores", number),
-        ("spreads", number),
-        ("gates", number),
-        ("utilities", number),
-        ("reward", pa.float64()),
-        ("aggregation", pa.string()),
-        ("num_truncated", pa.int64()),
-        ("reason", pa.string()),
-    ]
-
-
-def _by_objective(objectives: list[str], kind: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
-
-    return pa.struct([(name, kind) for name in objectives])
 
 
 def _text_fields(partial: PartialFile, names: Sequence[str]) -> list[pa.Field]:
@@ -107,7 +58,7 @@ def _text_fields(partial: PartialFile, names: Sequence[str]) -> list[pa.Field]:
 
     schema = pa.schema([])
     try:
-        for rows in _groups(partial):
+        for rows in in_blocks(partial.rows(), _ROWS_PER_GROUP):
             seen = pa.Table.from_pylist([{name: row[name] for name in names} for row in rows])
             schema = pa.unify_schemas([schema, seen.schema], promote_options="permissive")
     except pa.ArrowException as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from prm.scores.columns import Array, Indices
+from prm.scores.columns import Array, Indices, plain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +41,14 @@ class Ranking:
             self.margin[kept],
             self.win_probability[kept],
         )
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return what the ranking says about each place: `RankColumns`, as JSON values."""
+        return {
+            "rank": [None if rank < 0 else rank for rank in self.rank.tolist()],
+            "margin": plain(self.margin),
+            "win_probability": plain(self.win_probability),
+        }
 
 
 def rank_candidates(groups: Indices, rewards: Array, deviations: Array | None = None) -> Ranking:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from prm.records import Outcome, Rating, named
+from prm.scores.rows import ResponseRow, row_of
 from prm.spec import RewardSpec
 from prm.trees.prompts import DroppedRecord
 from prm.trees.tokenize import TokenizedResponses
@@ -50,19 +51,7 @@ class ResponseScore:
 
     def to_row(self) -> dict[str, Any]:
         """Return the score as one JSON row."""
-        return {
-            "id": self.id,
-            "group": self.group,
-            "response": self.response,
-            "scores": dict(self.scores),
-            "spreads": None if self.spreads is None else dict(self.spreads),
-            "gates": None if self.gates is None else dict(self.gates),
-            "utilities": dict(self.utilities),
-            "reward": self.reward,
-            "aggregation": self.aggregation,
-            "num_truncated": self.num_truncated,
-            "reason": self.reason,
-        }
+        return row_of(ResponseRow, self)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> ResponseScore:

@@ -9,7 +9,6 @@ import json
 import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,6 +18,8 @@ from prm.atomic import atomic_file, write_text
 from prm.data.sources.writers import check_output
 from prm.errors import OutputError
 from prm.scores.columns import BLOCK_BYTES, Indices
+from prm.scores.partial import in_blocks
+from prm.scores.rows import Row, column_type
 from prm.scores.tables import spec_path
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from prm.spec import RewardSpec
 
-Row = dict[str, Any]
 Columns = Mapping[str, list[Any]]
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -145,25 +145,30 @@ def _changed_lines(source: Path, order: Indices, columns: Columns) -> Iterator[b
     """Yield lines with some fields changed; lines without a change are copied byte by byte."""
     if source.suffix == ".jsonl" and not columns:
         yield from _raw_lines(source, order)
-    elif source.suffix == ".jsonl" and set(columns) == {"reward", "aggregation"}:
-        rewards = zip(columns["reward"], columns["aggregation"], strict=True)
-        for line, (reward, aggregation) in zip(_raw_lines(source, order), rewards, strict=True):
-            yield _with_reward(line, reward, aggregation)
+    elif source.suffix == ".jsonl" and tuple(columns) in _ADJACENT:
+        values_of_rows = zip(*columns.values(), strict=True)
+        for line, values in zip(_raw_lines(source, order), values_of_rows, strict=True):
+            yield _with_fields(line, dict(zip(columns, values, strict=True)))
     else:
         yield from map(_encoded, _changed(read_rows(source, order), columns))
 
 
-def _with_reward(line: bytes, reward: float | None, aggregation: str) -> bytes:
-    """Replace the reward where it stands, without decoding and encoding the row."""
-    changed = {"reward": reward, "aggregation": aggregation}
-    parts = _REWARD.split(line)
+def _with_fields(line: bytes, changed: Row) -> bytes:
+    """Replace fields where they stand, without decoding and encoding the row."""
+    parts = _ADJACENT[tuple(changed)].split(line)
     if len(parts) == 2:
         return parts[0] + _encoded(changed)[1:-1] + parts[1]
     return _encoded(json.loads(line) | changed)
 
 
-_REWARD = re.compile(rb'"reward": (?:null|[-+.0-9eE]+), "aggregation": "[^"\\]*"')
-"""Both fields as `prm score` writes them; inside a text the quotes would be escaped."""
+_NUMBER = rb"(?:null|[-+.0-9eE]+)"
+_REWARD = rb'"reward": ' + _NUMBER + rb', "aggregation": "[^"\\]*"'
+_SCORES = rb'"scores": \{(?:"[^"\\]*": ' + _NUMBER + rb"(?:, )?)*\}"
+_ADJACENT = {
+    ("reward", "aggregation"): re.compile(_REWARD),
+    ("reward", "aggregation", "scores"): re.compile(_REWARD + rb", " + _SCORES),
+}
+"""Fields as `prm score` writes them for responses and chains; in a text, quotes are escaped."""
 
 
 def _changed(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:
@@ -181,8 +186,7 @@ def _encoded(row: Row) -> bytes:
 
 
 def _write_lines(lines: Iterable[bytes], stream: IO[bytes]) -> None:
-    rest = iter(lines)
-    while block := list(islice(rest, _ROWS_PER_BATCH)):
+    for block in in_blocks(lines, _ROWS_PER_BATCH):
         stream.write(b"\n".join(block) + b"\n")
 
 
@@ -193,7 +197,7 @@ def _write_parquet(source: Path, stream: IO[bytes], order: Indices, columns: Col
         whole = _parquet(source) if source.suffix == ".parquet" else _json_table(source)
         table = _taken(whole, order)
         for name, values in columns.items():
-            column = pa.array(values, type=_COLUMN_TYPES.get(name))
+            column = pa.array(values, type=column_type(name, values))
             index = table.schema.get_field_index(name)
             table = (
                 table.append_column(name, column)
@@ -203,12 +207,6 @@ def _write_parquet(source: Path, stream: IO[bytes], order: Indices, columns: Col
         return table
 
     _store(changed, stream)
-
-
-_COLUMN_TYPES = dict.fromkeys(("reward", "margin", "win_probability"), "float64") | {
-    "rank": "int64"
-}
-"""Types of columns that may hold nothing but null."""
 
 
 def _store(make: Callable[[], pa.Table], stream: IO[bytes]) -> None:

@@ -1,67 +1,56 @@
-"""Stored scores as columns: a million rows are read in seconds and need no model.
-
-`prm score` writes one row per response with the score of every objective, and beside the file
-`<file>.spec.json`, the model's spec. Both together give the reward under any aggregation.
-"""
+"""Scores as columns: any number of rows are aggregated anew in seconds, and need no model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prm.data.sources.files import read_file
 from prm.errors import ConfigError, DataError
-from prm.scores.columns import (
-    Array,
-    Indices,
-    by_objective,
-    column,
-    numbered,
-    numbers,
-    read_columns,
-)
+from prm.scores.columns import Array, Indices, Mask, plain
 from prm.spec import RewardSpec
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from prm.aggregation.objectives import ObjectiveAggregation
+    from prm.aggregation.steps import StepAggregation
+
+Unit = Literal["score", "utility", "probability"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreTable:
-    """Score rows in columns, all in the order of the file.
+    """Score rows in columns, all in the order of the file: what rows of every kind have.
 
     Args:
         path: The file.
         objectives: Names of the objectives, in the order of the columns of `scores`.
         ids: Id of the record of each row, shape `[row]`.
-        responses: Index of the response within its record, shape `[row]`.
         groups: Number of the group (prompt) of each row, in order of appearance; -1 if it has none.
         group_names: The groups by number.
-        scores: Scores in the heads' own units, shape `[row, objective]`; NaN is missing.
-        spreads: Standard deviations of the scores, likewise; `None` if no row has one.
-        gates: Weights that the model gives the prompt, likewise; `None` if no row has one.
+        scores: Scores by objective, shape `[row, objective]`; NaN is missing.
         stored_rewards: The reward in the file, shape `[row]`; NaN if the row has none.
-        spec: What scores mean and how they were aggregated; `None` if the file has none beside it.
+        num_truncated: How much of each record was cut off at the model's `max_length`, `[row]`.
+        spec: What scores mean and how they are aggregated; `None` if the file has none beside it.
+
+    Attributes:
+        noun: What rows are the scores of, in messages.
     """
+
+    noun: ClassVar[str]
 
     path: Path
     objectives: tuple[str, ...]
     ids: NDArray[np.str_] | NDArray[np.object_]
-    responses: Indices
     groups: Indices
     group_names: tuple[str, ...]
     scores: Array
-    spreads: Array | None
-    gates: Array | None
     stored_rewards: Array
+    num_truncated: Indices
     spec: RewardSpec | None
 
     @property
@@ -73,7 +62,7 @@ class ScoreTable:
         """Return the spec.
 
         Raises:
-            ConfigError: The file has none, or it has no objectives of responses.
+            ConfigError: The file has none.
         """
         if self.spec is None:
             raise ConfigError(
@@ -82,56 +71,46 @@ class ScoreTable:
                 where=str(self.path),
                 fix="Name the model that gave the scores with --model",
             )
-        if not self.spec.response_names:
-            raise ConfigError(
-                "the scores are of a process model, which has no objectives to aggregate",
-                where=str(self.path),
-                fix="`prm score --aggregation` aggregates its steps",
-            )
         return self.spec
 
-    def utilities(self) -> Array:
-        """Return the utilities, shape `[row, objective]`; raises as `known_spec`."""
-        utilities: Array = self.known_spec().utilities(torch.from_numpy(self.scores)).numpy()
-        return utilities
+    def with_aggregation(self, aggregation: Any) -> Self:
+        """Return the rows with what another aggregation makes of them.
 
-    def rewards(self, aggregation: ObjectiveAggregation) -> Array:
-        """Return the reward of each row under an aggregation, shaped as the spec says.
-
-        NaN where a row has none; raises as `aggregated`.
-        """
-        aggregated = torch.from_numpy(self.aggregated(aggregation))
-        rewards: Array = self.known_spec().shaping(aggregated).numpy()
-        return rewards
-
-    def aggregated(self, aggregation: ObjectiveAggregation) -> Array:
-        """Return what `rewards` is before it is shaped.
+        Args:
+            aggregation: A step aggregation for chains, an objective aggregation for responses.
 
         Raises:
-            ConfigError: As `known_spec`, the aggregation does not fit the objectives, or it needs
-                gates and the rows have none.
+            ConfigError: The file has no spec, or rows lack what the aggregation needs.
         """
-        return aggregate(aggregation, self.utilities(), self.objectives, self.gates)
+        raise NotImplementedError
 
-    def deviations(self, aggregation: ObjectiveAggregation) -> Array | None:
-        """Return the standard deviation of each reward, or `None` where it is not exact.
+    def aggregated(self) -> Array:
+        """Return what `rewards` is before it is shaped; raises as `with_aggregation`."""
+        raise NotImplementedError
 
-        `sqrt(sum_k (c w_k a_k s_k)^2)` for reward `c sum_k w_k u_k + d`, utility
-        `u_k = a_k score_k + b_k` and independent spreads `s_k`. NaN in rows that miss a score or a
-        spread.
+    def rewards(self) -> Array:
+        """Return the reward of each row under the spec, NaN where it has none; raises likewise."""
+        rewards: Array = self.known_spec().shaping(torch.from_numpy(self.aggregated())).numpy()
+        return rewards
+
+    def deviations(self) -> Array | None:
+        """Return the standard deviation of each reward, or `None` where it is not known."""
+        return None
+
+    def in_unit(self, unit: Unit) -> tuple[list[int], Array]:
+        """Return for each objective whether more (1) or less (-1) is better, and its values.
+
+        Args:
+            unit: What the values, shape `[row, objective]`, are in.
+
+        Raises:
+            ConfigError: The file has no spec to tell.
         """
-        spec = self.known_spec()
-        weights, shaping = aggregation.linear_weights(self.objectives), spec.shaping.affine()
-        normalizers = [spec.normalizers.get(name) for name in self.objectives]
-        lines = [(1.0, 0.0) if item is None else item.affine() for item in normalizers]
-        if self.spreads is None or weights is None or shaping is None or None in lines:
-            return None
-        slope = shaping[0] * np.array([weights[name] for name in self.objectives])
-        slope *= [line[0] for line in lines if line is not None]
-        used = slope != 0
-        known = ~np.isnan(self.scores[:, used]).any(axis=1)
-        deviation = np.sqrt(((self.spreads[:, used] * slope[used]) ** 2).sum(axis=1))
-        return np.where(known, deviation, np.nan)
+        raise NotImplementedError
+
+    def aggregated_columns(self, order: Indices) -> dict[str, list[Any]]:
+        """Return the fields, beside the reward, that an aggregation changes in rows of `order`."""
+        return {}
 
     def check_groups(self) -> None:
         """Refuse rows that do not say which prompt they answer.
@@ -153,6 +132,141 @@ class ScoreTable:
         return f"{self.path}{place}, row {self.ids[row]!r}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ResponseTable(ScoreTable):
+    """Scores of whole responses, in the heads' own units.
+
+    Args:
+        responses: Index of the response within its record, shape `[row]`.
+        spreads: Standard deviations of the scores, as `scores`; `None` if no row has one.
+        gates: Weights that the model gives the prompt, likewise; `None` if no row has one.
+    """
+
+    noun = "responses"
+
+    responses: Indices
+    spreads: Array | None
+    gates: Array | None
+
+    def with_aggregation(self, aggregation: ObjectiveAggregation) -> Self:
+        return replace(self, spec=self.known_spec().with_(objective_aggregation=aggregation))
+
+    def utilities(self) -> Array:
+        """Return the utilities, shape `[row, objective]`; raises as `known_spec`."""
+        utilities: Array = self.known_spec().utilities(torch.from_numpy(self.scores)).numpy()
+        return utilities
+
+    def aggregated(self) -> Array:
+        aggregation = self.known_spec().objective_aggregation
+        assert aggregation is not None
+        return aggregate(aggregation, self.utilities(), self.objectives, self.gates)
+
+    def deviations(self) -> Array | None:
+        """Return the standard deviation of each reward, or `None` where it is not exact.
+
+        `sqrt(sum_k (c w_k a_k s_k)^2)` for reward `c sum_k w_k u_k + d`, utility
+        `u_k = a_k score_k + b_k` and independent spreads `s_k`. NaN in rows that miss a score or a
+        spread.
+        """
+        if self.spec is None or self.spec.objective_aggregation is None or self.spreads is None:
+            return None
+        weights = self.spec.objective_aggregation.linear_weights(self.objectives)
+        shaping = self.spec.shaping.affine()
+        normalizers = [self.spec.normalizers.get(name) for name in self.objectives]
+        lines = [(1.0, 0.0) if item is None else item.affine() for item in normalizers]
+        if weights is None or shaping is None or None in lines:
+            return None
+        slope = shaping[0] * np.array([weights[name] for name in self.objectives])
+        slope *= [line[0] for line in lines if line is not None]
+        used = slope != 0
+        known = ~np.isnan(self.scores[:, used]).any(axis=1)
+        deviation = np.sqrt(((self.spreads[:, used] * slope[used]) ** 2).sum(axis=1))
+        return np.where(known, deviation, np.nan)
+
+    def in_unit(self, unit: Unit) -> tuple[list[int], Array]:
+        if unit == "score":
+            directions = {item.name: item.sign for item in self.known_spec().response_heads}
+            return [directions[name] for name in self.objectives], self.scores
+        utilities = self.utilities()
+        values = _sigmoid(utilities) if unit == "probability" else utilities
+        return [1] * len(self.objectives), values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChainTable(ScoreTable):
+    """Scores of chains: by objective what the aggregation made of the steps.
+
+    Args:
+        steps: The log-odds of the steps by objective, in the order of `objectives`; `None` if the
+            file has none.
+        unscored: Which rows have a reason for having no reward, `[row]`.
+    """
+
+    noun = "chains"
+
+    steps: tuple[StepColumn, ...] | None
+    unscored: Mask
+
+    def with_aggregation(self, aggregation: StepAggregation) -> Self:
+        if self.steps is None:
+            raise ConfigError(
+                "the rows do not hold the log-odds of their steps, so nothing can be aggregated",
+                expected="a `step_logits` field with numbers per objective",
+                where=str(self.path),
+                fix="Score the chains again with this version of prm",
+            )
+        columns = [steps.aggregated(aggregation) for steps in self.steps]
+        scores = np.where(self.unscored[:, None], np.nan, np.stack(columns, axis=1))
+        spec = self.known_spec().with_(step_aggregation=aggregation)
+        return replace(self, spec=spec, scores=scores)
+
+    def aggregated(self) -> Array:
+        return self.scores[:, self.objectives.index(self.known_spec().chain_reward)]
+
+    def in_unit(self, unit: Unit) -> tuple[list[int], Array]:
+        values = self.scores
+        if unit == "probability" and self.known_spec().step_aggregation.unit == "logit":
+            values = _sigmoid(values)
+        return [1] * len(self.objectives), values
+
+    def aggregated_columns(self, order: Indices) -> dict[str, list[Any]]:
+        columns = [plain(self.scores[order, index]) for index in range(len(self.objectives))]
+        rows = zip(*columns, strict=True)
+        return {"scores": [dict(zip(self.objectives, row, strict=True)) for row in rows]}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepColumn:
+    """The log-odds of the scored steps of all rows, one after the other.
+
+    Args:
+        logits: The log-odds, shape `[step]`.
+        counts: How many of them each row has, shape `[row]`.
+    """
+
+    logits: Array
+    counts: Indices
+
+    def is_infinite(self) -> Mask:
+        """Return which rows have a number that is not finite, `[row]`."""
+        row = np.repeat(np.arange(len(self.counts)), self.counts)
+        found: Mask = np.bincount(row, np.isinf(self.logits), len(self.counts)) > 0
+        return found
+
+    def aggregated(self, aggregation: StepAggregation) -> Array:
+        """Return what an aggregation makes of the steps of each row, `[row]`; NaN without any.
+
+        Rows with as many steps are aggregated together, so that nothing is padded.
+        """
+        starts = np.cumsum(self.counts) - self.counts
+        result = np.full(len(self.counts), np.nan)
+        for count in np.unique(self.counts[self.counts > 0]):
+            rows = np.flatnonzero(self.counts == count)
+            steps = self.logits[starts[rows, None] + np.arange(count)]
+            result[rows] = aggregation(torch.from_numpy(steps)).numpy()
+        return result
+
+
 def spec_path(scores: Path) -> Path:
     """Return where the spec of a score file is stored.
 
@@ -161,122 +275,6 @@ def spec_path(scores: Path) -> Path:
         'scores.jsonl.spec.json'
     """
     return scores.with_name(f"{scores.name}.spec.json")
-
-
-def read_scores(path: Path, model: Path | None = None) -> ScoreTable:
-    """Read score rows and the spec beside them.
-
-    Args:
-        path: JSON lines (`.jsonl`) or Parquet (`.parquet`), as `prm score` writes them.
-        model: Folder of the model that gave the scores, for a file without a spec beside it.
-
-    Raises:
-        DataError: The file is not one of score rows; the message names the line and the id.
-        SpecError: The spec cannot be read.
-        ConfigError: The file has a spec, and `model` names another.
-    """
-    _check_kind(path)
-    spec = _read_spec(path, model)
-    objectives = _objectives(path, spec)
-    columns = read_columns(path, objectives)
-    if columns.num_rows == 0:
-        raise DataError("the file holds no rows", where=str(path))
-    return _table(path, objectives, columns, spec)
-
-
-def tabulate(rows: Sequence[Mapping[str, Any]], spec: RewardSpec, name: Path) -> ScoreTable:
-    """Return the table of score rows that are in memory.
-
-    Args:
-        rows: `ResponseScore.to_row()` of responses, at least one.
-        spec: The spec that they were scored with.
-        name: What stands for the file in messages.
-    """
-    import pyarrow as pa
-
-    return _table(name, spec.response_names, pa.Table.from_pylist(list(rows)), spec)
-
-
-def _table(
-    path: Path, objectives: tuple[str, ...], columns: pa.Table, spec: RewardSpec | None
-) -> ScoreTable:
-    groups, group_names = numbered(columns, "group")
-    table = ScoreTable(
-        path,
-        objectives,
-        column(columns, "id").to_numpy(),
-        np.nan_to_num(numbers(column(columns, "response"))).astype(np.int64),
-        groups,
-        group_names,
-        by_objective(columns, "scores", objectives),
-        _if_any(by_objective(columns, "spreads", objectives)),
-        _if_any(by_objective(columns, "gates", objectives)),
-        numbers(column(columns, "reward")),
-        spec,
-    )
-    _check_finite(table)
-    return table
-
-
-def _check_finite(table: ScoreTable) -> None:
-    wrong = np.isinf(table.stored_rewards) | np.isinf(table.scores).any(axis=1)
-    if wrong.any():
-        raise DataError(
-            "the row holds a number that is not finite",
-            expected="finite numbers, or null where there is none",
-            where=table.place(int(np.flatnonzero(wrong)[0])),
-        )
-
-
-def _check_kind(path: Path) -> None:
-    if path.suffix not in (".jsonl", ".parquet"):
-        raise DataError(
-            "this is not a file of scores",
-            expected="a .jsonl or .parquet file that `prm score` wrote",
-            got=str(path),
-        )
-    if not path.is_file():
-        raise DataError("there is no such file", where=str(path))
-
-
-def _read_spec(path: Path, model: Path | None) -> RewardSpec | None:
-    beside = spec_path(path)
-    if not beside.is_file():
-        return None if model is None else RewardSpec.load(model)
-    if model is not None:
-        raise ConfigError(
-            f"--model contradicts {beside}",
-            fix="Leave --model out: the scores were made with the spec beside them",
-        )
-    return RewardSpec.from_json(beside.read_text(encoding="utf-8", errors="replace"), str(beside))
-
-
-def _objectives(path: Path, spec: RewardSpec | None) -> tuple[str, ...]:
-    """Return the objectives of the first row, in the order of the spec."""
-    row, where = next(read_file(path))
-    scores = row.get("scores")
-    if not isinstance(scores, Mapping):
-        raise DataError(
-            "the row holds no scores",
-            expected="a `scores` field with a number per objective",
-            got=f"the fields {list(row)[:8]}",
-            where=where,
-            fix="To score first, name the file with --input",
-        )
-    if spec is None or not spec.response_names:
-        return tuple(scores)
-    if set(scores) != set(spec.response_names):
-        raise DataError(
-            "the scores are not those of the spec",
-            expected=", ".join(spec.response_names),
-            got=", ".join(scores),
-            where=where,
-        )
-    return tuple(spec.response_names)
-
-
-def _if_any(values: Array) -> Array | None:
-    return None if np.isnan(values).all() else values
 
 
 def aggregate(
@@ -302,11 +300,7 @@ def aggregate(
     return result
 
 
-def plain(values: Array) -> list[float | None]:
-    """Return numbers as JSON has them: `None` in the place of NaN.
-
-    Example:
-        >>> plain(np.array([1.5, np.nan]))
-        [1.5, None]
-    """
-    return [None if value != value else value for value in values.tolist()]
+def _sigmoid(values: Array) -> Array:
+    with np.errstate(over="ignore"):
+        result: Array = 1 / (1 + np.exp(-values))
+    return result

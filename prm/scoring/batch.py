@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,15 +21,12 @@ from prm.atomic import write_text
 from prm.data.sources.writers import check_output
 from prm.errors import DataError
 from prm.records import Chain, Rating
-from prm.scores.partial import PartialFile
+from prm.scores.partial import PartialFile, in_blocks
 from prm.scores.publish import publish
 
 if TYPE_CHECKING:
     from prm.scoring.scorer import RewardScorer
     from prm.spec import RewardSpec
-
-BLOCK = 256
-"""Records that are scored and synced to the disk together; a kill loses at most these."""
 
 NUM_REASONS = 3
 """Different reasons for unscored records that a summary names."""
@@ -193,15 +189,13 @@ def model_hash(spec: RewardSpec) -> str:
 def blocks_of(
     records: Iterable[Chain | Rating], start: int, size: int
 ) -> Iterator[list[Chain | Rating]]:
-    """Yield the records from `start` on in blocks of `size`.
+    """Return the records from `start` on in blocks of `size`.
 
     Example:
         >>> [len(block) for block in blocks_of([Chain("1?", ["1"])] * 5, 1, 3)]
         [3, 1]
     """
-    rest = islice(records, start, None)
-    while block := list(islice(rest, size)):
-        yield block
+    return in_blocks(islice(records, start, None), size)
 
 
 def score_file(
@@ -212,14 +206,15 @@ def score_file(
     threshold: float = 0.5,
     keep_text: bool = False,
     overwrite: bool = False,
+    block: int = 256,
     on_block: Callable[[Summary], None] | None = None,
 ) -> Summary:
     """Score records into a file, or continue where an earlier call was interrupted.
 
     Every record has one row, in the order of the input: `ChainScore.to_row()` or
     `ResponseScore.to_row()`, with a null reward and a reason if it could not be scored. Until it is
-    complete, the file is `<output>.partial`. Scores of responses get the model's spec beside them,
-    `<output>.spec.json`, so that they can be aggregated anew without the model.
+    complete, the file is `<output>.partial`. The model's spec is written beside it,
+    `<output>.spec.json`, so that the scores can be aggregated anew without the model.
 
     Args:
         scorer: Scores the records: a `RewardScorer` in this process, or a `RayEngine`.
@@ -228,6 +223,7 @@ def score_file(
         threshold: The first step of a chain with a probability below it is its `first_error`.
         keep_text: Add prompt, completions or response, and labels to the rows.
         overwrite: Replace an output, or unfinished rows that were made with other settings.
+        block: Records that are scored and synced to the disk together; a kill loses at most these.
         on_block: Called at the start and after every block with the summary so far.
 
     Raises:
@@ -239,42 +235,21 @@ def score_file(
         >>> score_file(scorer, survey(chains), "scores.jsonl").mean_reward  # doctest: +SKIP
         0.731
     """
+    from prm.scores.tables import spec_path
+
     output = Path(output)
     check_output(output, overwrite=overwrite)
     engine = scorer if isinstance(scorer, Engine) else LocalEngine(scorer)
     row_format = RowFormat(threshold, keep_text)
-    settings = _settings(engine, inputs, row_format)
-    partial = PartialFile(output, settings, BLOCK)
+    partial = PartialFile(output, _settings(engine, inputs, row_format), block)
+    summary = Summary()
     with partial.opened(overwrite=overwrite):
-        summary = Summary(num_resumed=partial.num_rows)
-        summary.add(partial.rows())
-        _report(on_block, summary)
-        blocks = engine.score_blocks(inputs.records, partial.num_rows, BLOCK, row_format)
-        with closing(blocks):
-            for rows in blocks:
-                partial.append(rows)
-                summary.add(rows)
-                _report(on_block, summary)
+        blocks = engine.score_blocks(inputs.records, partial.num_rows, block, row_format)
+        partial.fill(blocks, summary, on_block)
         _check_complete(summary, inputs)
-        _write_spec(engine.spec, partial)
+        write_text(spec_path(output), engine.spec.to_json())
         publish(partial, keep_text)
     return summary
-
-
-def _write_spec(spec: RewardSpec, partial: PartialFile) -> None:
-    """Write the spec beside scores of responses; one that lies beside scores of chains is old."""
-    from prm.scores.tables import spec_path
-
-    path = spec_path(partial.output)
-    if "utilities" in next(partial.rows()):
-        write_text(path, spec.to_json())
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _report(on_block: Callable[[Summary], None] | None, summary: Summary) -> None:
-    if on_block is not None:
-        on_block(summary)
 
 
 def _settings(engine: Engine, inputs: Survey, row_format: RowFormat) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from prm.errors import ConfigError, DataError
 from prm.generators.generator import Generator, Request, Sample, derived_seed
 from prm.records import Prompt
 from prm.scores.reaggregate import reaggregate
-from prm.search.candidates import Candidate, Draft, Judge, RewardFrom, Scorer, SearchResult
+from prm.search.candidates import Candidate, Draft, Judge, Scorer, SearchResult
 from prm.search.choice import Choice, choose
 from prm.spec import RewardSpec
 from prm.texts.answers import extractor
+from prm.texts.completions import RewardFrom
 
 
 def best_of_n(

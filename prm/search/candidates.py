@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from prm.aggregation.steps import STEP_AGGREGATIONS
-from prm.errors import ConfigError
 from prm.generators.generator import End
-from prm.records import Chain, Prompt, Rating
+from prm.records import Prompt
 from prm.scores.chains import ChainScore
 from prm.scores.responses import ResponseScore
 from prm.spec import RewardSpec
 from prm.texts.answers import Extractor
-from prm.texts.steps import split_steps
-
-RewardFrom = Literal["steps", "response"]
+from prm.texts.completions import Completion, RewardFrom, choose_reward_from
 
 EMPTY = "the response is empty"
 
@@ -141,28 +138,18 @@ class Judge:
     ) -> None:
         self.scorer = scorer
         self.extract = extract
-        self.reward_from = _reward_from(scorer.spec, reward_from)
+        self.reward_from = choose_reward_from(scorer.spec, reward_from)
 
     def candidates(self, drafts: Sequence[Draft]) -> list[Candidate]:
         """Return each draft with its score; an empty one has none."""
         step_format = self.scorer.spec.step_format
-        steps = [
-            tuple(span.text for span in split_steps(draft.response, step_format))
-            for draft in drafts
-        ]
-        records = [
-            self._record(draft, own) for draft, own in zip(drafts, steps, strict=True) if own
-        ]
+        read = [Completion.read(draft.prompt, draft.response, step_format) for draft in drafts]
+        records = [one.record(self.reward_from) for one in read if one.steps]
         scores = iter(self.scorer.score(records) if records else [])
         return [
-            self._candidate(draft, own, next(scores) if own else None)
-            for draft, own in zip(drafts, steps, strict=True)
+            self._candidate(draft, one.step_texts, next(scores) if one.steps else None)
+            for draft, one in zip(drafts, read, strict=True)
         ]
-
-    def _record(self, draft: Draft, steps: tuple[str, ...]) -> Chain | Rating:
-        if self.reward_from == "steps":
-            return Chain(draft.prompt, steps)
-        return Rating(draft.prompt, draft.response)
 
     def _candidate(
         self, draft: Draft, steps: tuple[str, ...], score: ChainScore | ResponseScore | None
@@ -220,13 +207,3 @@ class SearchResult:
 
 def _sigmoid(value: float) -> float:
     return 0.5 * (1 + math.tanh(value / 2))
-
-
-def _reward_from(spec: RewardSpec, wanted: RewardFrom | None) -> RewardFrom:
-    chosen: RewardFrom = wanted or ("steps" if spec.kind == "process" else "response")
-    if not (spec.step_heads if chosen == "steps" else spec.response_heads):
-        raise ConfigError(
-            f"the model does not score {'steps' if chosen == 'steps' else 'whole responses'}",
-            got=f"a model of kind {spec.kind}",
-        )
-    return chosen

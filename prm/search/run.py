@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import prm
 from prm.records import Prompt
-from prm.scores.partial import PartialFile
+from prm.scores.partial import PartialFile, in_blocks
+from prm.scores.rows import Row
 from prm.search.candidates import SearchResult
 from prm.search.problems import Problem, check_output, fingerprint
-
-BLOCK = 8
-"""Prompts that are searched together and synced to the disk; a kill loses at most these."""
 
 NUM_REASONS = 3
 """Different reasons for prompts without a choice that a summary names."""
@@ -49,16 +47,17 @@ class SearchSummary:
         """Mean reward of the chosen responses; `None` if there is none."""
         return self.total_reward / self.num_rewards if self.num_rewards else None
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Count a row of the output."""
-        self.num_prompts += 1
-        self.num_candidates += len(row["candidates"])
-        self.num_chosen += row["best"] is not None
-        if row["reward"] is not None:
-            self.num_rewards += 1
-            self.total_reward += row["reward"]
-        if row["best"] is None and len(self.reasons) < NUM_REASONS:
-            self.reasons = list(dict.fromkeys([*self.reasons, row["reason"]]))
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Count rows of the output."""
+        for row in rows:
+            self.num_prompts += 1
+            self.num_candidates += len(row["candidates"])
+            self.num_chosen += row["best"] is not None
+            if row["reward"] is not None:
+                self.num_rewards += 1
+                self.total_reward += row["reward"]
+            if row["best"] is None and len(self.reasons) < NUM_REASONS:
+                self.reasons = list(dict.fromkeys([*self.reasons, row["reason"]]))
 
 
 def search_file(
@@ -68,7 +67,8 @@ def search_file(
     settings: Mapping[str, Any],
     *,
     overwrite: bool = False,
-    on_block: Callable[[SearchSummary], None] = lambda summary: None,
+    block: int = 8,
+    on_block: Callable[[SearchSummary], None] | None = None,
 ) -> SearchSummary:
     """Search each prompt, or continue where an earlier call was interrupted.
 
@@ -81,6 +81,8 @@ def search_file(
         output: JSON lines.
         settings: What the rows depend on beside the prompts, as JSON values by name.
         overwrite: Replace an output, or unfinished rows that were made with other settings.
+        block: Prompts that are searched and synced to the disk together; a kill loses at most
+            these.
         on_block: Called at the start and after every block with the summary so far.
 
     Raises:
@@ -90,26 +92,22 @@ def search_file(
     """
     check_output(output, overwrite=overwrite)
     known = {"input": fingerprint(problems), **settings, "version of prm": prm.__version__}
-    partial = PartialFile(output, known, BLOCK)
+    partial = PartialFile(output, known, block)
+    summary = SearchSummary()
     with partial.opened(overwrite=overwrite):
-        summary = SearchSummary(num_resumed=partial.num_rows)
-        for row in partial.rows():
-            summary.add(row)
-        on_block(summary)
-        for block in _blocks(problems, partial.num_rows):
-            found = search([problem.prompt for problem in block])
-            rows = [
-                {"id": problem.id, **result.to_row()}
-                for problem, result in zip(block, found, strict=True)
-            ]
-            partial.append(rows)
-            for row in rows:
-                summary.add(row)
-            on_block(summary)
+        rest = problems[partial.num_rows :]
+        partial.fill(_found(search, rest, block), summary, on_block)
         partial.publish()
     return summary
 
 
-def _blocks(problems: Sequence[Problem], start: int) -> Iterator[Sequence[Problem]]:
-    for first in range(start, len(problems), BLOCK):
-        yield problems[first : first + BLOCK]
+def _found(
+    search: Search, problems: Sequence[Problem], block: int
+) -> Generator[list[Row], None, None]:
+    """Yield the rows of problems, block by block."""
+    for some in in_blocks(problems, block):
+        found = search([problem.prompt for problem in some])
+        yield [
+            {"id": problem.id, **result.to_row()}
+            for problem, result in zip(some, found, strict=True)
+        ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,26 @@ from prm.scores.chains import ChainScore
 from prm.scores.ranking import Ranking, rank_candidates
 from prm.scores.reaggregate import reaggregate
 from prm.scores.responses import ResponseScore
-from prm.scores.tables import plain, tabulate
+from prm.scores.rows import ChainRow, ResponseRow, row_kind
+from prm.scores.stored import tabulate
 from prm.serve.pool import ModelPool, ServedModel
 from prm.serve.replies import JSONReply, error_body, errors, to_json
 from prm.serve.schemas import (
     AggregationRequest,
-    ChainRow,
     InForce,
     ModelInfo,
     ModelList,
     RankReply,
     RankRequest,
     ReaggregateRequest,
-    ResponseRow,
     ScoreReply,
     ScoreRequest,
     StepsReply,
     StepsRequest,
 )
 from prm.spec import RewardSpec
-from prm.texts.steps import StepSpan, split_steps
+from prm.texts.completions import choose_reward_from
+from prm.texts.steps import split_steps
 
 router = APIRouter(prefix="/v1", tags=["native"], default_response_class=JSONReply)
 
@@ -95,12 +96,11 @@ async def steps(request: Request, body: StepsRequest) -> Response:
     chain = body.chain([text for text, _, _ in spans])
     (found,) = await model.score([chain], spec=spec)
     row = found.to_row(body.threshold)
-    kept = ("first_error", "reward", "aggregation", "scores", "num_truncated", "reason")
     return JSONReply(
         {
             **_head(model, spec),
             "steps": _steps(spans, row["step_probabilities"]),
-            **{name: row[name] for name in kept},
+            **{name: value for name, value in row.items() if name in StepsReply.model_fields},
         }
     )
 
@@ -179,7 +179,7 @@ def _line(index: int, one: ChainScore | ResponseScore) -> bytes:
 def _spans(body: StepsRequest, spec: RewardSpec) -> list[tuple[str, int | None, int | None]]:
     if body.steps is not None:
         return [(text, None, None) for text in body.steps]
-    found: Sequence[StepSpan] = split_steps(body.response or "", spec.step_format)
+    found = split_steps(body.response or "", spec.step_format)
     return [(span.text, span.start, span.end) for span in found]
 
 
@@ -202,12 +202,11 @@ async def _candidates(
     body: RankRequest, model: ServedModel, spec: RewardSpec
 ) -> list[ChainScore | ResponseScore]:
     """Return the score of each response; one without steps has no reward."""
-    if spec.response_heads:
-        return await model.score([body.record(text) for text in body.responses], spec=spec)
-    split = [split_steps(text, spec.step_format) for text in body.responses]
-    chains = [body.chain([span.text for span in spans]) for spans in split if spans]
-    scores = iter(await model.score(chains, spec=spec))
-    return [next(scores) if spans else _without_steps(spec) for spans in split]
+    reward_from, completions = choose_reward_from(spec), body.completions(spec.step_format)
+    is_read = [reward_from == "response" or bool(one.steps) for one in completions]
+    records = [one.record(reward_from) for one in compress(completions, is_read)]
+    scores = iter(await model.score(records, spec=spec))
+    return [next(scores) if scored else _without_steps(spec) for scored in is_read]
 
 
 def _without_steps(spec: RewardSpec) -> ChainScore:
@@ -226,35 +225,19 @@ def _without_steps(spec: RewardSpec) -> ChainScore:
 def _ranked(rows: list[dict[str, Any]], spec: RewardSpec, top: int | None) -> list[dict[str, Any]]:
     ranking = _ranking(rows, spec)
     shown = ranking if top is None else ranking.top(top)
-    places = zip(
-        shown.order.tolist(),
-        shown.rank.tolist(),
-        plain(shown.margin),
-        plain(shown.win_probability),
-        strict=True,
-    )
+    columns = shown.columns()
     return [
-        {
-            **rows[index],
-            "index": index,
-            "rank": None if place < 0 else place,
-            "margin": margin,
-            "win_probability": probability,
-        }
-        for index, place, margin, probability in places
+        {**rows[index], "index": index, **{name: column[place] for name, column in columns.items()}}
+        for place, index in enumerate(shown.order.tolist())
     ]
 
 
 def _ranking(rows: list[dict[str, Any]], spec: RewardSpec) -> Ranking:
-    rewards = np.array([np.nan if row["reward"] is None else row["reward"] for row in rows])
-    deviations = None
-    if spec.objective_aggregation is not None:
-        table = tabulate(rows, spec, Path("responses"))
-        deviations = table.deviations(spec.objective_aggregation)
-    return rank_candidates(np.zeros(len(rows), dtype=np.int64), rewards, deviations)
+    table = tabulate(rows, spec, Path("responses"))
+    groups = np.zeros(len(rows), dtype=np.int64)
+    return rank_candidates(groups, table.stored_rewards, table.deviations())
 
 
 def _stored(row: ChainRow | ResponseRow, spec: RewardSpec) -> Any:
-    if isinstance(row, ChainRow):
-        return ChainScore.from_row(row.model_dump(), spec)
-    return ResponseScore.from_row(row.model_dump())
+    is_chain = row_kind(row) is ChainRow
+    return ChainScore.from_row(row, spec) if is_chain else ResponseScore.from_row(row)

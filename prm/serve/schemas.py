@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator, with_config
 
 from prm.errors import DataError
 from prm.records import Chain, Rating
+from prm.scores.rows import ChainRow, Probability, ResponseRow
+from prm.spec import StepFormat
+from prm.texts.completions import Completion
 
-Number = Annotated[float, Field(ge=-1e6, le=1e6)]
-Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -143,44 +144,14 @@ class RankRequest(ForModel):
     responses: list[str] = Field(min_length=1, examples=[["7", "8"]])
     top: int | None = Field(None, ge=1, description="Give the best so many; by default all.")
 
-    def record(self, response: str) -> Rating:
-        """Return one response as a record."""
-        return Rating(_prompt(self.prompt), response)
-
-    def chain(self, steps: Sequence[str]) -> Chain:
-        """Return one response as a chain of these steps."""
-        return Chain(_prompt(self.prompt), steps)
+    def completions(self, step_format: StepFormat) -> list[Completion]:
+        """Return the responses with their steps."""
+        prompt = _prompt(self.prompt)
+        return [Completion.read(prompt, response, step_format) for response in self.responses]
 
 
-class ChainRow(BaseModel):
-    """The score of a chain, as `prm score` writes it."""
-
-    id: str
-    group: str
-    reward: Number | None
-    aggregation: str
-    scores: dict[str, Number | None]
-    step_probabilities: dict[str, list[Probability | None]]
-    step_logits: dict[str, list[Number | None]]
-    first_error: int | None
-    num_truncated: int
-    reason: str
-
-
-class ResponseRow(BaseModel):
-    """The score of a response, as `prm score` writes it."""
-
-    id: str
-    group: str
-    response: int
-    scores: dict[str, Number | None]
-    spreads: dict[str, Number | None] | None
-    gates: dict[str, Number | None] | None
-    utilities: dict[str, Number | None]
-    reward: Number | None
-    aggregation: str
-    num_truncated: int
-    reason: str
+for _kind in (ChainRow, ResponseRow):
+    with_config(ConfigDict(extra="ignore"))(_kind)  # rows may hold texts and fields of others
 
 
 class ReaggregateRequest(ForModel):

@@ -1,1 +1,1 @@
-"""What a text says before it is tokens: its steps, a policy's own text, an answer."""
+"""What a text says before it is tokens: its steps, a completion, a policy's own text, an answer."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from prm.spec import StepFormat
+if TYPE_CHECKING:
+    from prm.spec import StepFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ def split_steps(response: str, step_format: StepFormat) -> tuple[StepSpan, ...]:
     r"""Split a response at the separator; pieces of white space alone are no steps.
 
     Example:
+        >>> from prm.spec import StepFormat
         >>> for step in split_steps("1 + 1 = 2\n\n  So 2.\n", StepFormat(separator="\n")):
         ...     print(step)
         StepSpan(text='1 + 1 = 2', start=0, end=9)

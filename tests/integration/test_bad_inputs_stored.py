@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from prm.spec import RewardSpec
 from tests.refusals import Arrange, Case, refuse
 from tests.stored_scores import make_rows, make_spec, write_rows
 
@@ -64,6 +65,13 @@ def existing(name: str) -> Arrange:
 def of_steps(folder: Path, patch: pytest.MonkeyPatch) -> None:
     rows = [{"id": "a", "group": "g", "reward": 0.5, "scores": {"correctness": 0.5}}]
     write_rows(folder / "scores.jsonl", rows, None)
+
+
+def of_chains(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Write scores of chains with their spec."""
+    scores = {"scores": {"correctness": 0.5}, "step_logits": {"correctness": [0.0, 1.0]}}
+    row = {"id": "a", "group": "g", "reward": 0.5, "aggregation": "min", **scores}
+    write_rows(folder / "scores.jsonl", [row], RewardSpec())
 
 
 def full_disk(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -143,6 +151,36 @@ FILES = [
         f"{REWARD} --aggregation WorstCase",
         ("there is no spec beside the scores",),
         arrange=of_steps,
+    ),
+    Case(
+        "an aggregation of objectives for scores of chains",
+        f"{REWARD} --aggregation WorstCase",
+        ("chains, whose steps are aggregated", "got WorstCase"),
+        arrange=of_chains,
+    ),
+    Case(
+        "weights for scores of chains",
+        f"{RANK} --aggregation.weights.correctness=2",
+        ("min of the steps of chains has no parameter 'weights.correctness'",),
+        arrange=of_chains,
+    ),
+    Case(
+        "utilities of chains",
+        f"{FILTER} --thresholds.correctness=0 --unit utility",
+        ("chains, which have no utilities", "--unit score or probability"),
+        arrange=of_chains,
+    ),
+    Case(
+        "an aggregation of steps for scores of responses",
+        f"{REWARD} --aggregation product",
+        ("product aggregates the steps of chains", "the scores are of responses"),
+        arrange=stored,
+    ),
+    Case(
+        "trade-offs of chains",
+        AUDIT,
+        ("the scores are of chains",),
+        arrange=of_chains,
     ),
     Case(
         "a model beside scores that have a spec",

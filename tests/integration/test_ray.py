@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from prm.models import checkpoint
 from prm.records import Chain, Rating
 from prm.scoring import batch
 from prm.scoring import ray as ray_engine
-from prm.scoring.batch import RowFormat, Summary, Survey, score_file, survey
+from prm.scoring.batch import RowFormat, Summary, Survey, survey
 from prm.scoring.loading import ScorerOptions
 from prm.scoring.ray import RayEngine, Workers
 from prm.scoring.scorer import RewardScorer
@@ -34,6 +35,7 @@ from tests.tiny_models import tiny_model
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:ray")
 
 BLOCK, UNSCORABLE = 4, 5
+score_file = functools.partial(batch.score_file, block=BLOCK)
 
 
 def chain(index: int) -> Chain:
@@ -65,11 +67,6 @@ def _cluster() -> Iterator[None]:
     with ray_engine._cluster(Workers(address="local")):
         yield
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "BLOCK", BLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +127,16 @@ def test_killed_workers_lose_and_double_nothing(
     assert (tmp_path / "ray.jsonl").read_bytes() == expected
     assert (summary.num_records, summary.num_scored) == (len(CHAINS), len(CHAINS) - 1)
     assert f"c{UNSCORABLE}" in summary.reasons[0]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["local.jsonl", "ray.jsonl"]
+    scores, names = ("local.jsonl", "ray.jsonl"), {path.name for path in tmp_path.iterdir()}
+    assert names == {*scores, *(f"{name}.spec.json" for name in scores)}
 
 
-def test_the_command_continues_what_the_local_engine_left(run_dir: Path) -> None:
+def test_the_command_continues_what_the_local_engine_left(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pyarrow.parquet as pq
 
+    monkeypatch.setattr("prm.cli.scoring.score_file", score_file)
     model = save_outcome_model(run_dir / "model")
     write_records(RATINGS, run_dir / "ratings.jsonl")
     words = ["score", "--model", "model", "--input", "ratings.jsonl", "--keep_text", "--output"]
@@ -231,9 +232,9 @@ class SlowRows(batch.RowFormat):
 
 model, rows, output = sys.argv[1:]
 chains = [Chain(**row) for row in __import__("json").loads(Path(rows).read_text())]
-batch.BLOCK, batch.RowFormat = 4, SlowRows
+batch.RowFormat = SlowRows
 engine = RayEngine(ScorerOptions(Path(model)), Workers(2))
-batch.score_file(engine, batch.survey(chains), output, keep_text=True)
+batch.score_file(engine, batch.survey(chains), output, keep_text=True, block=4)
 """
 
 

@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor
 
 from prm.errors import ConfigError, DataError, ModelError
+from prm.fields import check_encodable
 from prm.models.fold import REWARD
+from prm.models.readouts import response_scores, step_logits
 from prm.models.stock import problem_type
-from prm.records import Chain, Message, Rating, check_encodable
-from prm.scoring.stages import Tokenized, finish
+from prm.records import Message
 from prm.serve.pool import ModelPool, ServedModel
-from prm.texts.steps import split_steps
+from prm.texts.completions import Completion, choose_reward_from
 from prm.trees.prompts import DroppedRecord, first_token
-from prm.trees.tokenize import TokenizedChain, TokenizedResponses, Tokens, TreeBuilder
-from prm.trees.tree import Segment, TokenTree, flat_path
+from prm.trees.tokenize import Tokens, TreeBuilder
+from prm.trees.tree import flat_path
 from prm.trees.units import unit_of
 
 REWARD_SUFFIX = f":{REWARD}"
@@ -116,19 +116,23 @@ class EngineModel:
 
     def _reward(self, columns: Tensor) -> Tensor:
         """Return the reward of columns `[read, column]`, shape `[1]`."""
-        spec, count = self.served.spec, len(columns)
-        tree = TokenTree((Segment((0,) * count, -1, tuple(range(count))),))
+        spec = self.served.spec
         if spec.response_heads:
-            item = Tokenized(
-                (0,), unit_of([Rating("", "")]), TokenizedResponses(tree, (0,), (False,))
-            )
-        else:
-            chain = Chain("", ["."] * count)
-            item = Tokenized((0,), chain, TokenizedChain(tree, tuple(range(count))))
-        (score,) = finish(item, columns, spec)
-        if score.reward is None:
-            raise DataError("there is no reward", got=score.reason)
-        return torch.tensor([score.reward], dtype=torch.float64)
+            return _finite(spec.rewards(response_scores(columns, spec).double()))
+        logits = _finite(step_logits(columns, spec).double())
+        chain_reward = logits[:, spec.step_names.index(spec.chain_reward)]
+        return _finite(spec.shaping(spec.step_aggregation(chain_reward)).reshape(1))
+
+
+def _finite(values: Tensor) -> Tensor:
+    """Return values that a reward is made of, or that are one.
+
+    Raises:
+        DataError: One of them is not finite.
+    """
+    if not bool(values.isfinite().all()):
+        raise DataError("there is no reward", got="numbers that are not finite; try float32")
+    return values
 
 
 class EngineTexts:
@@ -214,11 +218,9 @@ class EngineTexts:
         return flat_path(item.tree)[0], bool(item.num_truncated or item.num_prompt_cut)
 
     def _tokenized(self, prompt: Sequence[Message], response: str) -> Tokens | DroppedRecord:
-        if self.spec.response_heads:
-            rating = Rating(prompt, response)
-            return next(self._builder.build_all([unit_of([rating])]))
-        steps = [step.text for step in split_steps(response, self.spec.step_format)]
-        return next(self._builder.build_all([Chain(prompt, steps)]))
+        completion = Completion.read(tuple(prompt), response, self.spec.step_format)
+        record = completion.record(choose_reward_from(self.spec))
+        return next(self._builder.build_all([unit_of([record])]))
 
     @cached_property
     def _builder(self) -> TreeBuilder:

@@ -17,13 +17,13 @@ from fastapi import Request
 
 from prm.errors import DataError
 from prm.models.sources import load_tokenizer
-from prm.records import Chain, Prompt, Rating, prompt_text
+from prm.records import Prompt, prompt_text
 from prm.scores.chains import ChainScore
 from prm.scores.reaggregate import unit_score
 from prm.scores.responses import ResponseScore
 from prm.serve.pool import ModelPool, ServedModel
+from prm.texts.completions import Completion, choose_reward_from
 from prm.texts.policy import PolicyText
-from prm.texts.steps import split_steps
 
 _TURNS = r"<\|[^\s<>|]+\|>|\[/?INST\]|<(?:start|end)_of_turn>"
 """What chat templates write around turns."""
@@ -115,13 +115,15 @@ async def text_rewards(
     options = _pool(request).options
     for answer in answers if not options.policy_tokenizer else ():
         _refuse_markup(answer)
-    scored = [answer for answer in answers if answer.response.strip()]
-    scores = iter(await model.score([_record(answer, model) for answer in scored]))
+    reward_from, step_format = choose_reward_from(model.spec), model.spec.step_format
+    completions = [Completion.read(one.prompt, one.response, step_format) for one in answers]
+    records = [one.record(reward_from) for one in completions if not one.is_empty(reward_from)]
+    scores = iter(await model.score(records))
     return [
-        _reward(next(scores), answer, model)
-        if answer.response.strip()
-        else _empty(answer, model, options.empty_reward)
-        for answer in answers
+        _empty(answer, model, options.empty_reward)
+        if completion.is_empty(reward_from)
+        else _reward(next(scores), answer, model)
+        for answer, completion in zip(answers, completions, strict=True)
     ]
 
 
@@ -134,13 +136,6 @@ def _refuse_markup(answer: PolicyAnswer) -> None:
             got=found.group(),
             fix="Start the server with --policy_tokenizer and the policy's folder",
         )
-
-
-def _record(answer: PolicyAnswer, model: ServedModel) -> Chain | Rating:
-    if model.spec.response_heads:
-        return Rating(answer.prompt, answer.response)
-    steps = split_steps(answer.response, model.spec.step_format)
-    return Chain(answer.prompt, [step.text for step in steps])
 
 
 def _reward(

@@ -12,7 +12,7 @@ from stored_scores import make_rows, make_spec, write_rows
 from prm.aggregation.objectives import Lagrangian, WeightedSum, WorstCase
 from prm.audit.tradeoffs import audit_tradeoffs
 from prm.errors import DataError
-from prm.scores.tables import read_scores
+from prm.scores.stored import read_scores
 from prm.spec import ResponseHead, RewardSpec
 
 PLAIN = RewardSpec(

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from prm.models.checkpoint import save
 from prm.models.reward_model import RewardModel
 from prm.models.sources import FromScratch
 from prm.records import Chain
-from prm.scoring import batch
+from prm.scoring.batch import score_file
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec
 
@@ -171,7 +172,7 @@ def test_a_file_is_scored_in_order(
 def test_an_interrupted_file_continues(
     model: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    monkeypatch.setattr(batch, "BLOCK", 2)
+    monkeypatch.setattr("prm.cli.scoring.score_file", partial(score_file, block=2))
     arguments = ["--input", str(rows), "--output", str(tmp_path / "scores.jsonl")]
     score = RewardScorer.score
 

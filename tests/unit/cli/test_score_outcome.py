@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from outcome_models import save_joint_model, save_outcome_model
 
 from prm.cli.main import main
-from prm.scoring import batch
+from prm.scoring.batch import score_file
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec
 
@@ -221,7 +222,7 @@ def test_a_weight_can_be_changed(model: str, words: list[str], capsys: Captured)
 def test_a_continued_file_is_the_uninterrupted_one(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    monkeypatch.setattr(batch, "BLOCK", 4)
+    monkeypatch.setattr("prm.cli.scoring.score_file", partial(score_file, block=4))
     rows = write(tmp_path / "rows.jsonl", candidates())
     words = ("score", "--model", model, "--input", rows, "--output")
     assert run(*words, tmp_path / "whole.jsonl") == 0
@@ -318,7 +319,7 @@ def test_ranking_again_needs_no_model(ranked: Path, tmp_path: Path) -> None:
 def test_rank_continues_and_does_not_score_twice(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    monkeypatch.setattr(batch, "BLOCK", 4)
+    monkeypatch.setattr("prm.cli.scoring.score_file", partial(score_file, block=4))
     rows = write(tmp_path / "rows.jsonl", candidates())
     words = ("rank", "--model", model, "--input", rows, "--output", tmp_path / "best.parquet")
     interrupted(monkeypatch, *words)

@@ -11,7 +11,7 @@ from stored_scores import WEIGHTS, make_rows, make_spec, read_lines, write_rows
 
 from prm.aggregation.objectives import WeightedSum
 from prm.cli.main import main
-from prm.scores.tables import read_scores
+from prm.scores.stored import read_scores
 
 SCORES = [
     ("Which is the best prime?", (3.0, -2.0, 0.0)),

@@ -59,7 +59,7 @@ def shared_row(name: str, index: int = 0) -> dict[str, Any]:
 
 class TestContract:
     def test_every_file_of_the_folder_is_a_format(self) -> None:
-        folder = Path(format_named("columns").__module__.replace(".", "/")).parent
+        folder = Path(format_named("chain_columns").__module__.replace(".", "/")).parent
         repository = Path(__file__).resolve().parents[3]
         files = {path.stem for path in (repository / folder).glob("*.py")} - {"__init__", "base"}
         assert {found.__module__.rsplit(".", 1)[1] for found in all_formats().values()} == files

@@ -14,7 +14,7 @@ from prm.audit.tradeoffs import audit_tradeoffs
 from prm.errors import OutputError
 from prm.report.markdown import render
 from prm.report.tradeoffs import check_folder, document, draw, headline, write
-from prm.scores.tables import read_scores
+from prm.scores.stored import read_scores
 
 PLOTS = [
     "flips_by_weight.png",

@@ -8,7 +8,7 @@ from stored_scores import make_rows, make_spec, write_rows
 
 from prm.errors import ConfigError, DataError
 from prm.scores.filtering import Rules, failures
-from prm.scores.tables import read_scores
+from prm.scores.stored import read_scores
 
 SCORES = [
     ("a", (3.0, 2.0, 0.5)),

@@ -13,7 +13,8 @@ from prm.aggregation.normalize import Quantile
 from prm.aggregation.objectives import Gated, WeightedSum, WorstCase
 from prm.errors import ConfigError, DataError, OutputError
 from prm.scores.rewrite import check_outputs, read_rows, write_scores
-from prm.scores.tables import read_scores, spec_path
+from prm.scores.stored import read_scores
+from prm.scores.tables import spec_path
 
 SCORES = [("a", (1.0, 2.0, 0.5)), ("b", (0.0, None, 0.0)), ("a", (2.0, -4.0, 1.0))]
 
@@ -42,15 +43,17 @@ def test_rewards_are_directed_normalized_and_missing_where_a_score_is(path):
     table = read_scores(path)
     np.testing.assert_allclose(table.utilities(), [[1, 1, -0.5], [0, np.nan, 0], [2, -2, -1]])
     np.testing.assert_allclose(
-        table.rewards(make_spec().objective_aggregation), table.stored_rewards
+        table.with_aggregation(make_spec().objective_aggregation).rewards(), table.stored_rewards
     )
     np.testing.assert_allclose(table.stored_rewards, [1.75, np.nan, -0.5])
-    np.testing.assert_allclose(table.rewards(WorstCase()), [-0.5, np.nan, -2])
+    np.testing.assert_allclose(table.with_aggregation(WorstCase()).rewards(), [-0.5, np.nan, -2])
 
 
 def test_deviation_of_a_weighted_sum_by_hand(path):
-    deviations = read_scores(path).deviations(
-        WeightedSum({"helpfulness": 1, "safety": 2, "verbosity": 0})
+    deviations = (
+        read_scores(path)
+        .with_aggregation(WeightedSum({"helpfulness": 1, "safety": 2, "verbosity": 0}))
+        .deviations()
     )
     expected = 0.5 * np.sqrt(1**2 + (2 / 2) ** 2)
     np.testing.assert_allclose(deviations, [expected, np.nan, expected])
@@ -65,7 +68,7 @@ def test_deviation_is_unknown_where_it_is_not_exact(tmp_path, reason):
     rows = make_rows(SCORES, spread=None if reason == "no spreads" else 0.5)
     table = read_scores(write_rows(tmp_path / "s.jsonl", rows, spec))
     aggregation = WorstCase() if reason == "not linear" else WeightedSum()
-    assert table.deviations(aggregation) is None
+    assert table.with_aggregation(aggregation).deviations() is None
 
 
 def test_gates_are_used_where_they_are_stored(tmp_path):
@@ -73,12 +76,12 @@ def test_gates_are_used_where_they_are_stored(tmp_path):
     for row in rows:
         row["gates"] = {"helpfulness": 0.5, "safety": 0.5, "verbosity": 0.0}
     table = read_scores(write_rows(tmp_path / "s.jsonl", rows, make_spec()))
-    np.testing.assert_allclose(table.rewards(Gated()), [1.0, np.nan, 0.0])
+    np.testing.assert_allclose(table.with_aggregation(Gated()).rewards(), [1.0, np.nan, 0.0])
 
 
 def test_gates_that_are_missing_are_asked_for(path):
     with pytest.raises(ConfigError, match="gated needs the gates of each row"):
-        read_scores(path).rewards(Gated())
+        read_scores(path).with_aggregation(Gated()).rewards()
 
 
 @pytest.mark.parametrize(("first", "second"), [(".jsonl", ".parquet"), (".parquet", ".jsonl")])
@@ -193,7 +196,7 @@ def test_the_spec_comes_from_beside_or_from_the_model(tmp_path):
     bare = write_rows(tmp_path / "bare.jsonl", make_rows(SCORES), None)
     assert read_scores(bare, tmp_path / "model").spec == make_spec()
     with pytest.raises(ConfigError, match=r"no spec beside the scores.*--model"):
-        read_scores(bare).rewards(WorstCase())
+        read_scores(bare).with_aggregation(WorstCase()).rewards()
     with_spec = write_rows(tmp_path / "s.jsonl", make_rows(SCORES), make_spec())
     with pytest.raises(ConfigError, match="--model contradicts"):
         read_scores(with_spec, tmp_path / "model")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
-import random
 import signal
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,11 +27,12 @@ from prm.records import Chain
 from prm.scores import partial
 from prm.scores.chains import ChainScore
 from prm.scoring import batch
-from prm.scoring.batch import Summary, score_file, survey
+from prm.scoring.batch import Summary, survey
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec, StepHead
 
 BLOCK = 4
+score_file = functools.partial(batch.score_file, block=BLOCK)
 UNSCORABLE, TRUNCATED = 5, 9
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
@@ -70,15 +70,8 @@ def scorer(model: RewardModel) -> RewardScorer:
 def complete(scorer: RewardScorer, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of an uninterrupted run."""
     path = tmp_path_factory.mktemp("complete") / "scores.jsonl"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "BLOCK", BLOCK)
-        score_file(scorer, survey(CHAINS), path)
+    score_file(scorer, survey(CHAINS), path)
     return path.read_bytes()
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "BLOCK", BLOCK)
 
 
 class Interrupted(RewardScorer):
@@ -115,7 +108,8 @@ def test_rows_equal_the_scorer(scorer: RewardScorer, tmp_path: Path) -> None:
     assert [row["reward"] for row in rows] == pytest.approx(rewards, abs=1e-5)
     known = [reward for reward in rewards if reward is not None]
     assert summary.mean_reward == pytest.approx(sum(known) / len(known), abs=1e-5)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a.jsonl", "a.jsonl.spec.json"]
 
 
 def test_unscorable_chains_have_a_row_and_a_reason(scorer: RewardScorer, tmp_path: Path) -> None:
@@ -134,7 +128,8 @@ def test_parquet_equals_json_lines(scorer: RewardScorer, tmp_path: Path) -> None
         score_file(scorer, survey(CHAINS), tmp_path / name, keep_text=True)
     rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
     assert rows == rows_of(tmp_path / "a.jsonl")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.parquet"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a.jsonl", "a.jsonl.spec.json", "a.parquet", "a.parquet.spec.json"]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -177,37 +172,41 @@ def test_continues_from_any_byte(
     assert summary.num_resumed % BLOCK == 0
     assert summary.num_resumed <= num_blocks * BLOCK
     assert summary.num_records == len(CHAINS)
-    assert [path.name for path in output.parent.iterdir()] == ["scores.jsonl"]
+    names = sorted(path.name for path in output.parent.iterdir())
+    assert names == ["scores.jsonl", "scores.jsonl.spec.json"]
 
 
 def test_continues_after_sigkill(scorer: RewardScorer, complete: bytes, tmp_path: Path) -> None:
     output = tmp_path / "scores.jsonl"
-    generator = random.Random(0)
-    for _ in range(6):
-        child = score_in_child(scorer, output)
-        time.sleep(generator.uniform(0.0, 0.15))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    for num_records in (4, 4, 12, 16, 18):
+        score_in_child(scorer, output, num_records)
         assert not output.exists()
-    score_file(scorer, survey(CHAINS), output)
+    assert score_file(scorer, survey(CHAINS), output).num_resumed == 16
     assert output.read_bytes() == complete
 
 
-def score_in_child(scorer: RewardScorer, output: Path) -> int:
-    """Start scoring in a process that never gets past its last block, and return its id."""
+def score_in_child(scorer: RewardScorer, output: Path, num_records: int) -> None:
+    """Score in a process that is killed when it has written so many records."""
+    here, there = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
+
+        def wait(summary: Summary) -> None:
+            if summary.num_records >= num_records:
+                os.write(there, b"!")
+                signal.pause()
+
         try:
-            score_file(scorer, survey(CHAINS), output, on_block=slowly)
+            score_file(scorer, survey(CHAINS), output, on_block=wait)
         finally:
             os._exit(1)
-    return child
-
-
-def slowly(summary: Summary) -> None:
-    time.sleep(10 if summary.num_records == len(CHAINS) else 0.02)
+    os.close(there)
+    assert os.read(here, 1) == b"!"
+    os.close(here)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def test_parquet_continues_too(scorer: RewardScorer, tmp_path: Path) -> None:

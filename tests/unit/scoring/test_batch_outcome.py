@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +17,14 @@ from prm.errors import ConfigError
 from prm.models.reward_model import RewardModel
 from prm.records import Comparison, Outcome, Rating
 from prm.scores.responses import single_responses
-from prm.scores.tables import read_scores
+from prm.scores.stored import read_scores
 from prm.scoring import batch
-from prm.scoring.batch import score_file, survey
+from prm.scoring.batch import survey
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec
 
 BLOCK = 4
+score_file = functools.partial(batch.score_file, block=BLOCK)
 UNSCORABLE, TRUNCATED = 3, 6
 
 
@@ -46,11 +48,6 @@ def model() -> RewardModel:
 @pytest.fixture(scope="module")
 def scorer(model: RewardModel) -> RewardScorer:
     return RewardScorer(model)
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "BLOCK", BLOCK)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -91,7 +88,7 @@ def test_the_spec_lies_beside(scorer: RewardScorer, tmp_path: Path) -> None:
     text = (tmp_path / "a.jsonl.spec.json").read_text()
     assert RewardSpec.from_json(text) == scorer.spec
     table = read_scores(tmp_path / "a.jsonl")
-    rewards = table.rewards(table.known_spec().objective_aggregation)
+    rewards = table.with_aggregation(table.known_spec().objective_aggregation).rewards()
     assert rewards == pytest.approx(table.stored_rewards, nan_ok=True)
 
 

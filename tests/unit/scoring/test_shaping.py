@@ -20,7 +20,7 @@ from prm.models.export import export_scalar
 from prm.records import Rating
 from prm.rl.reward_function import RewardFunction
 from prm.scores.reaggregate import reaggregate
-from prm.scores.tables import read_scores
+from prm.scores.stored import read_scores
 from prm.scoring.batch import Summary, score_file, survey
 from prm.scoring.scorer import RewardScorer
 from prm.scoring.session import ScoringSession
@@ -114,8 +114,12 @@ def test_a_file_of_scores_and_its_other_aggregations(
     table = read_scores(path)
     worst = RewardScorer(model, objective_aggregation=WorstCase()).score(RESPONSES)
 
-    np.testing.assert_allclose(table.rewards(WeightedSum()), table.stored_rewards)
-    np.testing.assert_allclose(table.rewards(WorstCase()), [score.reward for score in worst])
+    np.testing.assert_allclose(
+        table.with_aggregation(WeightedSum()).rewards(), table.stored_rewards
+    )
+    np.testing.assert_allclose(
+        table.with_aggregation(WorstCase()).rewards(), [score.reward for score in worst]
+    )
     assert table.known_spec().shaping == PAR
 
     output = tmp_path / "worst.jsonl"
@@ -173,9 +177,15 @@ def test_deviations_have_the_slope_of_the_shaping(tmp_path: Path) -> None:
     )
     weights = spec.objective_aggregation
     assert weights is not None
-    np.testing.assert_allclose(halved.deviations(weights), plain.deviations(weights) / 2)
-    np.testing.assert_allclose(halved.rewards(weights), (plain.rewards(weights) - 0.5) / 2)
-    assert bent.deviations(weights) is None
+    np.testing.assert_allclose(
+        halved.with_aggregation(weights).deviations(),
+        plain.with_aggregation(weights).deviations() / 2,
+    )
+    np.testing.assert_allclose(
+        halved.with_aggregation(weights).rewards(),
+        (plain.with_aggregation(weights).rewards() - 0.5) / 2,
+    )
+    assert bent.with_aggregation(weights).deviations() is None
 
 
 def test_a_line_changes_no_probability_of_being_better(

@@ -10,7 +10,9 @@ from prm.errors import ConfigError, DataError, OutputError
 from prm.records import Prompt
 from prm.search.candidates import Candidate, SearchResult
 from prm.search.problems import Problem, read_problems
-from prm.search.run import BLOCK, SearchSummary, search_file
+from prm.search.run import SearchSummary, search_file
+
+BLOCK = 8
 
 PROBLEMS = [Problem(f"p{index}", f"{index} + 1?") for index in range(2 * BLOCK + 3)]
 
@@ -89,7 +91,7 @@ def test_output_is_replaced_only_if_asked(tmp_path: Path) -> None:
 def test_summary_names_few_reasons() -> None:
     summary = SearchSummary()
     for reason in "aabcd":
-        summary.add(SearchResult("p", (), reason=reason).to_row())
+        summary.add([SearchResult("p", (), reason=reason).to_row()])
     assert summary.reasons == ["a", "b", "c"]
 
 

@@ -177,6 +177,8 @@ def test_reaggregation_needs_no_pass(serve: Serve, name: str, record: Any) -> No
     passes = metric(app, "prm_pass_seconds_count", name)
     body = {"model": name, "results": rows, **changes}
     assert ask(app, "POST", "/v1/reaggregate", body).json()["results"] == expected
+    body["results"] = [{**row, "response_text": "kept by somebody"} for row in rows]
+    assert ask(app, "POST", "/v1/reaggregate", body).json()["results"] == expected
     assert metric(app, "prm_pass_seconds_count", name) == passes
 
 

@@ -21,7 +21,7 @@ from prm.models import checkpoint
 from prm.models.gate import Gate
 from prm.models.reward_model import RewardModel
 from prm.records import Comparison, Rating
-from prm.scores.tables import read_scores
+from prm.scores.stored import read_scores
 from prm.scoring.batch import score_file, survey
 from prm.scoring.scorer import RewardScorer
 from prm.spec import ResponseHead
@@ -162,8 +162,10 @@ def test_stored_gates_give_the_reward_again(learned: Learned, tmp_path: Path, na
     score_file(RewardScorer(model), survey(RESPONSES), tmp_path / name)
     table = read_scores(tmp_path / name)
     assert table.gates is not None
-    assert table.rewards(Gated()) == pytest.approx(table.stored_rewards, abs=1e-9)
-    equal = table.rewards(WeightedSum())
+    assert table.with_aggregation(Gated()).rewards() == pytest.approx(
+        table.stored_rewards, abs=1e-9
+    )
+    equal = table.with_aggregation(WeightedSum()).rewards()
     assert equal == pytest.approx(table.utilities().mean(axis=1), abs=1e-9)
 
 
