@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from prm.moved import watch_imports
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -61,3 +63,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+watch_imports()

@@ -9,23 +9,19 @@ with a value for each objective that was rated. A missing label is `None`, never
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard, TypeVar
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar
 
-from prm.errors import DataError
+from prm import fields
+from prm.fields import CORRECTNESS as CORRECTNESS
+from prm.fields import Message as Message
+from prm.fields import Prompt as Prompt
+from prm.fields import StepLabels as StepLabels
 
-CORRECTNESS = "correctness"
-"""Name of the objective that a plain `labels` column supervises."""
-
-Message = Mapping[str, str]
-"""One turn of a conversation: `{"role": ..., "content": ...}`."""
-
-Prompt = str | tuple[Message, ...]
-"""A prompt as text, or a conversation that ends with the user's turn."""
-
-StepLabels = tuple[float | None, ...]
+NONE: Mapping[str, Any] = MappingProxyType({})
+"""Labels of a kind that a record has none of: step labels, ranks and values are asked of any."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -66,6 +62,9 @@ class Chain:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     origin: str = field(default="", compare=False)
 
+    ranks: ClassVar[tuple[int, ...]] = ()
+    values: ClassVar[Mapping[str, float | None]] = NONE
+
     def __init__(
         self,
         prompt: str | Sequence[Message],
@@ -79,20 +78,25 @@ class Chain:
         origin: str = "",
     ) -> None:
         where = _where(origin, id)
-        steps = _check_steps(completions, where)
-        checked_prompt = _check_prompt(prompt, where)
-        check_encodable((id, prompt_text(checked_prompt), *steps), where)
+        steps = fields.check_steps(completions, where)
+        checked_prompt = fields.check_prompt(prompt, where)
+        fields.check_encodable((id, prompt_text(checked_prompt), *steps), where)
         _set(
             self,
             prompt=checked_prompt,
             completions=steps,
-            labels=_check_labels(labels, len(steps), where),
+            labels=fields.check_labels(labels, len(steps), where),
             id=id,
             source=source,
             group=group or prompt_text(checked_prompt),
             metadata=dict(metadata or {}),
             origin=origin,
         )
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The objectives that have step labels."""
+        return tuple(self.labels)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -194,6 +198,9 @@ class Comparison:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     origin: str = field(default="", compare=False)
 
+    labels: ClassVar[Mapping[str, StepLabels]] = NONE
+    values: ClassVar[Mapping[str, float | None]] = NONE
+
     def __init__(
         self,
         prompt: str | Sequence[Message],
@@ -210,18 +217,18 @@ class Comparison:
         origin: str = "",
     ) -> None:
         where = _where(origin, id)
-        texts = _check_responses(responses, where)
-        checked_prompt = _check_prompt(prompt, where)
-        check_encodable((id, prompt_text(checked_prompt), *texts), where)
-        checked_ranks = _check_ranks(ranks, len(texts), where)
+        texts = fields.check_responses(responses, where)
+        checked_prompt = fields.check_prompt(prompt, where)
+        fields.check_encodable((id, prompt_text(checked_prompt), *texts), where)
+        checked_ranks = fields.check_ranks(ranks, len(texts), where)
         _set(
             self,
             prompt=checked_prompt,
             responses=texts,
             ranks=checked_ranks,
-            objective=_check_objective(objective, where),
-            strength=_check_strength(strength, checked_ranks, where),
-            votes=_check_votes(votes, checked_ranks, where),
+            objective=fields.check_objective(objective, where),
+            strength=fields.check_strength(strength, checked_ranks, where),
+            votes=fields.check_votes(votes, checked_ranks, where),
             id=id,
             source=source,
             group=group or prompt_text(checked_prompt),
@@ -302,6 +309,9 @@ class Rating:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     origin: str = field(default="", compare=False)
 
+    labels: ClassVar[Mapping[str, StepLabels]] = NONE
+    ranks: ClassVar[tuple[int, ...]] = ()
+
     def __init__(
         self,
         prompt: str | Sequence[Message],
@@ -315,14 +325,14 @@ class Rating:
         origin: str = "",
     ) -> None:
         where = _where(origin, id)
-        text = _check_response("response", response, where)
-        checked_prompt = _check_prompt(prompt, where)
-        check_encodable((id, prompt_text(checked_prompt), text), where)
+        text = fields.check_response("response", response, where)
+        checked_prompt = fields.check_prompt(prompt, where)
+        fields.check_encodable((id, prompt_text(checked_prompt), text), where)
         _set(
             self,
             prompt=checked_prompt,
             response=text,
-            values=_check_values(values, where),
+            values=fields.check_values(values, where),
             id=id,
             source=source,
             group=group or prompt_text(checked_prompt),
@@ -343,7 +353,7 @@ class Rating:
     def with_values(self, values: Mapping[str, float | None]) -> Rating:
         """Return the same response with other values."""
         twin = copy.copy(self)
-        _set(twin, values=_check_values(values, _where(self.origin, self.id)))
+        _set(twin, values=fields.check_values(values, _where(self.origin, self.id)))
         return twin
 
     def to_row(self) -> dict[str, Any]:
@@ -393,185 +403,3 @@ def _where(origin: str, id: str) -> str | None:
 
 def _prompt_row(prompt: Prompt) -> str | list[Message]:
     return prompt if isinstance(prompt, str) else list(prompt)
-
-
-def check_encodable(texts: Sequence[str], where: str | None) -> None:
-    """Refuse lone surrogates, which JSON can escape and no tokenizer or file can hold."""
-    for text in texts:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise DataError(
-                "text holds half of a surrogate pair",
-                expected="valid Unicode",
-                got=ascii(text[error.start : error.end]),
-                where=where,
-            ) from None
-
-
-def _check_prompt(prompt: object, where: str | None) -> Prompt:
-    if isinstance(prompt, str):
-        return prompt
-    expected = "text or a list of {'role', 'content'} messages"
-    if not isinstance(prompt, Sequence) or not prompt:
-        raise DataError("field 'prompt' is wrong", expected=expected, got=prompt, where=where)
-    for message in prompt:
-        ok = isinstance(message, Mapping) and all(
-            isinstance(message.get(key), str) for key in ("role", "content")
-        )
-        if not ok:
-            raise DataError("field 'prompt' is wrong", expected=expected, got=message, where=where)
-    return tuple(dict(message) for message in prompt)
-
-
-def _check_steps(completions: object, where: str | None) -> tuple[str, ...]:
-    if isinstance(completions, str) or not isinstance(completions, Sequence):
-        raise DataError(
-            "field 'completions' is wrong",
-            expected="a list of step texts",
-            got=completions,
-            where=where,
-        )
-    for index, step in enumerate(completions):
-        if not isinstance(step, str):
-            raise DataError(
-                f"field 'completions[{index}]' is wrong", expected="text", got=step, where=where
-            )
-    if not any(step.strip() for step in completions):
-        raise DataError(
-            "field 'completions' has no step", expected="at least one non-empty step", where=where
-        )
-    return tuple(completions)
-
-
-def _check_labels(labels: object, num_steps: int, where: str | None) -> dict[str, StepLabels]:
-    if labels is None:
-        return {}
-    if not isinstance(labels, Mapping):
-        labels = {CORRECTNESS: labels}
-    return {
-        str(name): _check_objective_labels(str(name), values, num_steps, where)
-        for name, values in labels.items()
-    }
-
-
-def _check_objective_labels(
-    name: str, values: object, num_steps: int, where: str | None
-) -> StepLabels:
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise DataError(
-            f"labels of {name!r} are wrong", expected="a list of numbers", got=values, where=where
-        )
-    if len(values) != num_steps:
-        raise DataError(
-            f"labels of {name!r} do not match the steps",
-            expected=f"{num_steps} labels, one per step",
-            got=len(values),
-            where=where,
-        )
-    return tuple(_check_label(name, index, value, where) for index, value in enumerate(values))
-
-
-def _check_label(name: str, index: int, value: object, where: str | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return float(value)
-    if isinstance(value, int | float) and not math.isnan(value) and 0 <= value <= 1:
-        return float(value)
-    raise DataError(
-        f"label {index} of {name!r} is wrong",
-        expected="a probability in [0, 1], true, false or null",
-        got=value,
-        where=where,
-        fix="Map ratings with the format's options; leave unknown labels null",
-    )
-
-
-def _check_responses(responses: object, where: str | None) -> tuple[str, ...]:
-    if isinstance(responses, str) or not isinstance(responses, Sequence) or len(responses) < 2:
-        raise DataError(
-            "field 'responses' is wrong",
-            expected="a list of two or more texts",
-            got=responses,
-            where=where,
-        )
-    return tuple(
-        _check_response(f"responses[{index}]", response, where)
-        for index, response in enumerate(responses)
-    )
-
-
-def _check_response(name: str, response: object, where: str | None) -> str:
-    if not isinstance(response, str):
-        raise DataError(f"field {name!r} is wrong", expected="text", got=response, where=where)
-    return response
-
-
-def _check_objective(name: object, where: str | None) -> str:
-    if not isinstance(name, str) or not name.strip():
-        raise DataError("field 'objective' is wrong", expected="a name", got=name, where=where)
-    return name
-
-
-def _check_ranks(ranks: object, num_responses: int, where: str | None) -> tuple[int, ...]:
-    if ranks is None:
-        return tuple(range(num_responses))
-    expected = f"{num_responses} whole numbers that start at 0 and leave none out, 0 for the best"
-    values = list(ranks) if isinstance(ranks, Sequence) and not isinstance(ranks, str) else []
-    whole = all(isinstance(rank, int) and not isinstance(rank, bool) for rank in values)
-    if not whole or len(values) != num_responses or set(values) != set(range(len(set(values)))):
-        raise DataError("field 'ranks' is wrong", expected=expected, got=ranks, where=where)
-    return tuple(values)
-
-
-def _check_strength(value: object, ranks: Sequence[int], where: str | None) -> float | None:
-    if value is None:
-        return None
-    if not _is_number(value) or value < 0 or sorted(ranks) != [0, 1]:
-        raise DataError(
-            "strength is wrong",
-            expected="a number of 0 or more, for a pair that is not a tie",
-            got=value,
-            where=where,
-        )
-    return float(value)
-
-
-def _check_votes(
-    votes: object, ranks: Sequence[int], where: str | None
-) -> tuple[float, ...] | None:
-    if votes is None:
-        return None
-    values = list(votes) if isinstance(votes, Sequence) and not isinstance(votes, str) else []
-    right = len(ranks) == len(values) == 2 and all(_is_number(v) and v >= 0 for v in values)
-    if not right or sum(values) == 0:
-        raise DataError(
-            "votes are wrong",
-            expected="two numbers of 0 or more, one per response of a pair, not both 0",
-            got=votes,
-            where=where,
-        )
-    return tuple(float(value) for value in values)
-
-
-def _check_values(values: object, where: str | None) -> dict[str, float | None]:
-    if values is None:
-        return {}
-    if not isinstance(values, Mapping):
-        raise DataError("ratings are wrong", expected="objective: number", got=values, where=where)
-    for name, value in values.items():
-        _check_objective(name, where)
-        if value is not None and not _is_number(value) and not isinstance(value, bool):
-            raise DataError(
-                f"rating of {name!r} is wrong",
-                expected="a finite number, true, false or null",
-                got=value,
-                where=where,
-                fix="Map other grades with the format's options; leave unknown ones null",
-            )
-    return {str(k): None if value is None else float(value) for k, value in values.items()}
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -7,6 +7,7 @@ import csv
 import json
 import multiprocessing
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from multiprocessing.process import BaseProcess
@@ -163,7 +164,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def start(folder: Path, words: Sequence[object], **environment: str) -> BaseProcess:
-    """Start a command in a process forked from a server that has imported everything."""
+    """Start a command in a process forked from a server that has imported everything.
+
+    With `HOLD="last.ckpt:5"` it stops before `last.ckpt` is replaced for the fifth time, as if its
+    machine were that slow; see `kill_when_held`.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["prm.cli.fit", "transformers.models.llama.modeling_llama"])
     process = context.Process(
@@ -194,9 +199,23 @@ def on_ranks(folder: Path, *words: object, num_ranks: int = 2, timeout: float = 
     assert codes == [0] * num_ranks, "\n".join(logs)
 
 
-def start_ranks(folder: Path, words: Sequence[object], num_ranks: int = 2) -> list[BaseProcess]:
+def kill_when_held(folder: Path, processes: Sequence[BaseProcess]) -> None:
+    """Kill processes, one of which was told to hold, when it does so; none may end before."""
+    while not (folder / "held").exists() and all(process.is_alive() for process in processes):
+        time.sleep(0.01)
+    for process in processes:
+        process.kill()
+        process.join()
+    logs = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("rank*.log"))]
+    assert (folder / "held").exists(), "\n".join(logs)
+
+
+def start_ranks(
+    folder: Path, words: Sequence[object], num_ranks: int = 2, **environment: str
+) -> list[BaseProcess]:
     """Start a command on every rank."""
     rendezvous = {
+        **environment,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(num_ranks),

@@ -81,8 +81,8 @@ def _stock(model: RewardModel, output: Path, source: Path) -> Exported:
 
 
 def _scalar(model: RewardModel, output: Path, source: Path) -> Exported:
+    from prm.models.card import scalar_card
     from prm.models.export import export_scalar
-    from prm.models.outcome_card import scalar_card
 
     return export_scalar(model, output, partial(scalar_card, model.spec))
 

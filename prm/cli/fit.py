@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,18 +20,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from rich.console import Console
 
+import prm.losses
 from prm.atomic import write_text
 from prm.cli.parsing import CommandParser, refusal
 from prm.data.formats import all_formats
 from prm.data.module import RecordDataModule
 from prm.errors import ConfigError, OutputError
-from prm.evaluation.callback import EvaluationReport, Writers
-from prm.evaluation.outcome import OutcomeReport
-from prm.evaluation.process import ProcessReport
-from prm.evaluation.steps import StepPrediction
-from prm.evaluation.study import ResponsePrediction
-from prm.report import outcome as outcome_files
-from prm.report import process as process_files
+from prm.evaluation.callback import EvaluationReport
+from prm.evaluation.report import Report
+from prm.report import evaluation
 from prm.training.callbacks import (
     BestCheckpoint,
     ExportModel,
@@ -44,14 +42,6 @@ from prm.training.strategies import ShardedStrategy, ZeroStrategy
 from prm.training.task import RewardTask
 
 CONFIG_FILE = "config.yaml"
-
-NAMED = (
-    "prm.losses.cost",
-    "prm.losses.plackett_luce",
-    "prm.losses.probit",
-    "prm.losses.ties",
-)
-"""Modules that are imported so that configurations can name their classes alone."""
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -189,13 +179,8 @@ class RunCLI(LightningCLI):
     def _callbacks(self, run_dir: Path) -> list[Callback]:
         config = self.config_init[self.subcommand]
         if self.subcommand != "fit":
-            writers = Writers(
-                _process_report,
-                _process_predictions,
-                _outcome_report,
-                _outcome_predictions,
-            )
-            return [EvaluationReport(run_dir / config["results"], writers)]
+            folder = run_dir / config["results"]
+            return [EvaluationReport(folder, _write_report, evaluation.write_predictions)]
         assert isinstance(self.model, RewardTask)
         return [
             Throughput(),
@@ -245,24 +230,9 @@ def _as_list(values: Any) -> list[Any]:
     return list(values) if isinstance(values, list) else [values]
 
 
-def _process_report(report: ProcessReport, folder: Path) -> None:
-    process_files.write(report, folder)
-    process_files.draw(Console(), report)
-
-
-def _process_predictions(predictions: Sequence[StepPrediction], folder: Path) -> None:
-    process_files.write_predictions(predictions, folder)
-
-
-def _outcome_predictions(
-    predictions: Sequence[ResponsePrediction], objectives: Sequence[str], folder: Path
-) -> None:
-    outcome_files.write_predictions(predictions, objectives, folder)
-
-
-def _outcome_report(report: OutcomeReport, folder: Path) -> None:
-    outcome_files.write(report, folder)
-    outcome_files.draw(Console(), report)
+def _write_report(report: Report, folder: Path) -> None:
+    evaluation.write(report, folder)
+    evaluation.draw(Console(), report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -273,8 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _quiet()
     all_formats()
-    for module in NAMED:
-        importlib.import_module(module)
+    for module in pkgutil.iter_modules(prm.losses.__path__):  # configurations name their classes
+        importlib.import_module(f"prm.losses.{module.name}")
     RunCLI(
         model_class=RewardTask,
         datamodule_class=RecordDataModule,

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from prm.cli.aggregation import fold_dotted
 from prm.cli.options import Options
 from prm.errors import PrmError
+from prm.moved import OPTIONS
 
 
 def run_command(command: type[Any], args: Sequence[str], *, prog: str) -> int | None:
@@ -189,6 +190,10 @@ def shorten_error(message: str) -> str:
 
 
 def _suggestion(message: str, options: Iterable[str]) -> str:
+    moved = re.search(r"(?:there is no class|Option|unrecognized arguments:) \W*([\w.]+)", message)
+    new = moved and OPTIONS.get(moved[1].rpartition(".")[2])
+    if new:
+        return f". It is {new} now."
     unknown = re.search(r"unrecognized arguments: (--[^\s=]+)|there is no class (\S+)", message)
     if unknown is None:
         return "."

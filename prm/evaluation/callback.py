@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from prm.data.items import LabeledChain, LabeledResponses
-from prm.evaluation import outcome, process
-from prm.evaluation.outcome import OutcomeReport
-from prm.evaluation.process import ProcessReport
+from prm.evaluation.predictions import Predictions
+from prm.evaluation.report import Report, evaluate
+from prm.evaluation.responses import ResponsePrediction
 from prm.evaluation.steps import StepPrediction
-from prm.evaluation.study import ResponsePrediction
-from prm.records import Chain, Comparison, Rating
+from prm.records import Chain, Outcome
 from prm.training.objectives import in_label_units
 from prm.training.reads import Reads, ResponseReads, StepReads
 from prm.training.task import RewardTask
@@ -31,31 +29,27 @@ ScoresOf = tuple[int, Tensor]
 """Index of a response set, and its scores `[branch, objective]`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Writers:
-    """What is called with results and a folder, on rank 0."""
-
-    process_report: Callable[[ProcessReport, Path], None]
-    process_predictions: Callable[[Sequence[StepPrediction], Path], None]
-    outcome_report: Callable[[OutcomeReport, Path], None]
-    outcome_predictions: Callable[[Sequence[ResponsePrediction], Sequence[str], Path], None]
-
-
 class EvaluationReport(Callback):
     """Collects everything that was read once, over all ranks, and hands it on at the end.
 
     `prm test` measures it beside the baselines, fitted on the training records if there are any;
-    `prm predict` writes it as it is. A joint model's results lie in `process` and `outcome` below
-    the folder.
+    `prm predict` writes it as it is.
 
     Args:
         folder: Where results are written.
-        writers: What writes them.
+        write_report: What writes a report, on rank 0.
+        write_predictions: What writes predictions, on rank 0.
     """
 
-    def __init__(self, folder: str | Path, writers: Writers) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        write_report: Callable[[Report, Path], object],
+        write_predictions: Callable[[Predictions, Path], object],
+    ) -> None:
         self.folder = Path(folder)
-        self.writers = writers
+        self.write_report = write_report
+        self.write_predictions = write_predictions
         self._steps: list[StepsOf] = []
         self._scores: list[ScoresOf] = []
 
@@ -94,44 +88,32 @@ class EvaluationReport(Callback):
     def on_test_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Measure and write."""
         assert isinstance(task, RewardTask)
-        records = task.data.training_records() if task.data.sources["train"] else None
-        context = _context(trainer, task)
-        steps = self._step_predictions(trainer, task, "test")
-        if steps:
-            chains = None
-            if records is not None:
-                chains = [record for record in records if isinstance(record, Chain)]
-            report = process.evaluate(steps, train_chains=chains, context=context)
-            self.writers.process_report(report, self._folder(task, "process"))
-        outcomes = self._outcome_predictions(trainer, task, "test")
-        if outcomes:
-            training = None
-            if records is not None:
-                training = [record for record in records if not isinstance(record, Chain)]
-            outcome_report = outcome.evaluate(
-                outcomes,
+        predictions = self._predictions(trainer, task, "test")
+        if predictions:
+            report = evaluate(
+                predictions,
                 task.spec,
-                training,
+                task.data.training_records() if task.data.sources["train"] else None,
                 in_label_units=in_label_units(task),
-                context=context,
+                context=_context(trainer, task),
             )
-            folder = self._folder(task, "outcome")
-            self.writers.outcome_report(outcome_report, folder)
-            self.writers.outcome_predictions(outcomes, task.spec.response_names, folder)
+            self.write_report(report, self.folder)
 
     def on_predict_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Write."""
         assert isinstance(task, RewardTask)
-        steps = self._step_predictions(trainer, task, "predict")
-        if steps:
-            self.writers.process_predictions(steps, self._folder(task, "process"))
-        outcomes = self._outcome_predictions(trainer, task, "predict")
-        if outcomes:
-            folder = self._folder(task, "outcome")
-            self.writers.outcome_predictions(outcomes, task.spec.response_names, folder)
+        predictions = self._predictions(trainer, task, "predict")
+        if predictions:
+            self.write_predictions(predictions, self.folder)
 
-    def _folder(self, task: RewardTask, kind: str) -> Path:
-        return self.folder / kind if task.spec.kind == "joint" else self.folder
+    def _predictions(self, trainer: L.Trainer, task: RewardTask, part: str) -> Predictions:
+        """Return all ranks' predictions in the order of the data; none on other ranks."""
+        return Predictions(
+            self._step_predictions(trainer, task, part),
+            self._response_predictions(trainer, task, part),
+            task.spec.response_names,
+            apart=task.spec.kind == "joint",
+        )
 
     def _collect(self, task: L.LightningModule, reads: Reads) -> None:
         assert isinstance(task, RewardTask)
@@ -155,14 +137,14 @@ class EvaluationReport(Callback):
         for record, steps in sorted(reads, key=lambda item: item[0]):
             item = items[record]
             assert isinstance(item, LabeledChain)
-            predictions.append(_step_prediction(item.chain, steps, item.num_truncated))
+            predictions.append(_step_prediction(item, steps, task.spec.chain_reward))
         return predictions + [
-            StepPrediction(chain, (None,) * len(chain.completions), reason)
+            StepPrediction(chain, (None,) * len(chain.completions), reason, task.spec.chain_reward)
             for chain, reason in task.data.dropped[part]
             if isinstance(chain, Chain)
         ]
 
-    def _outcome_predictions(
+    def _response_predictions(
         self, trainer: L.Trainer, task: RewardTask, part: str
     ) -> list[ResponsePrediction]:
         """Return all ranks' predictions, record by record; none on other ranks."""
@@ -202,10 +184,10 @@ def _scores_of(reads: ResponseReads) -> list[ScoresOf]:
     return list(zip(reads.records, chosen, strict=True))
 
 
-def _step_prediction(chain: Chain, steps: dict[int, float], num_truncated: int) -> StepPrediction:
-    probabilities = tuple(steps.get(index) for index in range(len(chain.completions)))
-    reason = f"{num_truncated} steps cut off at max_length" if num_truncated else ""
-    return StepPrediction(chain, probabilities, reason)
+def _step_prediction(item: LabeledChain, steps: dict[int, float], objective: str) -> StepPrediction:
+    probabilities = tuple(steps.get(index) for index in range(len(item.chain.completions)))
+    reason = f"{item.num_truncated} steps cut off at max_length" if item.num_truncated else ""
+    return StepPrediction(item.chain, probabilities, reason, objective)
 
 
 def _record_predictions(
@@ -223,7 +205,7 @@ def _record_predictions(
 
 
 def _prediction(
-    record: Comparison | Rating, scores: Tensor, task: RewardTask, reason: str
+    record: Outcome, scores: Tensor, task: RewardTask, reason: str
 ) -> ResponsePrediction:
     lost = scores.isnan().any()
     return ResponsePrediction(

@@ -1,38 +1,34 @@
-"""All metrics of one objective on one set of scored records, with intervals clustered by prompt."""
+"""All metrics of several scorers on one set of records, with intervals clustered by problem.
+
+Every scorer is measured on the same resamples of whole problems, so that the difference of the
+model to a baseline has an interval of its own, and a verdict.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.evaluation.baselines.responses import LabelRows
-from prm.evaluation.responses import (
-    LOWER_IS_BETTER,
-    METRICS,
-    PairUnits,
-    RankingUnits,
-    System,
-    ValueUnits,
-    count_ties,
-)
-from prm.metrics.intervals import Interval, cluster_bootstrap, group_indices, make_interval
-from prm.metrics.pairs import hits, minimum_domain
-from prm.records import Outcome
+from prm.metrics.intervals import Interval, Statistic, make_interval
+from prm.metrics.metric import Metric, Units
 
 Array = NDArray[np.float64]
 
 MODEL = "model"
-"""Name of the head under evaluation, among the scorers."""
+"""Name of the model under evaluation, among the scorers."""
 
 REWARD = "reward"
-"""Name of the aggregated reward, measured on comparisons."""
+"""Name of the aggregated reward, measured on comparisons beside the objectives."""
 
-Verdict = Literal["better", "worse", "undecided"]
+LENGTH_ONLY = "length_only"
+"""Name of the baseline that every headline quotes."""
+
+Bootstrap = Callable[[Statistic, int], tuple[Array, Array, Array]]
+"""From a statistic and the number of groups to its value and bounds; see `cluster_bootstrap`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,187 +37,117 @@ class Difference(Interval):
 
     Args:
         verdict: `"better"` or `"worse"` for the model if the interval excludes 0, else
-            `"undecided"`; `None` without an interval.
+            `"undecided"`; `None` without an interval, or if neither more nor less is better.
     """
 
-    verdict: Verdict | None
+    verdict: Literal["better", "worse", "undecided"] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What the scorers reach on one set of records for one objective.
+    """What the scorers reach on one set of records.
 
     Args:
         counts: What the metrics rest on, and how much was left out.
+        kinds: The metrics of each kind of units, in order.
         scores: Scorer (`"model"`, `"reward"` and baselines) to metric to value and interval.
         differences: Baseline to metric to model minus baseline.
     """
 
     counts: dict[str, int]
+    kinds: tuple[tuple[Metric, ...], ...]
     scores: dict[str, dict[str, Interval]]
     differences: dict[str, dict[str, Difference]]
 
-
-class ScoredRecords:
-    """Records of one objective with the scorers' utilities of their responses.
-
-    Args:
-        records: Records that supervise the objective, all scored by the model.
-        objective: Name of the objective.
-        systems: The scorers, the model first; one entry per response, in order.
-    """
-
-    def __init__(
-        self, records: Sequence[Outcome], objective: str, systems: Sequence[System]
-    ) -> None:
-        self.records = list(records)
-        self.objective = objective
-        self.systems = list(systems)
-        self.sizes = np.array([len(record.responses) for record in records], dtype=np.int64)
-        self.record_group = group_indices([record.group for record in records])
-        self.num_groups = int(self.record_group.max(initial=-1)) + 1
-
-    def select(self, keep: NDArray[np.bool_]) -> ScoredRecords:
-        """Return the records where `keep` holds."""
-        rows = keep.repeat(self.sizes)
-        systems = [
-            replace(
-                s, utilities=s.utilities[rows], values=None if s.values is None else s.values[rows]
-            )
-            for s in self.systems
-        ]
-        records = [record for record, kept in zip(self.records, keep, strict=True) if kept]
-        return ScoredRecords(records, self.objective, systems)
-
-    @cached_property
-    def rows(self) -> LabelRows:
-        """The labeled pairs and values."""
-        return LabelRows(self.records, self.objective)
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All metrics, in order."""
+        return tuple(metric for kind in self.kinds for metric in kind)
 
     @property
-    def group(self) -> NDArray[np.int64]:
-        """Number of the group of each response."""
-        return self.record_group.repeat(self.sizes)
+    def decided(self) -> tuple[Metric, ...]:
+        """The metrics that the data decide for any scorer."""
+        rows = self.scores.values()
+        return tuple(m for m in self.metrics if any(row[m.name].value is not None for row in rows))
 
-    def margins(self, system: System) -> Array:
-        """Return the utility of the better minus that of the worse response of each pair."""
-        return system.utilities[self.rows.better] - system.utilities[self.rows.worse]
-
-    def part(self, num_unscored: int, num_resamples: int, seed: int) -> Part:
-        """Measure all scorers.
-
-        Args:
-            num_unscored: Number of further records that the model did not score.
-            num_resamples: Bootstrap resamples.
-            seed: Seed of the bootstrap.
-        """
-        starts = np.cumsum(self.sizes) - self.sizes
-        units = (
-            PairUnits(self.rows, self.group, self.systems),
-            RankingUnits(self.records, starts, self.group, self.systems),
-            ValueUnits(self.rows, self.group, self.systems),
+    @property
+    def headlines(self) -> tuple[Metric, ...]:
+        """The metrics to quote: the first one of each kind of units that is for it and decided."""
+        model = self.scores[MODEL]
+        found = (
+            [m for m in kind if m.place == "headline" and model[m.name].value is not None]
+            for kind in self.kinds
         )
-        names = [system.name for system in self.systems]
-        compared = [i for i, name in enumerate(names) if name not in (MODEL, REWARD)]
+        return tuple(metric for kind in found for metric in kind[:1])
 
-        def measure(multiplicity: Array) -> Array:
-            values = np.concatenate([unit.measure(multiplicity) for unit in units], axis=1)
-            return np.concatenate([values, values[0] - values[compared]])
-
-        bounds = cluster_bootstrap(measure, self.num_groups, num_resamples=num_resamples, seed=seed)
-        n = np.concatenate([unit.counts() for unit in units], axis=1)
-        table = self._intervals(bounds, np.concatenate([n, n[[0] * len(compared)]]))
-        differences = table[len(names) :]
-        return Part(
-            counts=self._counts(num_unscored),
-            scores=dict(zip(names, table, strict=False)),
-            differences={
-                names[i]: {metric: _difference(metric, x) for metric, x in row.items()}
-                for i, row in zip(compared, differences, strict=True)
-            },
-        )
-
-    def _intervals(
-        self, bounds: tuple[Array, Array, Array], n: NDArray[np.int64]
-    ) -> list[dict[str, Interval]]:
-        cells = np.stack([*bounds, n], axis=-1).tolist()
-        return [
-            {
-                metric: make_interval(value, low, high, int(count), self.num_groups)
-                for metric, (value, low, high, count) in zip(METRICS, row, strict=True)
-            }
-            for row in cells
-        ]
-
-    def _counts(self, num_unscored: int) -> dict[str, int]:
-        num_ratings, num_tied = len(self.rows.value), count_ties(self.records)
+    def to_dict(self) -> dict[str, Any]:
+        """Return counts, scores and differences as JSON values."""
         return {
-            "num_records": len(self.records) + num_unscored,
-            "num_groups": self.num_groups,
-            "num_comparisons": len(self.records) - num_ratings - num_tied,
-            "num_tied_comparisons": num_tied,
-            "num_ratings": num_ratings,
-            "num_unscored": num_unscored,
-        }
-
-    def minimum_domain(
-        self, domains: Sequence[str], num_resamples: int, seed: int
-    ) -> dict[str, Interval]:
-        """Return each scorer's lowest pair accuracy over domains, ties half.
-
-        Args:
-            domains: The domain of each record.
-            num_resamples: Bootstrap resamples; each takes the minimum anew.
-            seed: Seed of the bootstrap.
-
-        Returns:
-            Scorer name to interval; empty if the pairs are of fewer than two domains.
-        """
-        domain = group_indices(domains).repeat(self.sizes)[self.rows.better]
-        members = [np.flatnonzero(domain == index) for index in np.unique(domain)]
-        if len(members) < 2:
-            return {}
-        margins = np.array([self.margins(system) for system in self.systems])
-        hit = np.where(np.isnan(margins), np.nan, hits(margins, "half"))
-        weight, group = self.rows.weight, self.group[self.rows.better]
-
-        def measure(multiplicity: Array) -> list[float]:
-            counts = multiplicity[group] * weight
-            return [
-                minimum_domain([_known_mean(row[m], counts[m]) for m in members]) for row in hit
-            ]
-
-        bounds = cluster_bootstrap(measure, self.num_groups, num_resamples=num_resamples, seed=seed)
-        n = round(weight.sum())
-        return {
-            system.name: make_interval(value, low, high, n, self.num_groups)
-            for system, (value, low, high) in zip(
-                self.systems, np.stack(bounds, axis=-1).tolist(), strict=True
-            )
+            "counts": self.counts,
+            "scores": plain(self.scores),
+            "differences": plain(self.differences),
         }
 
 
-def _known_mean(values: Array, weights: Array) -> float:
-    known = ~np.isnan(values)
-    total = weights[known].sum()
-    return float(values[known] @ weights[known] / total) if total > 0 else np.nan
+def measure_part(
+    scorers: Mapping[str, Sequence[Units]],
+    num_groups: int,
+    counts: dict[str, int],
+    bootstrap: Bootstrap,
+) -> Part:
+    """Measure scorers on the same units, and the model against the baselines among them.
 
-
-def _difference(metric: str, interval: Interval) -> Difference:
-    return Difference(**asdict(interval), verdict=_verdict(metric, interval))
-
-
-def _verdict(metric: str, interval: Interval) -> Verdict | None:
-    """Say whether the interval of model minus baseline excludes 0, and to which side.
-
-    Example:
-        >>> _verdict("pair_nll", Interval(-0.2, -0.3, -0.1, 100, 100))
-        'better'
+    Args:
+        scorers: Scorer to the units as it sees them, the same kinds for all; the model first.
+        num_groups: Number of groups that units are in.
+        counts: What the metrics rest on.
+        bootstrap: What gives intervals.
     """
-    if interval.low is None or interval.high is None:
-        return None
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    low, high = sorted((sign * interval.low, sign * interval.high))
-    if low > 0:
-        return "better"
-    return "worse" if high < 0 else "undecided"
+    names = list(scorers)
+    compared = [index for index, name in enumerate(names) if name not in (MODEL, REWARD)]
+
+    def measure(multiplicity: Array) -> Array:
+        rows = [[x for units in kinds for x in units.measure(multiplicity)] for kinds in all_units]
+        values = np.array(rows)
+        return np.concatenate([values, values[0] - values[compared]])
+
+    all_units = list(scorers.values())
+    kinds = tuple(tuple(units.metrics) for units in all_units[0])
+    bounds = np.stack(bootstrap(measure, num_groups), axis=-1).tolist()
+    sizes = [[(m, units.count(m)) for units in row for m in units.metrics] for row in all_units]
+    sizes += [sizes[0]] * len(compared)
+    rows = [
+        {
+            metric: make_interval(value, low, high, n, num_groups)
+            for (value, low, high), (metric, n) in zip(*row, strict=True)
+        }
+        for row in zip(bounds, sizes, strict=True)
+    ]
+    scores, differences = rows[: len(names)], rows[len(names) :]
+    return Part(
+        counts,
+        kinds,
+        {
+            name: {metric.name: interval for metric, interval in row.items()}
+            for name, row in zip(names, scores, strict=True)
+        },
+        {
+            names[index]: {metric.name: _difference(metric, x) for metric, x in row.items()}
+            for index, row in zip(compared, differences, strict=True)
+        },
+    )
+
+
+def _difference(metric: Metric, interval: Interval) -> Difference:
+    verdict = None
+    if interval.low is not None and interval.high is not None:
+        verdict = metric.better(interval.low, interval.high)
+    return Difference(**asdict(interval), verdict=verdict)
+
+
+def plain(table: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Any]]:
+    """Return intervals by scorer and metric as JSON values."""
+    return {
+        name: {metric: asdict(interval) for metric, interval in row.items()}
+        for name, row in table.items()
+    }

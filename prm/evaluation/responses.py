@@ -1,48 +1,102 @@
-"""The units of outcome metrics as arrays: pairs, rankings and rated responses of one objective.
-
-Several systems (the model, its reward, baselines) are measured on the same units at once, so that
-each resample of groups gives their metrics and the differences between them.
-"""
+"""Scored responses of one objective, as units of pairs, rankings and rated responses."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from prm.evaluation.baselines.responses import LabelRows, decided_pairs
-from prm.metrics.agreement import nearest_level, quadratic_kappa
-from prm.metrics.binary import Ranking, brier_score, expected_calibration_error, weighted_mean
-from prm.metrics.correlation import MidRanks, kendall_tau, pearson
-from prm.metrics.pairs import FoldedCalibration, hits, nll, sigmoid, squared_error
+from prm.errors import DataError
+from prm.evaluation.labels import ObjectiveLabels
+from prm.evaluation.parts import Bootstrap, Part, measure_part
+from prm.metrics.binary import weighted_mean
+from prm.metrics.correlation import RankingUnits, kendall_tau
+from prm.metrics.intervals import Interval, group_indices, make_interval
+from prm.metrics.metric import Units
+from prm.metrics.pairs import PairUnits, hits, minimum_domain
+from prm.metrics.values import ValueUnits
 from prm.records import Comparison, Outcome
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-PAIR_METRICS = ("pair_accuracy", "pair_accuracy_half", "pair_nll", "pair_brier", "pair_ece")
-RANKING_METRICS = ("kendall_tau",)
-VALUE_METRICS = (
-    "auroc",
-    "average_precision",
-    "pearson",
-    "spearman",
-    "mse",
-    "quadratic_kappa",
-    "ece",
-    "brier",
-)
-METRICS = PAIR_METRICS + RANKING_METRICS + VALUE_METRICS
-LOWER_IS_BETTER = ("pair_nll", "pair_brier", "pair_ece", "mse", "ece", "brier")
 
-MAX_LEVELS = 20
-"""With more distinct values than this, labels are no grades and kappa is not defined."""
+@dataclass(frozen=True, slots=True, eq=False)
+class ResponsePrediction:
+    """The scores of the responses of one record.
+
+    Args:
+        record: The comparison or rating.
+        scores: Score of each response, `[response, objective]`, in the order of the spec's response
+            heads; NaN is missing. float32.
+        rewards: Aggregated reward of each response, `[response]`; NaN is missing. float32.
+        reason: Why a response was not scored.
+
+    Raises:
+        DataError: The scores or rewards are not one per response.
+
+    Example:
+        >>> import torch
+        >>> pair = Comparison("Name a prime.", ["7", "8"], objective="factuality")
+        >>> ResponsePrediction(pair, torch.zeros(1, 2), torch.zeros(2))
+        Traceback (most recent call last):
+        prm.errors.DataError: scores do not match the responses: expected 2 rows, got 1
+    """
+
+    record: Outcome
+    scores: Tensor
+    rewards: Tensor
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        record = self.record
+        where = ", ".join(
+            x for x in (record.origin, f"row {record.id!r}" if record.id else "") if x
+        )
+        for name, rows in (("scores", self.scores), ("rewards", self.rewards)):
+            if len(rows) != len(record.responses):
+                raise DataError(
+                    f"{name} do not match the responses",
+                    expected=f"{len(record.responses)} rows",
+                    got=len(rows),
+                    where=where or None,
+                )
+
+    def to_row(self, objectives: Sequence[str]) -> dict[str, Any]:
+        """Return the row of `predictions.jsonl`: scores, rewards and labels.
+
+        Args:
+            objectives: Names of the columns of the scores.
+        """
+        record = self.record
+        columns = zip(objectives, self.scores.unbind(dim=1), strict=True)
+        if isinstance(record, Comparison):
+            labels: dict[str, Any] = {"objective": record.objective, "ranks": list(record.ranks)}
+        else:
+            labels = {"values": dict(record.values)}
+        return {
+            "id": record.id,
+            "source": record.source,
+            "group": record.group,
+            **labels,
+            "scores": {name: _finite(column) for name, column in columns},
+            "rewards": _finite(self.rewards),
+            "reason": self.reason,
+        }
+
+
+def _finite(column: Tensor) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in column.tolist()]
 
 
 @dataclass(frozen=True)
-class System:
+class ResponseScorer:
     """What one scorer says of every response, in the order of the records.
 
     Args:
@@ -63,182 +117,133 @@ class System:
     is_probability: bool = False
     in_label_units: bool = False
 
+    def select(self, rows: NDArray[np.bool_]) -> ResponseScorer:
+        """Return what it says of the responses where `rows` holds."""
+        values = None if self.values is None else self.values[rows]
+        return replace(self, utilities=self.utilities[rows], values=values)
 
-class PairUnits:
-    """Decided pairs of responses; the pairs of one comparison share a weight of 1.
+
+class ScoredResponses:
+    """Records of one objective with what each scorer says of their responses.
 
     Args:
-        rows: Pairs and the rows of their responses.
-        group: Number of the group of each response.
-        systems: The scorers to measure.
+        records: Records that supervise the objective, all scored by the model.
+        objective: Name of the objective.
+        scorers: The scorers, the model first; one entry per response, in order.
     """
-
-    metrics = PAIR_METRICS
-
-    def __init__(self, rows: LabelRows, group: Index, systems: Sequence[System]) -> None:
-        self.group, self.weight = group[rows.better], rows.weight
-        margins = [s.utilities[rows.better] - s.utilities[rows.worse] for s in systems]
-        self.systems = [
-            _SystemPairs(margin, system.is_probability)
-            for margin, system in zip(margins, systems, strict=True)
-        ]
-
-    def measure(self, multiplicity: Array) -> Array:
-        """Return `PAIR_METRICS` of each system, each group counting that often."""
-        weight = multiplicity[self.group] * self.weight
-        return np.array([system.measure(weight) for system in self.systems])
-
-    def counts(self) -> NDArray[np.int64]:
-        """Return for each system the number of comparisons behind its metrics."""
-        numbers = [self.weight[system.known].sum() for system in self.systems]
-        return np.rint(numbers).astype(np.int64)[:, None].repeat(len(self.metrics), axis=1)
-
-
-class _SystemPairs:
-    def __init__(self, margins: Array, is_probability: bool) -> None:
-        self.known = ~np.isnan(margins)
-        self.margin = margin = margins[self.known]
-        self.is_probability = is_probability
-        terms = [hits(margin, "wrong"), hits(margin, "half"), nll(margin), squared_error(margin)]
-        self.terms = np.array(terms)
-        self.calibration = FoldedCalibration(margin)
-
-    def measure(self, weights: Array) -> list[float]:
-        weight = weights[self.known]
-        total = weight.sum()
-        if total <= 0:
-            return [np.nan] * len(PAIR_METRICS)
-        strict, half, mean_nll, brier = (self.terms @ weight / total).tolist()
-        if not self.is_probability:
-            return [strict, half, np.nan, np.nan, np.nan]
-        return [strict, half, mean_nll, brier, self.calibration.error(weight)]
-
-
-class RankingUnits:
-    """Comparisons of three or more responses, each with its Kendall's tau."""
-
-    metrics = RANKING_METRICS
 
     def __init__(
-        self, records: Sequence[Outcome], starts: Index, group: Index, systems: Sequence[System]
+        self, records: Sequence[Outcome], objective: str, scorers: Sequence[ResponseScorer]
     ) -> None:
-        rankings = [
-            (slice(start, start + len(record.responses)), record.ranks)
-            for record, start in zip(records, starts.tolist(), strict=True)
-            if isinstance(record, Comparison) and len(record.responses) > 2
-        ]
-        self.group = group[[span.start for span, _ in rankings]]
-        self.tau = np.array(
-            [
-                [_tau(system.utilities[span], ranks) for span, ranks in rankings]
-                for system in systems
-            ]
-        )
+        self.records = list(records)
+        self.objective = objective
+        self.scorers = list(scorers)
+        self.sizes = np.array([len(record.responses) for record in records], dtype=np.int64)
+        record_groups = group_indices([record.group for record in records])
+        self.num_groups = int(record_groups.max(initial=-1)) + 1
+        self.groups = record_groups.repeat(self.sizes)
 
-    def measure(self, multiplicity: Array) -> Array:
-        """Return the mean tau of each system; rankings that decide none are left out."""
-        weight = multiplicity[self.group]
-        means = [
-            weighted_mean(tau[k], weight[k]) for tau, k in zip(self.tau, self.known, strict=True)
-        ]
-        return np.array(means)[:, None]
+    def select(self, keep: NDArray[np.bool_]) -> ScoredResponses:
+        """Return the records where `keep` holds."""
+        rows = keep.repeat(self.sizes)
+        records = [record for record, kept in zip(self.records, keep, strict=True) if kept]
+        scorers = [scorer.select(rows) for scorer in self.scorers]
+        return ScoredResponses(records, self.objective, scorers)
+
+    @cached_property
+    def labels(self) -> ObjectiveLabels:
+        """The labeled pairs and values."""
+        return ObjectiveLabels(self.records, self.objective)
 
     @property
-    def known(self) -> NDArray[np.bool_]:
-        """Where each system has a tau, shape [system, ranking]."""
-        known: NDArray[np.bool_] = ~np.isnan(self.tau)
-        return known
+    def margins(self) -> Array:
+        """Utility of the better minus that of the worse response of each pair, of the model."""
+        return self._margins(self.scorers[0])
 
-    def counts(self) -> NDArray[np.int64]:
-        """Return for each system the number of rankings behind its mean."""
-        numbers: NDArray[np.int64] = self.known.sum(axis=1)[:, None]
-        return numbers
+    def part(self, num_unscored: int, bootstrap: Bootstrap) -> Part:
+        """Measure all scorers.
 
+        Args:
+            num_unscored: Number of further records that the model did not score.
+            bootstrap: What gives intervals.
+        """
+        units = {scorer.name: self._units(scorer) for scorer in self.scorers}
+        num_ratings, num_ties = len(self.labels.value), self.labels.num_ties
+        counts = {
+            "num_records": len(self.records) + num_unscored,
+            "num_groups": self.num_groups,
+            "num_comparisons": len(self.records) - num_ratings - num_ties,
+            "num_tied_comparisons": num_ties,
+            "num_ratings": num_ratings,
+            "num_unscored": num_unscored,
+        }
+        return measure_part(units, self.num_groups, counts, bootstrap)
 
-def _tau(utilities: Array, ranks: Sequence[int]) -> float:
-    return np.nan if np.isnan(utilities).any() else kendall_tau(utilities, ranks)
+    def minimum_domain(self, domains: Sequence[str], bootstrap: Bootstrap) -> dict[str, Interval]:
+        """Return each scorer's lowest pair accuracy over domains, ties half.
 
+        Args:
+            domains: The domain of each record.
+            bootstrap: What gives intervals; each resample takes the minimum anew.
 
-class ValueUnits:
-    """Rated responses.
+        Returns:
+            Scorer name to interval; empty if the pairs are of fewer than two domains.
+        """
+        domain = group_indices(domains).repeat(self.sizes)[self.labels.better]
+        members = [np.flatnonzero(domain == index) for index in np.unique(domain)]
+        if len(members) < 2:
+            return {}
+        margins = np.array([self._margins(scorer) for scorer in self.scorers])
+        hit = np.where(np.isnan(margins), np.nan, hits(margins, "half"))
+        share, groups = self.labels.share, self.groups[self.labels.better]
 
-    Args:
-        rows: Values and the rows of their responses.
-        group: Number of the group of each response.
-        systems: The scorers to measure.
-    """
-
-    metrics = VALUE_METRICS
-
-    def __init__(self, rows: LabelRows, group: Index, systems: Sequence[System]) -> None:
-        self.group, self.label = group[rows.rated], rows.value
-        self.ranks = MidRanks(self.label)
-        self.systems = [
-            None if system.values is None else _SystemValues(system, rows.rated, self.label)
-            for system in systems
-        ]
-
-    def measure(self, multiplicity: Array) -> Array:
-        """Return `VALUE_METRICS` of each system, each group counting that often."""
-        weight = multiplicity[self.group]
-        ranks = self.ranks(weight)
-        return np.array(
-            [
-                [np.nan] * len(self.metrics) if s is None else s.measure(weight, ranks)
-                for s in self.systems
+        def measure(multiplicity: Array) -> list[float]:
+            counts = multiplicity[groups] * share
+            return [
+                minimum_domain([_known_mean(row[m], counts[m]) for m in members]) for row in hit
             ]
+
+        bounds = np.stack(bootstrap(measure, self.num_groups), axis=-1).tolist()
+        n = round(float(share.sum()))
+        return {
+            scorer.name: make_interval(value, low, high, n, self.num_groups)
+            for scorer, (value, low, high) in zip(self.scorers, bounds, strict=True)
+        }
+
+    def _margins(self, scorer: ResponseScorer) -> Array:
+        return scorer.utilities[self.labels.better] - scorer.utilities[self.labels.worse]
+
+    def _units(self, scorer: ResponseScorer) -> tuple[Units, ...]:
+        """Return the pairs, rankings and rated responses as a scorer sees them."""
+        labels = self.labels
+        pairs = PairUnits(
+            self._margins(scorer),
+            labels.share,
+            labels.strength,
+            self.groups[labels.better],
+            scorer.is_probability,
         )
+        return pairs, self._ranking_units(scorer), self._value_units(scorer)
 
-    def counts(self) -> NDArray[np.int64]:
-        """Return for each system the number of responses behind its metrics."""
-        numbers = [0 if system is None else len(self.label) for system in self.systems]
-        return np.array(numbers)[:, None].repeat(len(self.metrics), axis=1)
-
-
-class _SystemValues:
-    def __init__(self, system: System, rated: Index, label: Array) -> None:
-        assert system.values is not None
-        self.label = label
-        self.value = system.values[rated]
-        self.ranks = MidRanks(self.value)
-        self.is_binary = bool(np.isin(label, (0, 1)).all())
-        # Ranked by negated value against negated label: average precision then finds the ones.
-        self.ranking = Ranking(-self.value, 1 - label)
-        self.in_label_units = system.in_label_units
-        log_odds = system.sign * system.utilities[rated]
-        inside = np.clip(self.value, 0, 1)
-        self.probability = inside if system.in_label_units else sigmoid(log_odds)
-        levels = np.unique(label)
-        is_graded = system.in_label_units and 1 < len(levels) <= MAX_LEVELS
-        self.grade = nearest_level(self.value, levels) if is_graded else None
-
-    def measure(self, weight: Array, label_ranks: Array) -> list[float]:
-        binary = [self.ranking.auroc(weight), self.ranking.error_ap(weight)]
-        return [
-            *(binary if self.is_binary else [np.nan, np.nan]),
-            pearson(self.value, self.label, weight),
-            pearson(self.ranks(weight), label_ranks, weight),
-            *self._distances(weight),
-            *self._calibration(weight),
+    def _ranking_units(self, scorer: ResponseScorer) -> RankingUnits:
+        starts = np.cumsum(self.sizes) - self.sizes
+        rankings = [
+            (start, kendall_tau(scorer.utilities[start : start + len(record.ranks)], record.ranks))
+            for record, start in zip(self.records, starts.tolist(), strict=True)
+            if isinstance(record, Comparison) and len(record.ranks) > 2
         ]
+        taus = np.array([tau for _, tau in rankings])
+        return RankingUnits(taus, self.groups[[start for start, _ in rankings]])
 
-    def _distances(self, weight: Array) -> list[float]:
-        if not self.in_label_units:
-            return [np.nan, np.nan]
-        error = weighted_mean((self.value - self.label) ** 2, weight)
-        if self.grade is None:
-            return [error, np.nan]
-        return [error, quadratic_kappa(self.grade, self.label, weight)]
-
-    def _calibration(self, weight: Array) -> list[float]:
-        if not self.is_binary:
-            return [np.nan, np.nan]
-        return [
-            expected_calibration_error(self.probability, self.label, weight),
-            brier_score(self.probability, self.label, weight),
-        ]
+    def _value_units(self, scorer: ResponseScorer) -> ValueUnits:
+        """Return the rated responses; none for a scorer that only ranks."""
+        rated = self.labels.rated if scorer.values is not None else self.labels.rated[:0]
+        values = scorer.utilities if scorer.values is None else scorer.values
+        log_odds = None if scorer.in_label_units else scorer.sign * scorer.utilities[rated]
+        labels = self.labels.value[: len(rated)]
+        return ValueUnits(values[rated], labels, log_odds, self.groups[rated])
 
 
-def count_ties(records: Sequence[Outcome]) -> int:
-    """Return the number of comparisons in which no response is better than another."""
-    return sum(isinstance(r, Comparison) and not decided_pairs(r.ranks) for r in records)
+def _known_mean(values: Array, weights: Array) -> float:
+    known = ~np.isnan(values)
+    return weighted_mean(values[known], weights[known])

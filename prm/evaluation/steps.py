@@ -1,42 +1,32 @@
-"""All metrics of one set of scored chains, with intervals clustered by problem."""
+"""Scored chains: what scorers say of every step, as units of labeled steps and of whole chains."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prm.errors import DataError
-from prm.metrics.binary import (
-    Ranking,
-    brier_score,
-    expected_calibration_error,
-    weighted_mean,
-)
+from prm.evaluation.parts import MODEL, Bootstrap, Part, measure_part
+from prm.metrics.binary import StepUnits, weighted_mean
 from prm.metrics.first_error import (
     CLEAN,
+    PROCESSBENCH_F1,
     UNDECIDED,
+    ChainUnits,
     best_threshold,
-    first_error_rates,
+    lowest_is_last,
     predict_first_error,
 )
-from prm.metrics.intervals import Interval, cluster_bootstrap, group_indices, make_interval
+from prm.metrics.intervals import group_indices
+from prm.metrics.metric import Measures, Metric, Units
 from prm.records import CORRECTNESS, Chain
 
 Array = NDArray[np.float64]
-
-STEP_METRICS = ("step_auroc", "error_ap", "ece", "brier")
-CHAIN_METRICS = (
-    "first_error_accuracy",
-    "error_acc",
-    "correct_acc",
-    "processbench_f1",
-    "error_recall",
-    "min_on_last_step",
-)
+Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +39,7 @@ class StepPrediction:
             was not scored.
         reason: Why steps were not scored (`"truncated at 4096 tokens"`). Empty steps are never
             scored and need none. A chain with a reason and no flagged step has no prediction.
+        objective: The objective whose labels the probabilities are held against.
 
     Raises:
         DataError: The number of probabilities is not the number of steps, one is outside [0, 1]
@@ -62,6 +53,7 @@ class StepPrediction:
     chain: Chain
     probabilities: tuple[float | None, ...]
     reason: str = ""
+    objective: str = CORRECTNESS
 
     def __post_init__(self) -> None:
         chain = self.chain
@@ -88,140 +80,238 @@ class StepPrediction:
         """The probabilities, NaN where a step was not scored."""
         return np.array([np.nan if p is None else p for p in self.probabilities])
 
+    @property
+    def labels(self) -> Sequence[float | None]:
+        """The label of each step, `None` where there is none."""
+        return self.chain.labels.get(self.objective, (None,) * len(self.probabilities))
+
+    @property
+    def true_first_error(self) -> int:
+        """The labeled first error, `CLEAN` or `UNDECIDED`.
+
+        Example:
+            >>> StepPrediction(Chain("?", ["a", "b"], [1, None]), (0.9, 0.2)).true_first_error
+            -2
+        """
+        first = self.chain.first_error(self.objective)
+        return UNDECIDED if first is None else first
+
     def first_error(self, threshold: float) -> int:
         """Return the predicted first error, as `predict_first_error` codes it."""
         return predict_first_error(self.array, threshold, complete=not self.reason)
 
+    def with_probabilities(self, probabilities: Sequence[float]) -> StepPrediction:
+        """Return what another scorer says of the steps that this one scored."""
+        shown = tuple(
+            None if scored is None else value
+            for scored, value in zip(self.probabilities, probabilities, strict=True)
+        )
+        return StepPrediction(self.chain, shown, self.reason, self.objective)
 
-def true_first_error(chain: Chain) -> int:
-    """Return the labeled first error, `CLEAN` or `UNDECIDED`.
+    def to_row(self, threshold: float) -> dict[str, Any]:
+        """Return the row of `predictions.jsonl`: probabilities, labels and first errors."""
+        chain = self.chain
+        return {
+            "id": chain.id,
+            "source": chain.source,
+            "group": chain.group,
+            "probabilities": list(self.probabilities),
+            "labels": chain.labels.get(self.objective),
+            "first_error": chain.first_error(self.objective),
+            "predicted_first_error": self.first_error(threshold),
+            "reason": self.reason,
+        }
 
-    Example:
-        >>> true_first_error(Chain("?", ["a", "b"], [1, None]))
-        -2
-    """
-    first = chain.first_error()
-    return UNDECIDED if first is None else first
 
-
-class Slice:
-    """One set of scored chains as arrays, measured under any weighting of its problems.
+class LabeledStep(NamedTuple):
+    """A step that was scored and has a label.
 
     Args:
-        predictions: The scored chains.
-        threshold: A step is judged wrong strictly below it.
-        num_bins: Bins of the calibration error.
+        chain: Index of its prediction.
+        position: Its index in the chain.
+        probability: Probability of being correct.
+        label: Step label in [0, 1].
     """
 
-    def __init__(
-        self, predictions: Sequence[StepPrediction], threshold: float, num_bins: int = 15
-    ) -> None:
-        self.predictions = predictions
-        self.num_bins = num_bins
-        self.chain_group = group_indices([p.chain.group for p in predictions])
-        self.num_groups = int(self.chain_group.max(initial=-1)) + 1
-        self.predicted = np.array([p.first_error(threshold) for p in predictions], dtype=np.int64)
-        self.true = np.array([true_first_error(p.chain) for p in predictions], dtype=np.int64)
-        self._collect_steps()
+    chain: int
+    position: int
+    probability: float
+    label: float
 
-    def _collect_steps(self) -> None:
-        rows = [
-            (probability, label, group)
-            for prediction, group in zip(self.predictions, self.chain_group, strict=True)
-            for probability, label in zip(
-                prediction.probabilities,
-                prediction.chain.labels.get(CORRECTNESS, [None] * len(prediction.probabilities)),
-                strict=True,
-            )
-            if probability is not None and label is not None
-        ]
-        self.probability = np.array([row[0] for row in rows], dtype=np.float64)
-        self.label = np.array([row[1] for row in rows], dtype=np.float64)
-        self.step_group = np.array([row[2] for row in rows], dtype=np.int64)
 
-    @cached_property
-    def ranking(self) -> Ranking:
-        """The labeled steps, sorted by probability."""
-        return Ranking(self.probability, self.label, self.step_group)
-
-    @cached_property
-    def min_on_last_step(self) -> Array:
-        """1 where the last scored step alone has the lowest probability; NaN for fewer than two."""
-        return np.array([_min_is_last(p.array) for p in self.predictions])
-
-    def measure(self, multiplicity: Array) -> Array:
-        """Return `STEP_METRICS` and then `CHAIN_METRICS`, each group counting that often."""
-        steps, chains = multiplicity[self.step_group], multiplicity[self.chain_group]
-        rates = first_error_rates(self.predicted, self.true, chains)
-        several = ~np.isnan(self.min_on_last_step)
-        return np.array(
-            [
-                self.ranking.auroc(multiplicity),
-                self.ranking.error_ap(multiplicity),
-                expected_calibration_error(
-                    self.probability, self.label, steps, num_bins=self.num_bins
-                ),
-                brier_score(self.probability, self.label, steps),
-                rates.first_error_accuracy,
-                rates.error_acc,
-                rates.correct_acc,
-                rates.f1,
-                rates.error_recall,
-                weighted_mean(self.min_on_last_step[several], chains[several]),
-            ]
+def labeled_steps(predictions: Sequence[StepPrediction]) -> list[LabeledStep]:
+    """Return the steps that were scored and have a label, in order."""
+    return [
+        LabeledStep(chain, position, probability, label)
+        for chain, prediction in enumerate(predictions)
+        for position, (probability, label) in enumerate(
+            zip(prediction.probabilities, prediction.labels, strict=True)
         )
+        if probability is not None and label is not None
+    ]
 
-    def counts(self) -> dict[str, int]:
-        """Return how much of what the numbers rest on."""
+
+def step_units(predictions: Sequence[StepPrediction], groups: Index) -> StepUnits:
+    """Return the labeled steps of some chains as one scorer sees them.
+
+    Args:
+        predictions: What the scorer says.
+        groups: Number of the problem of each chain.
+    """
+    steps = labeled_steps(predictions)
+    return StepUnits(
+        np.array([step.probability for step in steps], dtype=np.float64),
+        np.array([step.label for step in steps], dtype=np.float64),
+        groups[np.array([step.chain for step in steps], dtype=np.int64)],
+    )
+
+
+def chain_units(
+    predictions: Sequence[StepPrediction], groups: Index, threshold: float
+) -> ChainUnits:
+    """Return chains with the first error that one scorer predicts; see `step_units`."""
+    return ChainUnits(
+        np.array([p.first_error(threshold) for p in predictions], dtype=np.int64),
+        np.array([p.true_first_error for p in predictions], dtype=np.int64),
+        np.array([lowest_is_last(p.array) for p in predictions]),
+        groups,
+    )
+
+
+MACRO_F1 = Metric(
+    "macro_f1", "mean F1", True, "unweighted mean of the F1 of the sources", "chains", "headline"
+)
+COUNT_WEIGHTED_F1 = Metric(
+    "count_weighted_f1",
+    "count-weighted F1",
+    True,
+    "mean of the F1 of the sources, weighted by their chains",
+    "chains",
+)
+
+
+class SourceUnits(Units):
+    """The F1 of chains by source, and its means over sources.
+
+    Args:
+        chains: All chains.
+        sources: Number of the source of each chain, from 0 up without a gap.
+
+    Example:
+        >>> chains = ChainUnits(np.array([0, -1, -1, -1]), np.array([0, -1, 0, -1]), np.zeros(4))
+        >>> SourceUnits(chains, np.array([0, 0, 1, 1])).values()
+        {'macro_f1': 0.5, 'count_weighted_f1': 0.5}
+    """
+
+    def __init__(self, chains: ChainUnits, sources: Index) -> None:
+        super().__init__(chains.groups)
+        self.chains = chains
+        self.members = [sources == source for source in range(int(sources.max(initial=-1)) + 1)]
+
+    def count(self, metric: Metric) -> int:
+        return self.chains.count(PROCESSBENCH_F1)
+
+    def _f1(self, weights: Array) -> Array:
+        return np.array([self.chains.rates(weights * member).f1 for member in self.members])
+
+    def _macro(self, weights: Array) -> float:
+        return float(self._f1(weights).mean())
+
+    def _count_weighted(self, weights: Array) -> float:
+        decided = weights * (self.chains.true >= CLEAN)
+        return weighted_mean(self._f1(weights), [decided[member].sum() for member in self.members])
+
+    metrics: ClassVar[Measures] = {MACRO_F1: _macro, COUNT_WEIGHTED_F1: _count_weighted}
+
+
+@dataclass(frozen=True, slots=True)
+class StepPart(Part):
+    """What the scorers reach on one set of chains.
+
+    Args:
+        oracle: Scorer to the threshold and F1 chosen on the evaluated labels: an upper bound.
+    """
+
+    oracle: dict[str, dict[str, float | None]]
+
+    def by_scorer(self) -> dict[str, dict[str, Any]]:
+        """Return for each scorer counts, metrics, oracle, and how far the model is from it."""
         return {
-            "num_chains": len(self.predictions),
+            scorer: {
+                "counts": self.counts,
+                "metrics": {name: asdict(interval) for name, interval in row.items()},
+                "oracle": self.oracle[scorer],
+                "differences": {
+                    name: asdict(gain) for name, gain in self.differences.get(scorer, {}).items()
+                },
+            }
+            for scorer, row in self.scores.items()
+        }
+
+
+class ScoredChains:
+    """Chains with what each scorer says of their steps.
+
+    Args:
+        scorers: Scorer to its predictions of the same chains in the same order; the model first.
+        threshold: A step is judged wrong strictly below it.
+    """
+
+    def __init__(self, scorers: Mapping[str, Sequence[StepPrediction]], threshold: float) -> None:
+        self.scorers = scorers
+        self.threshold = threshold
+        self.model = scorers[MODEL]
+        self.groups = group_indices([p.chain.group for p in self.model])
+        self.num_groups = int(self.groups.max(initial=-1)) + 1
+        self.chains = {
+            name: chain_units(rows, self.groups, threshold) for name, rows in scorers.items()
+        }
+
+    def select(self, keep: Sequence[bool]) -> ScoredChains:
+        """Return the chains where `keep` holds."""
+        kept = np.flatnonzero(keep).tolist()
+        scorers = {name: [rows[index] for index in kept] for name, rows in self.scorers.items()}
+        return ScoredChains(scorers, self.threshold)
+
+    def part(self, bootstrap: Bootstrap) -> StepPart:
+        """Measure all scorers."""
+        units = {
+            name: (step_units(rows, self.groups), self.chains[name])
+            for name, rows in self.scorers.items()
+        }
+        part = measure_part(units, self.num_groups, self._counts(units[MODEL][0]), bootstrap)
+        oracle = {name: _oracle(rows) for name, rows in self.scorers.items()}
+        return StepPart(part.counts, part.kinds, part.scores, part.differences, oracle)
+
+    def means(self, bootstrap: Bootstrap) -> Part:
+        """Measure the mean F1 over sources of all scorers."""
+        sources = group_indices([p.chain.source for p in self.model])
+        units = {name: [SourceUnits(chains, sources)] for name, chains in self.chains.items()}
+        return measure_part(units, self.num_groups, {}, bootstrap)
+
+    def _counts(self, steps: StepUnits) -> dict[str, int]:
+        true = self.chains[MODEL].true
+        return {
+            "num_chains": len(self.model),
             "num_groups": self.num_groups,
-            "num_steps": sum(len(p.probabilities) for p in self.predictions),
-            "num_labeled_steps": len(self.label),
-            "num_wrong_steps": int((self.label < 0.5).sum()),
-            "num_error_chains": int((self.true >= 0).sum()),
-            "num_clean_chains": int((self.true == CLEAN).sum()),
-            "num_undecided_chains": int((self.true == UNDECIDED).sum()),
-            "num_unscored_steps": sum(p.probabilities.count(None) for p in self.predictions),
-            "num_truncated_chains": sum(bool(p.reason) for p in self.predictions),
-        }
-
-    def metrics(self, num_resamples: int, seed: int) -> dict[str, Interval]:
-        """Return every metric with its interval."""
-        names = STEP_METRICS + CHAIN_METRICS
-        value, low, high = cluster_bootstrap(
-            self.measure, self.num_groups, num_resamples=num_resamples, seed=seed
-        )
-        units = self._units()
-        return {
-            name: make_interval(value[i], low[i], high[i], units[name], self.num_groups)
-            for i, name in enumerate(names)
-        }
-
-    def _units(self) -> dict[str, int]:
-        """Return how many steps or chains each metric is about."""
-        errors, clean = int((self.true >= 0).sum()), int((self.true == CLEAN).sum())
-        return {
-            **dict.fromkeys(STEP_METRICS, len(self.label)),
-            "first_error_accuracy": errors + clean,
-            "error_acc": errors,
-            "correct_acc": clean,
-            "processbench_f1": errors + clean,
-            "error_recall": errors,
-            "min_on_last_step": int((~np.isnan(self.min_on_last_step)).sum()),
-        }
-
-    def oracle(self) -> dict[str, float | None]:
-        """Return the best threshold on these very labels and its F1: an upper bound."""
-        threshold, f1 = best_threshold(
-            [p.array for p in self.predictions], self.true, [not p.reason for p in self.predictions]
-        )
-        return {
-            "threshold_oracle": None if np.isnan(threshold) else threshold,
-            "processbench_f1_oracle": None if np.isnan(f1) else f1,
+            "num_steps": sum(len(p.probabilities) for p in self.model),
+            "num_labeled_steps": len(steps),
+            "num_wrong_steps": int((steps.label < 0.5).sum()),
+            "num_error_chains": int((true >= 0).sum()),
+            "num_clean_chains": int((true == CLEAN).sum()),
+            "num_undecided_chains": int((true == UNDECIDED).sum()),
+            "num_unscored_steps": sum(p.probabilities.count(None) for p in self.model),
+            "num_truncated_chains": sum(bool(p.reason) for p in self.model),
         }
 
 
-def _min_is_last(probabilities: Array) -> float:
-    scored = probabilities[~np.isnan(probabilities)]
-    return float(scored[:-1].min() > scored[-1]) if len(scored) > 1 else np.nan
+def _oracle(predictions: Sequence[StepPrediction]) -> dict[str, float | None]:
+    threshold, f1 = best_threshold(
+        [p.array for p in predictions],
+        [p.true_first_error for p in predictions],
+        [not p.reason for p in predictions],
+    )
+    return {
+        "threshold_oracle": None if np.isnan(threshold) else threshold,
+        "processbench_f1_oracle": None if np.isnan(f1) else f1,
+    }

@@ -9,11 +9,28 @@ from torch import Tensor
 from torch.nn import functional
 
 from prm.errors import ConfigError
-from prm.losses.preference import BradleyTerry, PreferenceTargets, check_labels
+from prm.losses.preference import (
+    MemberPairs,
+    PairLabels,
+    PreferenceLoss,
+    PreferenceTargets,
+    bradley_terry,
+    check_labels,
+)
 from prm.losses.readouts import ResponseReadout, score
 
 
-class SignAwareCost(BradleyTerry):
+def sign_loss(utilities: Tensor, acceptable: Tensor) -> Tensor:
+    """Return `-log sigmoid(l u)`, elementwise, with l 1 where `acceptable` is 1 and -1 where 0.
+
+    Example:
+        >>> sign_loss(torch.tensor([-2.0, -2.0]), torch.tensor([1.0, 0.0]))
+        tensor([2.1269, 0.1269])
+    """
+    return functional.softplus((1 - 2 * acceptable) * utilities)
+
+
+class SignAwareCost(PreferenceLoss):
     """Bradley-Terry on pairs, plus the sign of each utility against what is known of the response.
 
     `-log sigmoid(u_1 - u_2) - sign_weight * sum_i log sigmoid(l_i u_i)`, where `l_i` is 1 if a
@@ -22,12 +39,14 @@ class SignAwareCost(BradleyTerry):
 
     Args:
         ties: What becomes of a pair of equal rank; its labels count in any case. See
-            `TwoOutcomeLoss`.
-        label_smoothing: Of the pairs. See `TwoOutcomeLoss`.
+            `PairLabels`.
+        label_smoothing: Of the pairs. See `PairLabels`.
         sign_weight: Weight of the second term, above 0.
 
     Source: Dai et al. 2023 (Safe RLHF), arXiv 2310.12773, the cost model's objective.
     """
+
+    uses_ratings = True
 
     def __init__(
         self,
@@ -35,7 +54,8 @@ class SignAwareCost(BradleyTerry):
         label_smoothing: float = 0.0,
         sign_weight: float = 1.0,
     ) -> None:
-        super().__init__(ties, label_smoothing)
+        super().__init__()
+        self.labels = PairLabels(ties, label_smoothing)
         if not 0 < sign_weight < float("inf"):
             raise ConfigError("sign_weight is wrong", expected="a number above 0", got=sign_weight)
         self.sign_weight = sign_weight
@@ -50,6 +70,16 @@ class SignAwareCost(BradleyTerry):
         labels = _labels(targets)
         check_labels("label", labels, (labels == 0) | (labels == 1), "0 or 1")
 
+    def check_ratings(self, values: Tensor) -> None:
+        check_labels("rating", values, (values == 0) | (values == 1), "0 or 1")
+
+    def counted_pairs(self, pairs: MemberPairs) -> Tensor:
+        return self.labels.counted(pairs)
+
+    def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
+        difference = sign * (score(first, "value") - score(second, "value"))
+        return bradley_terry(difference, self.labels.target(pairs))
+
     def counted_members(self, targets: PreferenceTargets) -> Tensor:
         in_pair = super().weights(targets)[targets.comparison] > 0
         return in_pair | ~_labels(targets).isnan()
@@ -62,16 +92,6 @@ class SignAwareCost(BradleyTerry):
         utilities = sign * score(columns, readout)[targets.read]
         losses = sign_loss(utilities, labels.nan_to_num(0.0))
         return order + self.sign_weight * _sum(torch.where(labels.isnan(), 0.0, losses), targets)
-
-
-def sign_loss(utilities: Tensor, acceptable: Tensor) -> Tensor:
-    """Return `-log sigmoid(l u)`, elementwise, with l 1 where `acceptable` is 1 and -1 where 0.
-
-    Example:
-        >>> sign_loss(torch.tensor([-2.0, -2.0]), torch.tensor([1.0, 0.0]))
-        tensor([2.1269, 0.1269])
-    """
-    return functional.softplus((1 - 2 * acceptable) * utilities)
 
 
 def _labels(targets: PreferenceTargets) -> Tensor:

@@ -11,9 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from prm.errors import ConfigError
 
-CHUNK = 2048
-"""Tokens whose logits over the vocabulary exist at the same time."""
-
 
 class LanguageModelLoss:
     """Next-token cross-entropy on the tokens of steps or responses, added to the other losses.
@@ -51,7 +48,11 @@ class LanguageModelLoss:
 
 
 def next_token_loss(
-    states: Tensor, output_embeddings: Tensor, targets: Tensor, sources: Tensor
+    states: Tensor,
+    output_embeddings: Tensor,
+    targets: Tensor,
+    sources: Tensor,
+    chunk: int = 2048,
 ) -> Tensor:
     """Return the summed cross-entropy of some tokens, each predicted from an earlier state.
 
@@ -63,6 +64,7 @@ def next_token_loss(
         output_embeddings: `E`, shape `[vocabulary, hidden]`.
         targets: Token ids x_i, shape `[target]`.
         sources: Index s_i of the state that predicts each target, shape `[target]`.
+        chunk: Targets whose logits over the vocabulary exist at the same time.
 
     Returns:
         A scalar; 0, still connected to both inputs, if there is no target.
@@ -71,7 +73,7 @@ def next_token_loss(
         return states.sum() * 0.0 + output_embeddings.sum() * 0.0
     losses = [
         checkpoint(_chunk_loss, states[source], output_embeddings, target, use_reentrant=False)
-        for source, target in zip(sources.split(CHUNK), targets.split(CHUNK), strict=True)
+        for source, target in zip(sources.split(chunk), targets.split(chunk), strict=True)
     ]
     return torch.stack(losses).sum()
 

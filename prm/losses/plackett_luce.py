@@ -5,8 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prm.losses.preference import PreferenceLoss, PreferenceTargets, check_sign
+from prm.losses.checks import check_sign
+from prm.losses.preference import PreferenceLoss, PreferenceTargets
 from prm.losses.readouts import ResponseReadout, score
+
+
+def plackett_luce(utilities: Tensor, ranks: Tensor, present: Tensor) -> Tensor:
+    """Return the negative log-likelihood of each ranking, `[comparison]`.
+
+    Args:
+        utilities: Utility of each response, `[comparison, member]`.
+        ranks: Its rank, 0 for the best, `[comparison, member]`.
+        present: Which members exist, `[comparison, member]`, bool; at least one per comparison. The
+            others may hold any utility and rank 0.
+    """
+    remaining = present[:, None, :] & (ranks[:, None, :] >= ranks[:, :, None])
+    rivals = torch.where(remaining, utilities[:, None, :], -torch.inf).logsumexp(dim=-1)
+    return torch.where(present, rivals - utilities, 0.0).sum(dim=-1)
 
 
 class PlackettLuce(PreferenceLoss):
@@ -40,25 +55,11 @@ class PlackettLuce(PreferenceLoss):
         num_slots = int(slots.max()) + 1 if slots.numel() else 1
         place = (targets.comparison, slots)
         table = utilities.new_zeros(targets.num_comparisons, num_slots)
-        return plackett_luce_loss(
+        return plackett_luce(
             table.index_put(place, utilities),
             torch.zeros_like(table, dtype=torch.int64).index_put(place, targets.rank),
             torch.zeros_like(table).bool().index_put(place, torch.ones_like(slots).bool()),
         )
-
-
-def plackett_luce_loss(utilities: Tensor, ranks: Tensor, present: Tensor) -> Tensor:
-    """Return the negative log-likelihood of each ranking, `[comparison]`.
-
-    Args:
-        utilities: Utility of each response, `[comparison, member]`.
-        ranks: Its rank, 0 for the best, `[comparison, member]`.
-        present: Which members exist, `[comparison, member]`, bool; at least one per comparison. The
-            others may hold any utility and rank 0.
-    """
-    remaining = present[:, None, :] & (ranks[:, None, :] >= ranks[:, :, None])
-    rivals = torch.where(remaining, utilities[:, None, :], -torch.inf).logsumexp(dim=-1)
-    return torch.where(present, rivals - utilities, 0.0).sum(dim=-1)
 
 
 def _slots(targets: PreferenceTargets) -> Tensor:

@@ -12,21 +12,22 @@ whole batch; it is 0 when there is no comparison. All losses are finite for any 
 at 1e4) and are computed in float32. They see utilities, `sign * score`, so that the better response
 has the higher utility also where a lower score is better.
 
-Here are the parts that all of them share and the losses of decided pairs. Ties have models of their
+Here are the parts that all of them share and the loss of decided pairs. Ties have models of their
 own in `ties.py`, heads with a spread in `probit.py`, whole rankings in `plackett_luce.py`, costs
 with a known sign in `cost.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from prm.errors import ConfigError, DataError
+from prm.losses.checks import check_shapes, check_sign, check_smoothing
 from prm.losses.readouts import ResponseLoss, ResponseReadout, score
 
 
@@ -67,13 +68,10 @@ class PreferenceTargets:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PreferenceTargets:
         """Return the same targets on another device."""
-        return PreferenceTargets(
-            self.read.to(device, non_blocking=non_blocking),
-            self.comparison.to(device, non_blocking=non_blocking),
-            self.rank.to(device, non_blocking=non_blocking),
-            self.strength.to(device, non_blocking=non_blocking),
-            self.share.to(device, non_blocking=non_blocking),
-            None if self.label is None else self.label.to(device, non_blocking=non_blocking),
+        values = {name: getattr(self, name) for name in self.__slots__}
+        tensors = {name: value for name, value in values.items() if value is not None}
+        return replace(
+            self, **{name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()}
         )
 
     def check(self) -> None:
@@ -91,23 +89,27 @@ class PreferenceTargets:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """All pairs within comparisons; every field has shape `[pair]`.
+class MemberPairs:
+    """All pairs of members within comparisons; every field has shape `[pair]`.
 
     Args:
         first: Index of the better member, or of either if they are tied.
         second: Index of the other member.
         comparison: Which comparison the pair is in.
         tied: Whether both have the same rank.
+        strength: Strength of the comparison; NaN if unknown.
+        share: Share of votes for the first of the comparison; NaN if unknown.
     """
 
     first: Tensor
     second: Tensor
     comparison: Tensor
     tied: Tensor
+    strength: Tensor
+    share: Tensor
 
 
-def pairs_of(targets: PreferenceTargets) -> Pairs:
+def pairs_of(targets: PreferenceTargets) -> MemberPairs:
     """Return each member with every later member of its comparison.
 
     Example:
@@ -123,15 +125,32 @@ def pairs_of(targets: PreferenceTargets) -> Pairs:
     before = num_later.cumsum(0) - num_later
     nth = torch.arange(first.numel(), device=first.device) - before[first]
     second = first + 1 + nth
-    return Pairs(first, second, comparison[first], targets.rank[first] == targets.rank[second])
+    within = comparison[first]
+    tied = targets.rank[first] == targets.rank[second]
+    strength, share = targets.strength[within].float(), targets.share[within].float()
+    return MemberPairs(first, second, within, tied, strength, share)
 
 
 class PreferenceLoss(ResponseLoss):
-    """Base of the losses of comparisons."""
+    """Base of the losses of comparisons: by default the mean over the pairs that count.
+
+    A loss of pairs says `per_pair`, and `counted_pairs` if some do not count; one of whole rankings
+    says `weights` and `per_comparison` in their place.
+
+    Attributes:
+        uses_ratings: Whether the loss reads what is known of each response on its own.
+    """
+
+    uses_ratings: ClassVar[bool] = False
 
     def weights(self, targets: PreferenceTargets) -> Tensor:
-        """Return how much each comparison counts, `[comparison]`, from labels alone."""
-        raise NotImplementedError
+        """Return how much each comparison counts, `[comparison]`, from labels alone.
+
+        By default 1 for each that has a pair that counts.
+        """
+        pairs = pairs_of(targets)
+        counted = self.counted_pairs(pairs).float()
+        return _sum_per_comparison(counted, pairs, targets).clamp(max=1.0)
 
     def per_comparison(
         self, columns: Tensor, readout: ResponseReadout, sign: int, targets: PreferenceTargets
@@ -148,6 +167,20 @@ class PreferenceLoss(ResponseLoss):
             ConfigError: The loss cannot train this readout, the number of columns does not fit it,
                 or the sign is neither 1 nor -1.
         """
+        check_sign(sign)
+        self.check_columns(columns, readout)
+        pairs, members = pairs_of(targets), columns.float()[targets.read]
+        losses = self.per_pair(members[pairs.first], members[pairs.second], sign, pairs)
+        counted = self.counted_pairs(pairs)
+        total = _sum_per_comparison(torch.where(counted, losses, 0.0), pairs, targets)
+        return total / _sum_per_comparison(counted.float(), pairs, targets).clamp(min=1.0)
+
+    def counted_pairs(self, pairs: MemberPairs) -> Tensor:
+        """Return which pairs count, `[pair]`, bool: by default all."""
+        return torch.ones_like(pairs.tied)
+
+    def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
+        """Return the loss of each pair, `[pair]`, from the columns `[pair, column]` of its two."""
         raise NotImplementedError
 
     def sum(
@@ -161,6 +194,10 @@ class PreferenceLoss(ResponseLoss):
         losses = self.per_comparison(columns, readout, sign, targets)
         return torch.where(weights > 0, losses, 0.0).mul(weights).sum()
 
+    def counted_members(self, targets: PreferenceTargets) -> Tensor:
+        """Return which members the loss depends on, `[member]`, bool."""
+        return self.weights(targets)[targets.comparison] > 0
+
     def check(self, targets: PreferenceTargets) -> None:
         """Check that comparisons are of the kind that the loss is made for.
 
@@ -169,44 +206,17 @@ class PreferenceLoss(ResponseLoss):
         """
         targets.check()
 
-    def counted_members(self, targets: PreferenceTargets) -> Tensor:
-        """Return which members the loss depends on, `[member]`, bool."""
-        return self.weights(targets)[targets.comparison] > 0
+    def check_ratings(self, values: Tensor) -> None:
+        """Check that the ratings of a loss that uses them are of the kind that it is made for.
+
+        Raises:
+            DataError: One of them is not; it is named.
+        """
 
 
-class PairwiseLoss(PreferenceLoss):
-    """Base of the losses of pairs; a longer ranking is the mean over its pairs that count."""
-
-    def weights(self, targets: PreferenceTargets) -> Tensor:
-        """Return 1 for each comparison that has a pair that counts."""
-        pairs = pairs_of(targets)
-        counted = self.counted_pairs(pairs, targets).float()
-        return _sum_per_comparison(counted, pairs, targets).clamp(max=1.0)
-
-    def per_comparison(
-        self, columns: Tensor, readout: ResponseReadout, sign: int, targets: PreferenceTargets
-    ) -> Tensor:
-        check_sign(sign)
-        self.check_columns(columns, readout)
-        pairs, members = pairs_of(targets), columns.float()[targets.read]
-        losses = self.per_pair(members[pairs.first], members[pairs.second], sign, pairs, targets)
-        counted = self.counted_pairs(pairs, targets)
-        total = _sum_per_comparison(torch.where(counted, losses, 0.0), pairs, targets)
-        return total / _sum_per_comparison(counted.float(), pairs, targets).clamp(min=1.0)
-
-    def counted_pairs(self, pairs: Pairs, targets: PreferenceTargets) -> Tensor:
-        """Return which pairs count, `[pair]`, bool: by default all."""
-        return torch.ones_like(pairs.tied)
-
-    def per_pair(
-        self, first: Tensor, second: Tensor, sign: int, pairs: Pairs, targets: PreferenceTargets
-    ) -> Tensor:
-        """Return the loss of each pair, `[pair]`, from the columns `[pair, column]` of its two."""
-        raise NotImplementedError
-
-
-class TwoOutcomeLoss(PairwiseLoss):
-    """Base of the models in which one of two responses is better, and a tie cannot happen.
+@dataclass(frozen=True, slots=True)
+class PairLabels:
+    """What labels say where one of two responses is better, and a tie cannot happen.
 
     Args:
         ties: What becomes of a pair of equal rank. `drop`: it does not count. `half`: either
@@ -215,52 +225,62 @@ class TwoOutcomeLoss(PairwiseLoss):
             `t (1 - s) + s / 2`, with s in [0, 1).
         votes: Use the share of votes for the first response, where it is known, as t; a tie with
             votes then counts whatever `ties` says. Otherwise t is 1.
+
+    Raises:
+        ConfigError: An option is wrong.
     """
 
-    def __init__(
-        self,
-        ties: Literal["drop", "half"] = "drop",
-        label_smoothing: float = 0.0,
-        votes: bool = False,
-    ) -> None:
-        super().__init__()
-        if ties not in ("drop", "half"):
-            raise ConfigError("ties is wrong", expected="'drop' or 'half'", got=ties)
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(
-                "label_smoothing is wrong", expected="a number in [0, 1)", got=label_smoothing
-            )
-        self.ties = ties
-        self.label_smoothing = label_smoothing
-        self.votes = votes
+    ties: Literal["drop", "half"] = "drop"
+    label_smoothing: float = 0.0
+    votes: bool = False
 
-    def counted_pairs(self, pairs: Pairs, targets: PreferenceTargets) -> Tensor:
+    def __post_init__(self) -> None:
+        if self.ties not in ("drop", "half"):
+            raise ConfigError("ties is wrong", expected="'drop' or 'half'", got=self.ties)
+        check_smoothing(self.label_smoothing)
+
+    def counted(self, pairs: MemberPairs) -> Tensor:
+        """Return which pairs count, `[pair]`, bool."""
         if self.ties == "half":
-            return super().counted_pairs(pairs, targets)
-        return ~pairs.tied | self._voted(pairs, targets)
+            return torch.ones_like(pairs.tied)
+        return ~pairs.tied | self._voted(pairs)
 
-    def first_is_better(self, pairs: Pairs, targets: PreferenceTargets) -> Tensor:
+    def target(self, pairs: MemberPairs) -> Tensor:
         """Return the smoothed probability that the first of each pair is better, `[pair]`."""
-        share = targets.share[pairs.comparison].float()
-        decided = torch.where(pairs.tied, 0.5, torch.ones_like(share))
-        target = torch.where(self._voted(pairs, targets), share, decided)
+        decided = torch.where(pairs.tied, 0.5, torch.ones_like(pairs.share))
+        target = torch.where(self._voted(pairs), pairs.share, decided)
         return target * (1 - self.label_smoothing) + self.label_smoothing / 2
 
-    def _voted(self, pairs: Pairs, targets: PreferenceTargets) -> Tensor:
-        known = ~targets.share[pairs.comparison].isnan()
+    def _voted(self, pairs: MemberPairs) -> Tensor:
+        known = ~pairs.share.isnan()
         return known if self.votes else torch.zeros_like(known)
 
 
-class BradleyTerry(TwoOutcomeLoss):
+def bradley_terry(difference: Tensor, target: Tensor) -> Tensor:
+    """Return `-t log sigmoid(d) - (1 - t) log sigmoid(-d)`, `[pair]`.
+
+    Args:
+        difference: d, how much higher the utility of the first is, `[pair]`.
+        target: t, the probability that it should be, in [0, 1], `[pair]`.
+
+    Example:
+        >>> bradley_terry(torch.tensor([1e4, -1e4]), torch.ones(2)).tolist()
+        [0.0, 10000.0]
+    """
+    check_shapes(difference, target)
+    return functional.binary_cross_entropy_with_logits(difference, target, reduction="none")
+
+
+class BradleyTerry(PreferenceLoss):
     r"""Logistic loss of the difference of two utilities.
 
     `-t log sigmoid(d - m) - (1 - t) log sigmoid(m - d) + center * (s_1 + s_2)^2`, where
     `d = u_1 - u_2`, `t` is the probability that the first is better and `m` a margin.
 
     Args:
-        ties: See `TwoOutcomeLoss`.
-        label_smoothing: See `TwoOutcomeLoss`.
-        votes: See `TwoOutcomeLoss`.
+        ties: See `PairLabels`.
+        label_smoothing: See `PairLabels`.
+        votes: See `PairLabels`.
         strength: What a known strength does. `ignore`: nothing. `margin`: it is the margin m, in
             score units. `scale`: it is the weight of the comparison (1 if unknown).
         center: Coefficient of the squared sum of the two scores, 0 or more. It fixes the offset of
@@ -286,7 +306,8 @@ class BradleyTerry(TwoOutcomeLoss):
         strength: Literal["ignore", "margin", "scale"] = "ignore",
         center: float = 0.0,
     ) -> None:
-        super().__init__(ties, label_smoothing, votes)
+        super().__init__()
+        self.labels = PairLabels(ties, label_smoothing, votes)
         if strength not in ("ignore", "margin", "scale"):
             raise ConfigError(
                 "strength is wrong", expected="'ignore', 'margin' or 'scale'", got=strength
@@ -298,58 +319,19 @@ class BradleyTerry(TwoOutcomeLoss):
 
     def weights(self, targets: PreferenceTargets) -> Tensor:
         """Return 1, or with `scale` the strength, for each comparison that counts."""
-        weights = super().weights(targets)
-        if self.strength == "scale":
-            return weights * targets.strength.float().nan_to_num(1.0)
-        return weights
+        weights, strength = super().weights(targets), targets.strength.float()
+        return weights * strength.nan_to_num(1.0) if self.strength == "scale" else weights
 
-    def per_pair(
-        self, first: Tensor, second: Tensor, sign: int, pairs: Pairs, targets: PreferenceTargets
-    ) -> Tensor:
+    def counted_pairs(self, pairs: MemberPairs) -> Tensor:
+        return self.labels.counted(pairs)
+
+    def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
         first, second = score(first, "value"), score(second, "value")
         difference = sign * (first - second)
         if self.strength == "margin":
-            difference = difference - targets.strength[pairs.comparison].float().nan_to_num(0.0)
-        losses = bradley_terry_loss(difference, self.first_is_better(pairs, targets))
+            difference = difference - pairs.strength.nan_to_num(0.0)
+        losses = bradley_terry(difference, self.labels.target(pairs))
         return losses + self.center * (first + second).square()
-
-
-def bradley_terry_loss(difference: Tensor, first_is_better: Tensor) -> Tensor:
-    """Return `-t log sigmoid(d) - (1 - t) log sigmoid(-d)`, `[pair]`.
-
-    Args:
-        difference: d, how much higher the utility of the first is, `[pair]`.
-        first_is_better: t, the probability that it should be, in [0, 1], `[pair]`.
-
-    Example:
-        >>> bradley_terry_loss(torch.tensor([1e4, -1e4]), torch.ones(2)).tolist()
-        [0.0, 10000.0]
-    """
-    check_shapes(difference, first_is_better)
-    return functional.binary_cross_entropy_with_logits(
-        difference, first_is_better, reduction="none"
-    )
-
-
-def check_sign(sign: int) -> None:
-    """Check that a direction is 1 or -1.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if sign not in (1, -1):
-        raise ConfigError("sign is wrong", expected="1 or -1", got=sign)
-
-
-def check_shapes(*tensors: Tensor) -> None:
-    """Check that vectors have one length, so that none is broadcast to a matrix.
-
-    Raises:
-        ConfigError: They do not, or one is no vector.
-    """
-    shapes = [tuple(tensor.shape) for tensor in tensors]
-    if len(set(shapes)) != 1 or len(shapes[0]) != 1:
-        raise ConfigError("shapes are wrong", expected="one dimension, equal lengths", got=shapes)
 
 
 def check_labels(name: str, values: Tensor, right: Tensor, expected: str) -> None:
@@ -363,6 +345,6 @@ def check_labels(name: str, values: Tensor, right: Tensor, expected: str) -> Non
         raise DataError(f"a {name} is out of range", expected=expected, got=wrong[0].item())
 
 
-def _sum_per_comparison(values: Tensor, pairs: Pairs, targets: PreferenceTargets) -> Tensor:
+def _sum_per_comparison(values: Tensor, pairs: MemberPairs, targets: PreferenceTargets) -> Tensor:
     total = values.new_zeros(targets.num_comparisons)
     return total.index_add(0, pairs.comparison, values)

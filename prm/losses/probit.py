@@ -3,50 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from prm.losses.preference import Pairs, PreferenceTargets, TwoOutcomeLoss, check_shapes
+from prm.losses.checks import check_shapes
+from prm.losses.preference import MemberPairs, PairLabels, PreferenceLoss
 from prm.losses.readouts import score, standard_deviation
-
-
-class GaussianPreference(TwoOutcomeLoss):
-    """Probit loss of two utilities of which only mean and standard deviation are known.
-
-    The first is better with probability `Phi((u_1 - u_2) / sqrt(sigma_1^2 + sigma_2^2))`; the loss
-    is the cross-entropy against the probability t that it is. Both columns learn: a pair that the
-    model gets wrong raises the standard deviations.
-
-    Args:
-        ties: See `TwoOutcomeLoss`.
-        label_smoothing: See `TwoOutcomeLoss`.
-        votes: See `TwoOutcomeLoss`.
-
-    Source: Thurstone 1927, "A law of comparative judgment" (uncorrelated responses).
-    """
-
-    readouts = ("gaussian",)
-    num_columns = 2
-
-    def per_pair(
-        self, first: Tensor, second: Tensor, sign: int, pairs: Pairs, targets: PreferenceTargets
-    ) -> Tensor:
-        difference = sign * (score(first, "gaussian") - score(second, "gaussian"))
-        deviation = torch.hypot(standard_deviation(first), standard_deviation(second))
-        return probit_loss(difference / deviation, self.first_is_better(pairs, targets))
-
-
-def probit_loss(difference: Tensor, first_is_better: Tensor) -> Tensor:
-    """Return `-t log Phi(z) - (1 - t) log Phi(-z)`, `[pair]`, Phi the normal distribution function.
-
-    Args:
-        difference: z, the difference of the utilities over its standard deviation, `[pair]`.
-        first_is_better: t, the probability that z should be positive, in [0, 1], `[pair]`.
-    """
-    check_shapes(difference, first_is_better)
-    first, second = log_normal_cdf(difference), log_normal_cdf(-difference)
-    return -first_is_better * first - (1 - first_is_better) * second
 
 
 def log_normal_cdf(z: Tensor) -> Tensor:
@@ -64,3 +28,51 @@ def log_normal_cdf(z: Tensor) -> Tensor:
     left = torch.log(torch.special.erfcx(-low * math.sqrt(0.5)) / 2) - low.square() / 2
     right = torch.log1p(-torch.erfc(high * math.sqrt(0.5)) / 2)
     return torch.where(z < 0, left, right)
+
+
+def probit(difference: Tensor, target: Tensor) -> Tensor:
+    """Return `-t log Phi(z) - (1 - t) log Phi(-z)`, `[pair]`, Phi the normal distribution function.
+
+    Args:
+        difference: z, the difference of the utilities over its standard deviation, `[pair]`.
+        target: t, the probability that z should be positive, in [0, 1], `[pair]`.
+    """
+    check_shapes(difference, target)
+    first, second = log_normal_cdf(difference), log_normal_cdf(-difference)
+    return -target * first - (1 - target) * second
+
+
+class GaussianPreference(PreferenceLoss):
+    """Probit loss of two utilities of which only mean and standard deviation are known.
+
+    The first is better with probability `Phi((u_1 - u_2) / sqrt(sigma_1^2 + sigma_2^2))`; the loss
+    is the cross-entropy against the probability t that it is. Both columns learn: a pair that the
+    model gets wrong raises the standard deviations.
+
+    Args:
+        ties: See `PairLabels`.
+        label_smoothing: See `PairLabels`.
+        votes: See `PairLabels`.
+
+    Source: Thurstone 1927, "A law of comparative judgment" (uncorrelated responses).
+    """
+
+    readouts = ("gaussian",)
+    num_columns = 2
+
+    def __init__(
+        self,
+        ties: Literal["drop", "half"] = "drop",
+        label_smoothing: float = 0.0,
+        votes: bool = False,
+    ) -> None:
+        super().__init__()
+        self.labels = PairLabels(ties, label_smoothing, votes)
+
+    def counted_pairs(self, pairs: MemberPairs) -> Tensor:
+        return self.labels.counted(pairs)
+
+    def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
+        difference = sign * (score(first, "gaussian") - score(second, "gaussian"))
+        deviation = torch.hypot(standard_deviation(first), standard_deviation(second))
+        return probit(difference / deviation, self.labels.target(pairs))

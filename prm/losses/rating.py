@@ -17,13 +17,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from prm.errors import ConfigError, DataError
+from prm.losses.checks import check_class_weight, check_smoothing
 from prm.losses.readouts import ResponseLoss, ResponseReadout, score, standard_deviation
 
 MIN_GAP = 1e-3
@@ -31,7 +32,14 @@ MIN_GAP = 1e-3
 
 
 class RatingLoss(ResponseLoss):
-    """Base of the losses of ratings."""
+    """Base of the losses of ratings.
+
+    Attributes:
+        in_label_units: Whether the score is in the units of the ratings, so that both can be
+            compared as numbers.
+    """
+
+    in_label_units: ClassVar[bool] = False
 
     def weights(self, values: Tensor) -> Tensor:
         """Return how much each response counts, `[read]`, 0 where its value is NaN."""
@@ -84,6 +92,8 @@ class MeanSquaredError(RatingLoss):
         high: Highest value that a rating can have; `check` refuses higher ones. None: any.
     """
 
+    in_label_units = True
+
     def __init__(self, low: float | None = None, high: float | None = None) -> None:
         super().__init__()
         self.low = low
@@ -124,17 +134,8 @@ class BinaryCrossEntropy(RatingLoss):
         positive_weight: float | Literal["balanced"] = 1.0,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(
-                "label_smoothing is wrong", expected="a number in [0, 1)", got=label_smoothing
-            )
-        if positive_weight != "balanced" and not _is_positive(positive_weight):
-            raise ConfigError(
-                "positive_weight is wrong",
-                expected="a number above 0 or 'balanced'",
-                got=positive_weight,
-            )
-        self.label_smoothing = label_smoothing
+        check_class_weight("positive_weight", positive_weight)
+        self.label_smoothing = check_smoothing(label_smoothing)
         self.positive_weight = positive_weight
 
     def check(self, values: Tensor) -> None:
@@ -171,6 +172,29 @@ class BinaryCrossEntropy(RatingLoss):
         return functional.binary_cross_entropy_with_logits(
             score(columns, "value"), targets, reduction="none"
         )
+
+
+def cumulative_link_loss(scores: Tensor, levels: Tensor, thresholds: Tensor) -> Tensor:
+    """Return `-log P(y)` under proportional odds, `[read]`.
+
+    With the thresholds a below and b above level y, `P(y) = sigmoid(b - s) - sigmoid(a - s)`, and
+    `log P(y) = log sigmoid(b - s) + log sigmoid(s - a) + log(1 - exp(a - b))`, which is stable; the
+    lowest level has no a, the highest no b.
+
+    Args:
+        scores: s, `[read]`.
+        levels: y, from 0, `[read]`. int64.
+        thresholds: Strictly ascending, `[level - 1]`.
+    """
+    last = thresholds.numel() - 1
+    lower, upper = (levels - 1).clamp(min=0), levels.clamp(max=last)
+    above = functional.logsigmoid(scores - thresholds[lower])
+    below = functional.logsigmoid(thresholds[upper] - scores)
+    inner = (levels > 0) & (levels <= last)
+    gaps = torch.where(inner, thresholds[upper] - thresholds[lower], 1.0)
+    interval = torch.log(-torch.expm1(-gaps))
+    outer = torch.where(levels > 0, above, below)
+    return -torch.where(inner, above + below + interval, outer)
 
 
 class CumulativeLink(RatingLoss):
@@ -220,6 +244,18 @@ class CumulativeLink(RatingLoss):
         return cumulative_link_loss(score(columns, "value"), values.long(), self.thresholds)
 
 
+def pinball_loss(quantiles: Tensor, values: Tensor, levels: Tensor) -> Tensor:
+    """Return the mean over levels q of `max(q e, (q - 1) e)`, `[read]`, with `e = y - quantile`.
+
+    Args:
+        quantiles: `[read, level]`.
+        values: y, `[read]`.
+        levels: q, `[level]`.
+    """
+    errors = values[:, None] - quantiles
+    return torch.maximum(levels * errors, (levels - 1) * errors).mean(dim=-1)
+
+
 class Pinball(RatingLoss):
     """Quantile regression: one column per level q, with `max(q e, (q - 1) e)`, `e = y - column`.
 
@@ -233,6 +269,7 @@ class Pinball(RatingLoss):
     """
 
     readouts = ("quantile",)
+    in_label_units = True
 
     def __init__(self, levels: Sequence[float] = (0.1, 0.5, 0.9)) -> None:
         super().__init__()
@@ -249,6 +286,12 @@ class Pinball(RatingLoss):
         return pinball_loss(columns, values, levels)
 
 
+def gaussian_loss(means: Tensor, deviations: Tensor, values: Tensor) -> Tensor:
+    """Return minus the log-density of the values under normal distributions, elementwise."""
+    errors = (values - means) / deviations
+    return errors.square() / 2 + deviations.log() + math.log(2 * math.pi) / 2
+
+
 class GaussianLikelihood(RatingLoss):
     """Negative log-likelihood of a normal distribution whose mean and spread the head gives.
 
@@ -260,57 +303,13 @@ class GaussianLikelihood(RatingLoss):
 
     readouts = ("gaussian",)
     num_columns = 2
+    in_label_units = True
 
     def _losses(self, columns: Tensor, values: Tensor) -> Tensor:
         return gaussian_loss(score(columns, "gaussian"), standard_deviation(columns), values)
-
-
-def cumulative_link_loss(scores: Tensor, levels: Tensor, thresholds: Tensor) -> Tensor:
-    """Return `-log P(y)` under proportional odds, `[read]`.
-
-    With the thresholds a below and b above level y, `P(y) = sigmoid(b - s) - sigmoid(a - s)`, and
-    `log P(y) = log sigmoid(b - s) + log sigmoid(s - a) + log(1 - exp(a - b))`, which is stable; the
-    lowest level has no a, the highest no b.
-
-    Args:
-        scores: s, `[read]`.
-        levels: y, from 0, `[read]`. int64.
-        thresholds: Strictly ascending, `[level - 1]`.
-    """
-    last = thresholds.numel() - 1
-    lower, upper = (levels - 1).clamp(min=0), levels.clamp(max=last)
-    above = functional.logsigmoid(scores - thresholds[lower])
-    below = functional.logsigmoid(thresholds[upper] - scores)
-    inner = (levels > 0) & (levels <= last)
-    gaps = torch.where(inner, thresholds[upper] - thresholds[lower], 1.0)
-    interval = torch.log(-torch.expm1(-gaps))
-    outer = torch.where(levels > 0, above, below)
-    return -torch.where(inner, above + below + interval, outer)
-
-
-def pinball_loss(quantiles: Tensor, values: Tensor, levels: Tensor) -> Tensor:
-    """Return the mean over levels q of `max(q e, (q - 1) e)`, `[read]`, with `e = y - quantile`.
-
-    Args:
-        quantiles: `[read, level]`.
-        values: y, `[read]`.
-        levels: q, `[level]`.
-    """
-    errors = values[:, None] - quantiles
-    return torch.maximum(levels * errors, (levels - 1) * errors).mean(dim=-1)
-
-
-def gaussian_loss(means: Tensor, deviations: Tensor, values: Tensor) -> Tensor:
-    """Return minus the log-density of the values under normal distributions, elementwise."""
-    errors = (values - means) / deviations
-    return errors.square() / 2 + deviations.log() + math.log(2 * math.pi) / 2
 
 
 def _check_values(values: Tensor, right: Tensor, expected: str) -> None:
     wrong = values[~right & ~values.isnan()]
     if wrong.numel():
         raise DataError("a rating is out of range", expected=expected, got=wrong[0].item())
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and 0 < value < float("inf")

@@ -14,6 +14,7 @@ Every score is linear in the columns, so a head can be folded into one label exa
 
 from __future__ import annotations
 
+from dataclasses import asdict, is_dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -83,8 +84,12 @@ class ResponseLoss(nn.Module):
     num_columns: int = 1
 
     def extra_repr(self) -> str:
-        options = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        options.pop("training")
+        options: dict[str, object] = {}
+        for name, value in vars(self).items():
+            if is_dataclass(value) and not isinstance(value, type):
+                options |= asdict(value)
+            elif name != "training" and not name.startswith("_"):
+                options[name] = value
         return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
     def check_columns(self, columns: Tensor, readout: ResponseReadout) -> None:

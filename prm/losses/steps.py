@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prm.errors import ConfigError
+from prm.losses.checks import check_class_weight, check_smoothing
 
 Readout = Literal["sigmoid", "softmax"]
 
@@ -71,16 +72,29 @@ class StepLoss:
             raise ConfigError(
                 "step_weighting is wrong", expected="'step' or 'chain'", got=step_weighting
             )
-        if error_weight != "balanced" and not _is_positive(error_weight):
-            raise ConfigError(
-                "error_weight is wrong", expected="a number above 0 or 'balanced'", got=error_weight
-            )
+        check_class_weight("error_weight", error_weight)
         self.step_weighting = step_weighting
         self.error_weight = error_weight
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({arguments})"
+
+    @property
+    def num_columns(self) -> int:
+        """How many columns the head needs."""
+        return num_columns(self.readout)
+
+    def check_columns(self, columns: Tensor) -> None:
+        """Check that the head's output is `[read, column]` with as many columns as are read.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        width = self.num_columns
+        if columns.ndim != 2 or columns.shape[1] != width:
+            name, plural = type(self).__name__, "" if width == 1 else "s"
+            raise ConfigError(f"{name} reads {width} column{plural}", got=tuple(columns.shape))
 
     def fit_balance(self, labels: Tensor) -> None:
         """Replace `error_weight="balanced"` by the ratio of correct to wrong in `labels` `[step]`.
@@ -154,7 +168,7 @@ class BCE(StepLoss):
         error_weight: float | Literal["balanced"] = 1.0,
     ) -> None:
         super().__init__(step_weighting, error_weight)
-        self.label_smoothing = _check_smoothing(label_smoothing)
+        self.label_smoothing = check_smoothing(label_smoothing)
 
     def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
         labels = _smooth(targets.labels.nan_to_num(0.0), self.label_smoothing)
@@ -184,11 +198,10 @@ class CrossEntropy(StepLoss):
         error_weight: float | Literal["balanced"] = 1.0,
     ) -> None:
         super().__init__(step_weighting, error_weight)
-        self.label_smoothing = _check_smoothing(label_smoothing)
+        self.label_smoothing = check_smoothing(label_smoothing)
 
     def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
-        if columns.ndim != 2 or columns.shape[1] != 2:
-            raise ConfigError("CrossEntropy reads 2 columns", got=tuple(columns.shape))
+        self.check_columns(columns)
         labels = _smooth(targets.labels.nan_to_num(0.0), self.label_smoothing)
         return functional.cross_entropy(
             columns, torch.stack([1 - labels, labels], dim=-1), reduction="none"
@@ -268,8 +281,7 @@ def num_columns(readout: Readout) -> int:
 
 
 def _single(columns: Tensor, loss: StepLoss) -> Tensor:
-    if columns.ndim != 2 or columns.shape[1] != 1:
-        raise ConfigError(f"{type(loss).__name__} reads 1 column", got=tuple(columns.shape))
+    loss.check_columns(columns)
     return columns[:, 0]
 
 
@@ -280,16 +292,6 @@ def _share(weights: Tensor, counted: Tensor, chain: Tensor) -> Tensor:
     counts = torch.zeros(int(chain.max()) + 1, dtype=weights.dtype, device=weights.device)
     counts = counts.index_add(0, chain, counted.to(weights.dtype))
     return weights / counts[chain].clamp(min=1.0)
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and 0 < value < float("inf")
-
-
-def _check_smoothing(smoothing: float) -> float:
-    if not 0 <= smoothing < 1:
-        raise ConfigError("label_smoothing is wrong", expected="a number in [0, 1)", got=smoothing)
-    return smoothing
 
 
 def _smooth(labels: Tensor, smoothing: float) -> Tensor:

@@ -10,14 +10,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prm.losses.preference import Pairs, PairwiseLoss, PreferenceTargets
+from prm.losses.preference import MemberPairs, PreferenceLoss
 from prm.losses.readouts import score
 
 MIN_THRESHOLD = 1e-3
 """Smallest threshold of `RaoKupper`; at 0 a tie would be impossible."""
 
 
-class Davidson(PairwiseLoss):
+def davidson_log_probabilities(difference: Tensor, log_tie: Tensor) -> Tensor:
+    """Return the log-probabilities that the first wins, ties, loses, `[..., 3]`.
+
+    Args:
+        difference: d, how much higher the utility of the first is, `[...]`.
+        log_tie: log nu, a scalar.
+
+    Example:
+        >>> davidson_log_probabilities(torch.zeros(1), torch.tensor(0.0)).exp()
+        tensor([[0.3333, 0.3333, 0.3333]])
+    """
+    half = difference / 2
+    return torch.stack([half, log_tie.expand_as(half), -half], dim=-1).log_softmax(dim=-1)
+
+
+class Davidson(PreferenceLoss):
     """Bradley-Terry with ties as likely as the geometric mean of the two wins allows.
 
     `P(1 > 2) : P(tie) : P(2 > 1) = exp(d / 2) : nu : exp(-d / 2)`, where `d = u_1 - u_2` and
@@ -30,14 +45,27 @@ class Davidson(PairwiseLoss):
         super().__init__()
         self.log_tie = nn.Parameter(torch.zeros(()))
 
-    def per_pair(
-        self, first: Tensor, second: Tensor, sign: int, pairs: Pairs, targets: PreferenceTargets
-    ) -> Tensor:
+    def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
         difference = sign * (score(first, "value") - score(second, "value"))
         return _loss(davidson_log_probabilities(difference, self.log_tie.float()), pairs.tied)
 
 
-class RaoKupper(PairwiseLoss):
+def rao_kupper_log_probabilities(difference: Tensor, threshold: Tensor) -> Tensor:
+    """Return the log-probabilities that the first wins, ties, loses, `[..., 3]`.
+
+    A tie has `(exp(2 tau) - 1) sigmoid(d - tau) sigmoid(-d - tau)`, which is what the wins leave.
+
+    Args:
+        difference: d, how much higher the utility of the first is, `[...]`.
+        threshold: tau, a scalar above 0.
+    """
+    win = functional.logsigmoid(difference - threshold)
+    lose = functional.logsigmoid(-difference - threshold)
+    log_expm1 = 2 * threshold + torch.log(-torch.expm1(-2 * threshold))
+    return torch.stack([win, log_expm1 + win + lose, lose], dim=-1)
+
+
+class RaoKupper(PreferenceLoss):
     """Bradley-Terry with a threshold below which two responses cannot be told apart.
 
     `P(1 > 2) = sigmoid(d - tau)`, `P(2 > 1) = sigmoid(-d - tau)`, a tie is the rest, where
@@ -56,41 +84,9 @@ class RaoKupper(PairwiseLoss):
         """The threshold tau, a scalar above 0."""
         return functional.softplus(self.raw_threshold.float()) + MIN_THRESHOLD
 
-    def per_pair(
-        self, first: Tensor, second: Tensor, sign: int, pairs: Pairs, targets: PreferenceTargets
-    ) -> Tensor:
+    def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
         difference = sign * (score(first, "value") - score(second, "value"))
         return _loss(rao_kupper_log_probabilities(difference, self.threshold), pairs.tied)
-
-
-def davidson_log_probabilities(difference: Tensor, log_tie: Tensor) -> Tensor:
-    """Return the log-probabilities that the first wins, ties, loses, `[..., 3]`.
-
-    Args:
-        difference: d, how much higher the utility of the first is, `[...]`.
-        log_tie: log nu, a scalar.
-
-    Example:
-        >>> davidson_log_probabilities(torch.zeros(1), torch.tensor(0.0)).exp()
-        tensor([[0.3333, 0.3333, 0.3333]])
-    """
-    half = difference / 2
-    return torch.stack([half, log_tie.expand_as(half), -half], dim=-1).log_softmax(dim=-1)
-
-
-def rao_kupper_log_probabilities(difference: Tensor, threshold: Tensor) -> Tensor:
-    """Return the log-probabilities that the first wins, ties, loses, `[..., 3]`.
-
-    A tie has `(exp(2 tau) - 1) sigmoid(d - tau) sigmoid(-d - tau)`, which is what the wins leave.
-
-    Args:
-        difference: d, how much higher the utility of the first is, `[...]`.
-        threshold: tau, a scalar above 0.
-    """
-    win = functional.logsigmoid(difference - threshold)
-    lose = functional.logsigmoid(-difference - threshold)
-    log_expm1 = 2 * threshold + torch.log(-torch.expm1(-2 * threshold))
-    return torch.stack([win, log_expm1 + win + lose, lose], dim=-1)
 
 
 def _loss(log_probabilities: Tensor, tied: Tensor) -> Tensor:

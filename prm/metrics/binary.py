@@ -8,8 +8,12 @@ resample is a weight vector. A quantity that the data do not decide is NaN, neve
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from prm.metrics.metric import Index, Measures, Metric, Units, apart
 
 Array = NDArray[np.float64]
 
@@ -200,3 +204,75 @@ def _weights(weights: ArrayLike | None, num_units: int) -> Array:
 
 def _has_both(labels: Array, weights: Array) -> bool:
     return bool(0 < (weights * (labels >= 0.5)).sum() < weights.sum())
+
+
+STEP_AUROC = Metric(
+    "step_auroc",
+    "step AUROC",
+    True,
+    "a soft label of 0.5 and above is correct; a tie counts half",
+    "labeled steps",
+    "headline",
+)
+ERROR_AP = Metric(
+    "error_ap",
+    "error AP",
+    True,
+    "average precision with the wrong step as the positive class",
+    "labeled steps",
+    "brief",
+)
+ECE = Metric(
+    "ece",
+    "ECE",
+    False,
+    "15 bins of equal width, probability against observed frequency, not folded",
+    "labeled steps",
+)
+BRIER = Metric(
+    "brier", "Brier", False, "mean squared distance of probability and label", "labeled steps"
+)
+
+
+class StepUnits(Units):
+    """Labeled steps as one scorer sees them.
+
+    Args:
+        probabilities: Probability of being correct, shape `[step]`.
+        labels: Step labels in [0, 1], shape `[step]`.
+        groups: Number of the problem of each step; by default each is its own.
+        num_bins: Bins of the calibration error.
+
+    Example:
+        >>> StepUnits(np.array([0.9, 0.2]), np.array([1.0, 0.0])).values()["step_auroc"]
+        1.0
+    """
+
+    def __init__(
+        self, probabilities: Array, labels: Array, groups: Index | None = None, num_bins: int = 15
+    ) -> None:
+        super().__init__(apart(len(labels)) if groups is None else groups)
+        self.probability, self.label = probabilities, labels
+        self.ranking = Ranking(probabilities, labels)
+        self.num_bins = num_bins
+
+    def _auroc(self, weights: Array) -> float:
+        return self.ranking.auroc(weights)
+
+    def _error_ap(self, weights: Array) -> float:
+        return self.ranking.error_ap(weights)
+
+    def _ece(self, weights: Array) -> float:
+        return expected_calibration_error(
+            self.probability, self.label, weights, num_bins=self.num_bins
+        )
+
+    def _brier(self, weights: Array) -> float:
+        return brier_score(self.probability, self.label, weights)
+
+    metrics: ClassVar[Measures] = {
+        STEP_AUROC: _auroc,
+        ERROR_AP: _error_ap,
+        ECE: _ece,
+        BRIER: _brier,
+    }

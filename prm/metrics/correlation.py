@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from prm.metrics.binary import weighted_mean
+from prm.metrics.metric import Array, Index, Measures, Metric, Units
 
 
 def pearson(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> float:
@@ -110,6 +112,34 @@ def kendall_tau(scores: ArrayLike, ranks: ArrayLike) -> float:
     by_rank = np.sign(rank - rank[:, None])
     pairs = np.abs(by_score).sum() * np.abs(by_rank).sum()
     return float((by_score * by_rank).sum() / np.sqrt(pairs)) if pairs > 0 else np.nan
+
+
+KENDALL_TAU = Metric(
+    "kendall_tau",
+    "Kendall tau",
+    True,
+    "tau-b, averaged over comparisons of three or more responses",
+    "rankings",
+)
+
+
+class RankingUnits(Units):
+    """Comparisons of three or more responses, each with the tau of one scorer.
+
+    Args:
+        taus: `kendall_tau` of each ranking; NaN where it is undecided, and leaves the ranking out.
+        groups: Number of the prompt of each ranking.
+    """
+
+    def __init__(self, taus: Array, groups: Index) -> None:
+        known = ~np.isnan(taus)
+        super().__init__(groups[known])
+        self.taus = taus[known]
+
+    def _mean(self, weights: Array) -> float:
+        return weighted_mean(self.taus, weights)
+
+    metrics: ClassVar[Measures] = {KENDALL_TAU: _mean}
 
 
 @dataclass(frozen=True, slots=True)

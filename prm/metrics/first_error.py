@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from prm.metrics.binary import weighted_mean
+from prm.metrics.metric import Array, Index, Measures, Metric, Units, apart
 
 CLEAN = -1
 UNDECIDED = -2
@@ -183,3 +187,122 @@ def _lowest(probabilities: NDArray[np.float64], default: float = -np.inf) -> flo
     """Return the smallest scored probability; `default` if there is none."""
     scored = probabilities[~np.isnan(probabilities)]
     return float(scored.min()) if len(scored) else default
+
+
+def lowest_is_last(probabilities: NDArray[np.float64]) -> float:
+    """Return 1 if the last scored step alone has the lowest probability, else 0.
+
+    Args:
+        probabilities: Probability of being correct, one per step; NaN is a step that was not
+            scored.
+
+    Returns:
+        NaN if fewer than two steps were scored.
+
+    Example:
+        >>> lowest_is_last(np.array([0.9, 0.8, 0.3])), lowest_is_last(np.array([0.3, 0.3]))
+        (1.0, 0.0)
+    """
+    scored = probabilities[~np.isnan(probabilities)]
+    return float(scored[:-1].min() > scored[-1]) if len(scored) > 1 else np.nan
+
+
+FIRST_ERROR_ACCURACY = Metric(
+    "first_error_accuracy",
+    "first error",
+    True,
+    "exact matches of the first error among all chains whose labels decide it",
+    "chains",
+)
+ERROR_ACC = Metric(
+    "error_acc",
+    "error acc",
+    True,
+    "exact matches among chains with an error",
+    "chains with an error",
+    "brief",
+)
+CORRECT_ACC = Metric(
+    "correct_acc",
+    "correct acc",
+    True,
+    "share of chains without an error in which no step is flagged",
+    "chains without an error",
+    "brief",
+)
+PROCESSBENCH_F1 = Metric(
+    "processbench_f1",
+    "F1",
+    True,
+    "harmonic mean of error_acc and correct_acc; 0 when both are 0",
+    "chains",
+    "headline",
+)
+ERROR_RECALL = Metric(
+    "error_recall",
+    "error recall",
+    True,
+    "share of chains with an error in which any step is flagged",
+    "chains with an error",
+)
+MIN_ON_LAST_STEP = Metric(
+    "min_on_last_step",
+    "min on last",
+    None,
+    "share of chains of two or more steps whose last step alone is lowest",
+    "chains of two or more steps",
+)
+
+
+class ChainUnits(Units):
+    """Chains with the first error that one scorer predicts.
+
+    Args:
+        predicted: Step index, `CLEAN` or `UNSCORED`, shape `[chain]`.
+        true: Step index, `CLEAN` or `UNDECIDED`, shape `[chain]`.
+        lowest_is_last: 1 where the last step alone is lowest, else 0; NaN for fewer than two steps.
+        groups: Number of the problem of each chain; by default each is its own.
+
+    Example:
+        >>> chains = ChainUnits(np.array([1, 0, -1]), np.array([1, 2, -1]), np.zeros(3))
+        >>> chains.values()["processbench_f1"]
+        0.6666666666666666
+    """
+
+    def __init__(
+        self,
+        predicted: NDArray[Any],
+        true: NDArray[Any],
+        lowest_is_last: Array,
+        groups: Index | None = None,
+    ) -> None:
+        super().__init__(apart(len(true)) if groups is None else groups)
+        self.predicted, self.true, self.lowest_is_last = predicted, true, lowest_is_last
+        self.several = ~np.isnan(lowest_is_last)
+        self.units_of = {
+            FIRST_ERROR_ACCURACY: true >= CLEAN,
+            ERROR_ACC: true >= 0,
+            CORRECT_ACC: true == CLEAN,
+            PROCESSBENCH_F1: true >= CLEAN,
+            ERROR_RECALL: true >= 0,
+            MIN_ON_LAST_STEP: self.several,
+        }
+
+    def count(self, metric: Metric) -> int:
+        return int(self.units_of[metric].sum())
+
+    def rates(self, weights: Array) -> FirstErrorRates:
+        """Return what exact matches amount to, each chain counting that often."""
+        return first_error_rates(self.predicted, self.true, weights)
+
+    def _lowest_is_last(self, weights: Array) -> float:
+        return weighted_mean(self.lowest_is_last[self.several], weights[self.several])
+
+    metrics: ClassVar[Measures] = {
+        FIRST_ERROR_ACCURACY: lambda chains, weights: chains.rates(weights).first_error_accuracy,
+        ERROR_ACC: lambda chains, weights: chains.rates(weights).error_acc,
+        CORRECT_ACC: lambda chains, weights: chains.rates(weights).correct_acc,
+        PROCESSBENCH_F1: lambda chains, weights: chains.rates(weights).f1,
+        ERROR_RECALL: lambda chains, weights: chains.rates(weights).error_recall,
+        MIN_ON_LAST_STEP: _lowest_is_last,
+    }

@@ -9,14 +9,14 @@ unit counts; a quantity that the data do not decide is NaN, never 0.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from prm.metrics.binary import weighted_mean
-
-Array = NDArray[np.float64]
+from prm.metrics.correlation import MidRanks, pearson
+from prm.metrics.metric import Array, Index, Measures, Metric, Units, apart
 
 Ties = Literal["wrong", "half"]
 """What equal scores count in a pair that has a better response: 0 or 0.5."""
@@ -207,3 +207,128 @@ def minimum_domain(accuracies: ArrayLike) -> float:
     known = np.asarray(accuracies, dtype=np.float64)
     known = known[~np.isnan(known)]
     return float(known.min()) if len(known) else np.nan
+
+
+PAIR_ACCURACY = Metric(
+    "pair_accuracy",
+    "strict pair accuracy",
+    True,
+    "share of pairs whose better response has the higher score; equal scores are wrong",
+    "comparisons",
+)
+PAIR_ACCURACY_HALF = Metric(
+    "pair_accuracy_half",
+    "pair accuracy",
+    True,
+    "share of pairs whose better response has the higher score; equal scores count half",
+    "comparisons",
+    "headline",
+)
+PAIR_NLL = Metric(
+    "pair_nll",
+    "pair NLL",
+    False,
+    "negative log-likelihood of the better response: the sigmoid of the difference of utilities",
+    "comparisons",
+)
+PAIR_BRIER = Metric(
+    "pair_brier",
+    "pair Brier",
+    False,
+    "squared distance to 1 of the sigmoid of the difference of utilities",
+    "comparisons",
+)
+PAIR_ECE = Metric(
+    "pair_ece",
+    "pair ECE",
+    False,
+    "of the sigmoid of the difference of utilities, folded to confidences in [0.5, 1], 15 bins of "
+    "equal width",
+    "comparisons",
+)
+STRENGTH_SPEARMAN = Metric(
+    "strength_spearman",
+    "strength Spearman",
+    True,
+    "rank correlation of the better response's margin with the strength of the preference",
+    "comparisons with a strength",
+)
+
+
+class PairUnits(Units):
+    """Decided pairs of responses as one scorer sees them.
+
+    Args:
+        margins: Utility of the better minus that of the worse response, shape `[pair]`; NaN was not
+            scored, and leaves the pair out.
+        shares: How much each pair counts, shape `[pair]`; default 1. The pairs of a ranking share
+            a weight of 1.
+        strengths: How much better the better one is, 0 or more, shape `[pair]`; NaN is unknown.
+            Default unknown.
+        groups: Number of the prompt of each pair; by default each is its own.
+        is_probability: Whether the sigmoid of a margin is a probability; if not, likelihoods and
+            calibration are undefined.
+        num_bins: Bins of the calibration error.
+
+    Example:
+        >>> values = PairUnits(np.array([1.0, -2.0, 0.0])).values()
+        >>> round(values["pair_accuracy"], 4), values["pair_accuracy_half"]
+        (0.3333, 0.5)
+    """
+
+    def __init__(
+        self,
+        margins: Array,
+        shares: Array | None = None,
+        strengths: Array | None = None,
+        groups: Index | None = None,
+        is_probability: bool = True,
+        num_bins: int = 15,
+    ) -> None:
+        known = ~np.isnan(margins)
+        super().__init__((apart(len(margins)) if groups is None else groups)[known])
+        self.shares = np.ones(len(self)) if shares is None else shares[known]
+        self.margins = margins[known]
+        self.is_probability = is_probability
+        self.strict, self.half = hits(self.margins, "wrong"), hits(self.margins, "half")
+        self.losses, self.squares = nll(self.margins), squared_error(self.margins)
+        self.calibration = FoldedCalibration(self.margins, num_bins)
+        strengths = np.full(len(margins), np.nan) if strengths is None else strengths
+        self.stated = ~np.isnan(strengths[known])
+        self.margin_ranks = MidRanks(self.margins[self.stated])
+        self.strength_ranks = MidRanks(strengths[known][self.stated])
+
+    def weights(self, multiplicity: Array) -> Array:
+        return super().weights(multiplicity) * self.shares
+
+    def count(self, metric: Metric) -> int:
+        counted = self.shares[self.stated] if metric == STRENGTH_SPEARMAN else self.shares
+        return round(float(counted.sum()))
+
+    def _accuracy(self, weights: Array) -> float:
+        return weighted_mean(self.strict, weights)
+
+    def _accuracy_half(self, weights: Array) -> float:
+        return weighted_mean(self.half, weights)
+
+    def _nll(self, weights: Array) -> float:
+        return weighted_mean(self.losses, weights) if self.is_probability else np.nan
+
+    def _brier(self, weights: Array) -> float:
+        return weighted_mean(self.squares, weights) if self.is_probability else np.nan
+
+    def _ece(self, weights: Array) -> float:
+        return self.calibration.error(weights) if self.is_probability else np.nan
+
+    def _strength_spearman(self, weights: Array) -> float:
+        weight = weights[self.stated]
+        return pearson(self.margin_ranks(weight), self.strength_ranks(weight), weight)
+
+    metrics: ClassVar[Measures] = {
+        PAIR_ACCURACY: _accuracy,
+        PAIR_ACCURACY_HALF: _accuracy_half,
+        PAIR_NLL: _nll,
+        PAIR_BRIER: _brier,
+        PAIR_ECE: _ece,
+        STRENGTH_SPEARMAN: _strength_spearman,
+    }

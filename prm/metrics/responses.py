@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import torchmetrics
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from prm.errors import DataError
-from prm.metrics.binary import (
-    Ranking,
-    brier_score,
-    expected_calibration_error,
-    weighted_mean,
-)
-from prm.metrics.correlation import pearson, spearman
-from prm.metrics.pairs import pair_accuracy, pair_ece, pair_nll, sigmoid
-
-Array = NDArray[np.float64]
+from prm.metrics.metric import Array, Metric
+from prm.metrics.pairs import PairUnits
+from prm.metrics.steps import joined
+from prm.metrics.values import ValueUnits
 
 
-class ResponseMetrics(Metric):
+class ResponseMetrics(torchmetrics.Metric):
     """How well the scores of one objective agree with comparisons and with rated values.
 
     Nothing is averaged over batches: all pairs and rated responses are kept (in float32) and
@@ -47,6 +41,9 @@ class ResponseMetrics(Metric):
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
+
+    metrics: ClassVar[tuple[Metric, ...]] = (*PairUnits.metrics, *ValueUnits.metrics)
+    """What `compute` returns, in order."""
 
     score: list[Tensor]
     value: list[Tensor]
@@ -99,48 +96,27 @@ class ResponseMetrics(Metric):
         self._append(**pairs)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return each metric as a float32 scalar; NaN where the data do not decide it.
-
-        `pair_accuracy` is strict, equal scores being wrong; `strength_spearman` is the rank
-        correlation of the better response's margin with the strength of the preference.
-        """
-        values = self._pair_metrics() | self._value_metrics()
+        """Return each metric as a float32 scalar; NaN where the data do not decide it."""
+        values = self._pairs().values() | self._values().values()
         return {
             name: torch.tensor(value, dtype=torch.float32, device=self.device)
             for name, value in values.items()
         }
 
-    def _pair_metrics(self) -> dict[str, float]:
-        columns = _known(self.margin, self.outcome, self.weight, optional=self.strength)
-        margin, outcome, weight, strength = columns
-        stated = ~np.isnan(strength) & (outcome != 0.5)
-        sign = np.sign(outcome - 0.5)[stated]
-        return {
-            "pair_accuracy": pair_accuracy(margin, outcome, weight),
-            "pair_accuracy_half": pair_accuracy(margin, outcome, weight, ties="half"),
-            "pair_nll": pair_nll(margin, outcome, weight),
-            "pair_ece": pair_ece(margin, outcome, weight, num_bins=self.num_bins),
-            "strength_spearman": spearman(sign * margin[stated], strength[stated], weight[stated]),
-        }
+    def _pairs(self) -> PairUnits:
+        margin, outcome, weight, strength = _known(
+            self.margin, self.outcome, self.weight, optional=self.strength
+        )
+        better = margin * np.sign(outcome - 0.5)
+        decided = outcome != 0.5
+        return PairUnits(
+            better[decided], weight[decided], strength[decided], num_bins=self.num_bins
+        )
 
-    def _value_metrics(self) -> dict[str, float]:
+    def _values(self) -> ValueUnits:
         score, value = _known(self.score, self.value)
-        ones = np.ones(len(score))
-        binary = bool(np.isin(value, (0, 1)).all())
-        chance = np.clip(score, 0, 1) if self.in_label_units else sigmoid(score)
-        of_binary = {
-            "auroc": Ranking(score, value).auroc(ones),
-            "ece": expected_calibration_error(chance, value, num_bins=self.num_bins),
-            "brier": brier_score(chance, value),
-        }
-        undefined = set() if self.in_label_units else {"mse"}
-        undefined |= set() if binary else set(of_binary)
-        values = of_binary | {
-            "pearson": pearson(score, value),
-            "spearman": spearman(score, value),
-            "mse": weighted_mean((score - value) ** 2, ones),
-        }
-        return {name: np.nan if name in undefined else x for name, x in values.items()}
+        log_odds = None if self.in_label_units else score
+        return ValueUnits(score, value, log_odds, num_bins=self.num_bins)
 
     def _append(self, **columns: Tensor) -> None:
         for name, column in columns.items():
@@ -155,14 +131,7 @@ def _check(what: str, **columns: Tensor) -> None:
 
 def _known(*states: list[Tensor], optional: list[Tensor] | None = None) -> list[Array]:
     """Return the states as arrays without the units that are NaN in any but the optional one."""
-    columns = [_joined(state) for state in states]
+    columns = [joined(state) for state in states]
     known = ~np.isnan(columns).any(axis=0)
-    columns += [] if optional is None else [_joined(optional)]
+    columns += [] if optional is None else [joined(optional)]
     return [column[known] for column in columns]
-
-
-def _joined(state: list[Tensor] | Tensor) -> Array:
-    if isinstance(state, list) and not state:
-        return np.zeros(0)
-    joined: Tensor = dim_zero_cat(state)
-    return joined.cpu().double().numpy()

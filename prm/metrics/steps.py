@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
+import torchmetrics
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from prm.errors import DataError
-from prm.metrics.binary import Ranking, brier_score, expected_calibration_error
+from prm.metrics.binary import StepUnits
 from prm.metrics.first_error import (
     DEFAULT_THRESHOLD,
     UNDECIDED,
-    first_error_rates,
+    ChainUnits,
+    lowest_is_last,
     predict_first_error,
 )
+from prm.metrics.metric import Array, Metric
 
 
-class StepMetrics(Metric):
+class StepMetrics(torchmetrics.Metric):
     """Step and first-error metrics of process rewards, over everything seen since the last reset.
 
     Nothing is averaged over batches: all labeled steps and decided chains are kept (in float32) and
@@ -45,10 +49,14 @@ class StepMetrics(Metric):
     higher_is_better = None
     full_state_update = False
 
+    metrics: ClassVar[tuple[Metric, ...]] = (*StepUnits.metrics, *ChainUnits.metrics)
+    """What `compute` returns, in order."""
+
     probability: list[Tensor]
     label: list[Tensor]
     predicted: list[Tensor]
     true: list[Tensor]
+    lowest_is_last: list[Tensor]
 
     def __init__(self, threshold: float = DEFAULT_THRESHOLD, num_bins: int = 15) -> None:
         super().__init__()
@@ -56,7 +64,7 @@ class StepMetrics(Metric):
         self.num_bins = num_bins
         # All states are float32, indices too (exact below 2**24): a rank without records joins
         # the gathering with an empty tensor of this type.
-        for name in ("probability", "label", "predicted", "true"):
+        for name in ("probability", "label", "predicted", "true", "lowest_is_last"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(
@@ -81,38 +89,38 @@ class StepMetrics(Metric):
         known = ~(label.isnan() | probability.isnan())
         self.probability.append(probability[known])
         self.label.append(label[known])
-        predicted = self._predict(probability.cpu(), chain_index.cpu(), len(first_error))
-        true = first_error.to(self.device, torch.float32)
-        decided = true != UNDECIDED
-        self.predicted.append(predicted.to(self.device)[decided])
-        self.true.append(true[decided])
+        self._append_chains(probability, chain_index, first_error)
+
+    def _append_chains(self, probability: Tensor, chain_index: Tensor, first_error: Tensor) -> None:
+        decided = first_error.cpu() != UNDECIDED
+        chains = [
+            chain.numpy()
+            for chain, kept in zip(
+                _chains(probability.cpu(), chain_index.cpu(), len(decided)), decided, strict=True
+            )
+            if kept
+        ]
+        predicted = [predict_first_error(chain, self.threshold) for chain in chains]
+        lowest = [lowest_is_last(chain) for chain in chains]
+        self.true.append(first_error.cpu()[decided].to(self.device, torch.float32))
+        self.predicted.append(torch.tensor(predicted, dtype=torch.float32, device=self.device))
+        self.lowest_is_last.append(torch.tensor(lowest, dtype=torch.float32, device=self.device))
 
     def compute(self) -> dict[str, Tensor]:
         """Return each metric as a float32 scalar; NaN where the data do not decide it."""
-        probability, label = _joined(self.probability), _joined(self.label)
-        ranking, ones = Ranking(probability, label), np.ones(len(label))
-        rates = first_error_rates(_joined(self.predicted), _joined(self.true))
-        values = {
-            "step_auroc": ranking.auroc(ones),
-            "error_ap": ranking.error_ap(ones),
-            "ece": expected_calibration_error(probability, label, num_bins=self.num_bins),
-            "brier": brier_score(probability, label),
-            "first_error_accuracy": rates.first_error_accuracy,
-            "error_acc": rates.error_acc,
-            "correct_acc": rates.correct_acc,
-            "processbench_f1": rates.f1,
-        }
+        steps = StepUnits(joined(self.probability), joined(self.label), num_bins=self.num_bins)
+        chains = ChainUnits(joined(self.predicted), joined(self.true), joined(self.lowest_is_last))
         return {
             name: torch.tensor(value, dtype=torch.float32, device=self.device)
-            for name, value in values.items()
+            for name, value in (steps.values() | chains.values()).items()
         }
 
-    def _predict(self, probabilities: Tensor, chain_index: Tensor, num_chains: int) -> Tensor:
-        order = torch.argsort(chain_index, stable=True)
-        sizes = torch.bincount(chain_index, minlength=num_chains).tolist()
-        chains = torch.split(probabilities[order], sizes)
-        first = [predict_first_error(chain.numpy(), self.threshold) for chain in chains]
-        return torch.tensor(first, dtype=torch.float32)
+
+def _chains(probabilities: Tensor, chain_index: Tensor, num_chains: int) -> tuple[Tensor, ...]:
+    """Return the probabilities of each chain, in order."""
+    order = torch.argsort(chain_index, stable=True)
+    sizes = torch.bincount(chain_index, minlength=num_chains).tolist()
+    return torch.split(probabilities[order], sizes)
 
 
 def _check(probabilities: Tensor, labels: Tensor, chain_index: Tensor, first_error: Tensor) -> None:
@@ -131,8 +139,9 @@ def _check(probabilities: Tensor, labels: Tensor, chain_index: Tensor, first_err
         )
 
 
-def _joined(state: list[Tensor] | Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def joined(state: list[Tensor] | Tensor) -> Array:
+    """Return what was added to a state on all ranks, float64."""
     if isinstance(state, list) and not state:
         return np.zeros(0)
-    joined: Tensor = dim_zero_cat(state)
-    return joined.cpu().double().numpy()
+    whole: Tensor = dim_zero_cat(state)
+    return whole.cpu().double().numpy()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prm.atomic import atomic_file
 from prm.data.checks.linter import CheckReport, Finding
 from prm.data.checks.overlap import Decontamination
-from prm.errors import DataError
+from prm.report.cells import MISSING, count, share
+from prm.report.document import Cell, Code, Column, Document, Marked, Section, Table, Text, Tone
+from prm.report.files import encode_json, write_files
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,7 @@ TITLES = {
 }
 """Findings whose tables are shown; the others say their numbers in their message."""
 
-_COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}
+_TONES: Mapping[str, Tone] = {"error": "bad", "warning": "warning", "info": "note"}
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -39,24 +40,31 @@ def say(message: str) -> None:
 
 def print_report(report: CheckReport, path: str) -> None:
     """Print findings, their first examples, and the tables of statistics."""
-    from rich.table import Table
-    from rich.text import Text
+    from prm.report import terminal
 
-    say(f"{path}: " + ", ".join(f"{count:,} {name}" for name, count in report.counts.items()))
-    table = Table("", "finding", "count", "what")
-    for finding in report.findings:
-        table.add_row(
-            Text(finding.severity, style=_COLORS[finding.severity]),
-            Text(finding.kind, no_wrap=True),
-            f"{finding.count:,}",
-            Text(finding.message),
-        )
-    console().print(table)
-    for finding in report.findings:
-        _print_examples(finding)
-    for finding in report.findings:
-        if finding.kind in TITLES:
-            _print_table(finding)
+    terminal.draw(console(), document(report, path))
+
+
+def document(report: CheckReport, path: str) -> Document:
+    """Return the page of a check.
+
+    Args:
+        report: What was found.
+        path: The data that were checked.
+    """
+    counts = ", ".join(f"{count(number)} {name}" for name, number in report.counts.items())
+    sections = [Section("Findings", [Text(f"{path}: {counts}", brief=True), _findings(report)])]
+    sections += [
+        Section(finding.kind, [_examples(finding)])
+        for finding in report.findings
+        if finding.severity != "info" and finding.examples
+    ]
+    sections += [
+        Section(TITLES[finding.kind], [_statistics(finding)])
+        for finding in report.findings
+        if finding.kind in TITLES
+    ]
+    return Document("Check of labeled data", "", sections)
 
 
 def print_removed(removed: Decontamination, unit: str, output: str) -> None:
@@ -65,50 +73,58 @@ def print_removed(removed: Decontamination, unit: str, output: str) -> None:
         f"removed {removed.num_removed:,} {unit} about {len(removed.problems):,} problems, "
         f"wrote {removed.num_kept:,} to {output}"
     )
-    for name, count in sorted(removed.removed_by_set.items()):
-        say(f"  {name}: {count:,} {unit}")
+    for name, number in sorted(removed.removed_by_set.items()):
+        say(f"  {name}: {number:,} {unit}")
 
 
 def write_json(path: str, value: dict[str, Any]) -> None:
     """Write a report as a JSON file, whole or not at all."""
-    try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    except ValueError as error:
-        raise DataError("the report cannot be written as JSON", got=str(error)) from error
-    with atomic_file(Path(path)) as stream:
-        stream.write(text.encode("utf-8") + b"\n")
+    where = Path(path)
+    write_files({where.name: encode_json(value)}, where.parent)
 
 
-def _print_examples(finding: Finding) -> None:
-    if finding.severity == "info" or not finding.examples:
-        return
-    console().print(f"{finding.kind}:", style=_COLORS[finding.severity])
-    for example in finding.examples:
-        row = f" (row {example.id})" if example.id else ""
-        say(f"  {example.origin}{row}: {example.detail}")
-
-
-def _print_table(finding: Finding) -> None:
-    """Print the rows of a statistic."""
-    from rich.table import Table
-    from rich.text import Text
-
-    names = [
-        name for name in finding.table[0] if any(row[name] is not None for row in finding.table)
+def _findings(report: CheckReport) -> Table:
+    columns = [
+        Column("", "left"),
+        Column("finding", "left"),
+        Column("count"),
+        Column("what", "left", wrap=True),
     ]
-    table = Table(title=TITLES[finding.kind])
-    for name in names:
-        is_text = isinstance(finding.table[0][name], str)
-        table.add_column(name.replace("_", " "), justify="left" if is_text else "right")
-    for row in finding.table:
-        table.add_row(*(Text(_cell(name, row[name])) for name in names))
-    console().print(table)
+    rows: list[list[Cell]] = [
+        [
+            Marked(finding.severity, _TONES[finding.severity]),
+            finding.kind,
+            count(finding.count),
+            finding.message,
+        ]
+        for finding in report.findings
+    ]
+    return Table(columns, rows)
+
+
+def _examples(finding: Finding) -> Code:
+    rows = (f" (row {example.id})" if example.id else "" for example in finding.examples)
+    lines = (
+        f"  {x.origin}{row}: {x.detail}" for x, row in zip(finding.examples, rows, strict=True)
+    )
+    return Code("\n".join(lines))
+
+
+def _statistics(finding: Finding) -> Table:
+    """Return the rows of a statistic, without the columns that are empty."""
+    first = finding.table[0]
+    names = [name for name in first if any(row[name] is not None for row in finding.table)]
+    columns = [
+        Column(name.replace("_", " "), "left" if isinstance(first[name], str) else "right")
+        for name in names
+    ]
+    return Table(columns, [[_cell(name, row[name]) for name in names] for row in finding.table])
 
 
 def _cell(name: str, value: object) -> str:
-    """Return a table cell: shares as percentages, `-` where there is no value."""
-    if value is None:
-        return "-"
+    """Return a table cell: shares as percentages."""
     if isinstance(value, float):
-        return f"{value:.1%}" if name.startswith("share_") else f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return share(value) if name.startswith("share_") else f"{value:.3g}"
+    if isinstance(value, int):
+        return count(value)
+    return MISSING if value is None else str(value)

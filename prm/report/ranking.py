@@ -7,10 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from prm.report.terminal import results_table
-
-WIDTH = 76
-"""Characters of a prompt or response that are drawn."""
+from prm.report.cells import MISSING, number, short
+from prm.report.document import Column, Table
+from prm.report.terminal import rich_table
 
 
 def draw_ranking(console: Console, prompt: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -28,18 +27,17 @@ def draw_ranking(console: Console, prompt: str, rows: Sequence[Mapping[str, Any]
         A prime?
         rank  reward  margin  P(better)  safety  response
         ─────────────────────────────────────────────────
-        0      1.000       –          –   2.000    Seven.
+           0   1.000       —          —   2.000  Seven.
     """
-    head = ["rank", "reward", "margin", "P(better)", *rows[0]["scores"], "response"]
-    table = results_table(_short(prompt), head, [_cells(row) for row in rows])
-    table.columns[-1].justify = "left"
-    console.print(table)
+    numbers = ["rank", "reward", "margin", "P(better)", *rows[0]["scores"]]
+    columns = [*map(Column, numbers), Column("response", "left")]
+    console.print(rich_table(short(prompt), Table(columns, [_cells(row) for row in rows])))
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     numbers = [row["reward"], row["margin"], row["win_probability"], *row["scores"].values()]
-    rank = "–" if row["rank"] is None else str(row["rank"])
-    return [rank, *map(_number, numbers), _short(_text(row))]
+    rank = MISSING if row["rank"] is None else str(row["rank"])
+    return [rank, *map(number, numbers), short(_text(row))]
 
 
 def _text(row: Mapping[str, Any]) -> str:
@@ -48,12 +46,3 @@ def _text(row: Mapping[str, Any]) -> str:
     if row.get("completions"):
         return " ".join(row["completions"])
     return f"{row['id']}, response {row['response'] or 0}" if "response" in row else str(row["id"])
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"

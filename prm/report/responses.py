@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from prm.records import Prompt, prompt_text
-from prm.report.terminal import plain
+from prm.report.cells import number
+from prm.report.document import Cell, Column, Marked, Table, Tone
+from prm.report.terminal import plain, rich_table
 from prm.scores.responses import ResponseScore
 
 
@@ -38,7 +37,7 @@ def draw_responses(
     console.print(plain(prompt_text(prompt)), style="bold", highlight=False, markup=False)
     console.print()
     order = sorted(scored, key=lambda pair: (pair[1].reward is None, -(pair[1].reward or 0.0)))
-    console.print(_table(order))
+    console.print(rich_table("", _table(order)))
     console.print()
     console.print(f"Reward by {scored[0][1].aggregation}", highlight=False, markup=False)
     for _, score in order:
@@ -47,17 +46,11 @@ def draw_responses(
 
 
 def _table(scored: Sequence[tuple[str, ResponseScore]]) -> Table:
-    objectives = list(scored[0][1].scores)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for name in ("reward", *objectives):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("response")
+    numbers = ["reward", *scored[0][1].scores]
+    columns = [*map(Column, numbers), Column("response", "left", wrap=True)]
+    rows: list[list[Cell]] = []
     for index, (response, score) in enumerate(scored):
-        cells = [_number(score.reward, 3), *(_number(value, 2) for value in score.scores.values())]
-        style = "bold" if index == 0 and len(scored) > 1 else ""
-        table.add_row(*cells, Text(plain(response)), style=style)
-    return table
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+        values = [number(value, 2) for value in score.scores.values()]
+        tone: Tone = "strong" if index == 0 and len(scored) > 1 else ""
+        rows.append([Marked(text, tone) for text in (number(score.reward), *values, response)])
+    return Table(columns, rows)

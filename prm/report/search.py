@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.text import Text
 
 from prm.records import Chain, prompt_text
-from prm.report.ranking import WIDTH
-from prm.report.terminal import draw_chain, plain, results_table
+from prm.report.cells import MISSING, count, number, short
+from prm.report.document import Column, Table
+from prm.report.terminal import draw_chain, plain, rich_table
 from prm.scores.chains import ChainScore
 from prm.search.candidates import Candidate, SearchResult
 
@@ -53,24 +54,23 @@ def _draw_table(console: Console, result: SearchResult) -> None:
     parents = {one.parent for one in result.candidates}
     leaves = [index for index in range(len(result.candidates)) if index not in parents]
     leaves.sort(key=lambda index: result.candidates[index].rank_key, reverse=True)
-    head = ["", "reward", "steps", "answer", "response"]
     rows = [
         [">" if index == result.best else " ", *_cells(result.candidates[index])]
         for index in leaves[:MAX_ROWS]
     ]
-    table = results_table(_short(prompt_text(result.prompt)), head, rows)
-    for column in table.columns[3:]:
-        column.justify = "left"
-    console.print(table)
+    texts = [Column("answer", "left"), Column("response", "left")]
+    columns = [Column("", "left"), Column("reward"), Column("steps"), *texts]
+    title = short(prompt_text(result.prompt))
+    console.print(rich_table(title, Table(columns, rows)))
     if len(leaves) > MAX_ROWS:
-        _line(console, f"... and {len(leaves) - MAX_ROWS} others")
+        _line(console, f"... and {count(len(leaves) - MAX_ROWS)} others")
 
 
 def _cells(one: Candidate) -> list[str]:
-    reward = "–" if one.reward is None else f"{one.reward:.3f}"
     unfinished = "" if one.is_complete else "(unfinished) "
     text = one.reason or " | ".join(one.steps)
-    return [reward, str(len(one.steps)), one.answer or "–", unfinished + _short(text)]
+    answer = one.answer or MISSING
+    return [number(one.reward), str(len(one.steps)), answer, unfinished + short(text)]
 
 
 def _draw_chosen(console: Console, result: SearchResult, chosen: Candidate) -> None:
@@ -90,8 +90,3 @@ def _draw_chosen(console: Console, result: SearchResult, chosen: Candidate) -> N
 
 def _line(console: Console, text: str) -> None:
     console.print(Text(plain(text)))
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"

@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from prm.report import markdown
+from prm.report import terminal
+from prm.report.cells import count, share
+from prm.report.document import Block, Code, Document, Section, Text, named_table
+from prm.report.markdown import render_table
 from prm.training.sizing.estimate import (
     Gpu,
     Strategy,
@@ -71,29 +72,36 @@ class Estimate:
 
 def draw(console: Console, estimate: Estimate, gpus_per_node: int) -> None:
     """Draw what one training needs, and the command that starts it."""
+    terminal.draw(console, document(estimate, gpus_per_node))
+
+
+def document(estimate: Estimate, gpus_per_node: int = 8) -> Document:
+    """Return what one training needs, and the command that starts it."""
+    total = memory(estimate.shape, estimate.training)
+    rows = [[words, _gb(getattr(total, name))] for name, words in _PARTS.items()]
+    table = named_table(["on each GPU", "GB"], [*rows, ["in all", _gb(total.total)]])
+    blocks: list[Block] = [table, Text(_speed(estimate), brief=True)]
+    if estimate.fits:
+        blocks.append(Text("Start it with, on every node:", brief=True))
+        blocks.append(Code(command(estimate.training, gpus_per_node)))
+    else:
+        reason = "This does not fit: add GPUs, shard, or lower --max_tokens."
+        blocks.append(Text(reason, "bad", brief=True))
+    training, gpu = estimate.training, estimate.gpu
+    place = f"{training.num_gpus} × {gpu.memory:g} GB, {training.strategy}"
+    title = f"{estimate.model} on {place} (estimate)"
+    return Document("Memory and speed of a training", "", [Section(title, blocks)])
+
+
+def _speed(estimate: Estimate) -> str:
     shape, training = estimate.shape, estimate.training
-    total = memory(shape, training)
-    place = f"{training.num_gpus} × {estimate.gpu.memory:g} GB, {training.strategy}"
-    table = Table(title=f"{estimate.model} on {place} (estimate)", box=box.SIMPLE)
-    table.add_column("on each GPU")
-    table.add_column("GB", justify="right")
-    for name, words in _PARTS.items():
-        table.add_row(words, _gb(getattr(total, name)))
-    table.add_row("in all", _gb(total.total), style="bold")
-    console.print(table)
     peak, mfu = estimate.gpu.tflops, estimate.mfu
     speed = tokens_per_second(shape, training, peak, mfu)
-    console.print(
-        f"{shape.num_parameters:,} parameters, {num_trained(shape, training):,} of them trained; "
-        f"{flops_per_token(shape, training) / 1e9:,.1f} GFLOP per token\n"
-        f"{speed:,.0f} tokens/s if {mfu:.0%} of {peak:g} TFLOP/s is reached on each GPU",
-        highlight=False,
+    return (
+        f"{count(shape.num_parameters)} parameters, {count(num_trained(shape, training))} of them "
+        f"trained; {flops_per_token(shape, training) / 1e9:,.1f} GFLOP per token\n"
+        f"{count(speed)} tokens/s if {share(mfu, 0)} of {peak:g} TFLOP/s is reached on each GPU"
     )
-    if not estimate.fits:
-        console.print("This does not fit: add GPUs, shard, or lower --max_tokens.", style="red")
-        return
-    console.print("\nStart it with, on every node:", highlight=False)
-    console.print(command(training, gpus_per_node), highlight=False, soft_wrap=True, markup=False)
 
 
 def command(training: Training, gpus_per_node: int = 8) -> str:
@@ -144,7 +152,7 @@ def compare(gpu: Gpu, mfu: float, models: Sequence[str] = COMPARED) -> str:
         "tokens/s per GPU",
         "GPUs with LoRA",
     ]
-    return markdown.table(head, [_row(model, gpu, mfu) for model in models])
+    return render_table(named_table(head, [_row(model, gpu, mfu) for model in models]))
 
 
 def _row(model: str, gpu: Gpu, mfu: float) -> list[str]:
@@ -160,12 +168,12 @@ def _row(model: str, gpu: Gpu, mfu: float) -> list[str]:
     speed = None if full is None else tokens_per_second(shape, full, gpu.tflops, mfu)
     return [
         model,
-        f"{shape.num_parameters:,}",
+        count(shape.num_parameters),
         _gb(states.weights + states.gradients + states.optimizer),
-        *(f"{value / 1e3:,.0f}" for value in kept),
-        f"{session_bytes_per_token(shape, 'bf16-mixed') / 1e3:,.0f}",
+        *(count(value / 1e3) for value in kept),
+        count(session_bytes_per_token(shape, "bf16-mixed") / 1e3),
         _gpus(full),
-        "" if full is None or speed is None else f"{speed / full.num_gpus:,.0f}",
+        "" if full is None or speed is None else count(speed / full.num_gpus),
         _gpus(adapters),
     ]
 

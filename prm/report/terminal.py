@@ -1,4 +1,4 @@
-"""Drawings for the terminal: a scored chain, and tables of results.
+"""Drawings for the terminal: documents, tables, and a scored chain.
 
 Everything reads without color too: a step shows its number and a bar beside the color. `NO_COLOR`,
 narrow terminals and terminals without Unicode are respected.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from prm.metrics.first_error import DEFAULT_THRESHOLD, predict_first_error
 from prm.records import CORRECTNESS, Chain, prompt_text
+from prm.report.document import Block, Cell, Document, Facts, Section, Table, marked, named_table
+from prm.report.document import Text as Paragraph
 
 BAR_WIDTH = 10
 NARROW = 60
@@ -91,7 +94,7 @@ def _draw_step(console: Console, head: Text, body: Text) -> None:
         console.print(head)
         console.print(Padding(body, (0, 0, 0, 5)))
         return
-    row = Table.grid(padding=(0, 2, 0, 0))
+    row = RichTable.grid(padding=(0, 2, 0, 0))
     row.add_column(no_wrap=True)
     row.add_column(ratio=1)
     row.add_row(head, body)
@@ -151,7 +154,53 @@ def plain(text: str) -> str:
     )
 
 
-def results_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+TONES = {
+    "": "",
+    "good": "green",
+    "bad": "red",
+    "warning": "yellow",
+    "note": "cyan",
+    "strong": "bold",
+}
+
+
+def draw(console: Console, document: Document) -> None:
+    """Draw the brief parts of a document, and last its headline, which then stands at the prompt.
+
+    Example:
+        >>> table = named_table(["scorer", "AUROC"], [["model", "0.921"]])
+        >>> draw(Console(width=40), Document("Toy", "It works", [Section("All", [table])]))
+        All
+        scorer  AUROC
+        ─────────────
+        model   0.921
+        <BLANKLINE>
+        It works
+    """
+    for section in document.sections:
+        draw_section(console, section)
+    if document.headline:
+        console.print(plain(document.headline), highlight=False, markup=False)
+
+
+def draw_section(console: Console, section: Section) -> None:
+    """Draw the brief blocks of a section under its title, an empty line after each."""
+    if section.brief:
+        console.print(Text(plain(section.title), style="bold"), soft_wrap=True)
+    for block in section.brief:
+        console.print(_drawn(block), soft_wrap=not isinstance(block, Table))
+        console.print()
+
+
+def _drawn(block: Block) -> RichTable | Text:
+    if isinstance(block, Table):
+        return rich_table("", block)
+    if isinstance(block, Facts):
+        return Text(plain("\n".join(f"{name}: {value}" for name, value in block.values.items())))
+    return Text(plain(block.text), style=TONES[block.tone] if isinstance(block, Paragraph) else "")
+
+
+def results_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> RichTable:
     """Return a table of results of fixed width: names to the left, numbers to the right.
 
     Args:
@@ -167,16 +216,25 @@ def results_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[st
         ─────────────
         model   0.921
     """
-    table = Table(
-        title=Text(title, style="bold"),
+    return rich_table(title, named_table(columns, rows))
+
+
+def rich_table(title: str, table: Table) -> RichTable:
+    """Return the brief columns of a table; a heading wider than its cells is folded."""
+    drawn = RichTable(
+        title=Text(plain(title), style="bold") if title else None,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         collapse_padding=True,
     )
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
-    return table
+    shown = [index for index, column in enumerate(table.columns) if column.brief]
+    cells = [[marked(row[index]) for index in shown] for row in table.rows]
+    for place, column in enumerate(table.columns[index] for index in shown):
+        widest = max((len(row[place].text) for row in cells), default=0)
+        heading = "\n".join(wrap(column.heading, max(widest, 1), break_long_words=False))
+        drawn.add_column(heading, justify=column.align, no_wrap=not column.wrap)
+    for row in cells:
+        drawn.add_row(*(Text(plain(text), style=TONES[tone]) for text, tone in row))
+    return drawn

@@ -1,40 +1,43 @@
-"""An audit of trade-offs for people: tables in the terminal and in Markdown, plots, and JSON."""
+"""An audit of trade-offs for people: its tables with what they mean, and plots."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from prm.atomic import atomic_file
+from rich.console import Console
+
 from prm.audit.tradeoff_report import Flip, TradeoffReport
 from prm.errors import OutputError
-from prm.metrics.intervals import Interval
-from prm.report.markdown import bullets, table
-from prm.report.process import PLOTS_MISSING
+from prm.report import terminal
+from prm.report.cells import count, number, share, share_interval
+from prm.report.document import Document, Facts, Section, Text, named_table
+from prm.report.files import write_report
+from prm.report.plots.tradeoffs import tradeoff_plots
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-REPORT = "tradeoffs.json"
-"""The file that is written last."""
+NAME = "tradeoffs"
+"""Name of the files; the JSON is written last."""
 
 Rows = list[list[str]]
-Section = tuple[str, list[str], Rows]
+Described = tuple[str, list[str], Rows]
 """Title, headings and rows of a table."""
 
 
 def draw(console: Console, report: TradeoffReport) -> None:
     """Draw the tables of the report, the most important first."""
-    from prm.report.terminal import results_table
+    terminal.draw(console, document(report))
 
-    for title, head, rows in _sections(report):
-        folded = [heading.replace(" ", "\n") for heading in head]
-        console.print(results_table(title, folded, rows))
-        console.print()
-    console.print(headline(report), highlight=False, markup=False)
+
+def document(report: TradeoffReport) -> Document:
+    """Return the page of an audit."""
+    sections = [
+        Section(title, [Text(_MEANINGS[title]), named_table(head, rows)])
+        for title, head, rows in _tables(report)
+    ]
+    facts = {**report.counts, **report.settings, "weights swept": report.swept}
+    sections.append(Section("What was measured", [Facts(facts)]))
+    title = "Trade-offs between objectives"
+    return Document(title, headline(report), sections, tradeoff_plots(report))
 
 
 def headline(report: TradeoffReport) -> str:
@@ -45,27 +48,9 @@ def headline(report: TradeoffReport) -> str:
     return (
         f"{report.counts['num_prompts']:,} prompts with {report.pareto.mean_candidates:.1f} "
         f"responses each. Most different: {name}, another response wins in "
-        f"{_share_interval(others[name].changed)} of the prompts. Most sensitive: {weight}, 10 % "
+        f"{share_interval(others[name].changed)} of the prompts. Most sensitive: {weight}, 10 % "
         f"of its weight change {report.sensitivity[weight].changed:.1%} of the winners."
     )
-
-
-def markdown(report: TradeoffReport, notes: Iterable[str] = ()) -> str:
-    """Return the report as Markdown.
-
-    Args:
-        report: What to show.
-        notes: Paragraphs for the end: the plots, or why there are none.
-    """
-    parts = ["# Trade-offs between objectives", headline(report)]
-    for title, head, rows in _sections(report):
-        parts += [f"## {title}", _MEANINGS[title], table(head, rows)]
-    facts = {**report.counts, **report.settings, "weights swept": report.swept}
-    parts += [
-        "## What was measured",
-        bullets(facts),
-    ]
-    return "\n\n".join([*parts, *notes]) + "\n"
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
@@ -74,39 +59,21 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     Raises:
         OutputError: It does, and `overwrite` is false.
     """
-    if (folder / REPORT).exists() and not overwrite:
+    path = folder / f"{NAME}.json"
+    if path.exists() and not overwrite:
         raise OutputError(
             "the folder holds a report",
-            got=str(folder / REPORT),
+            got=str(path),
             fix="Give --overwrite to replace it",
         )
 
 
 def write(report: TradeoffReport, folder: Path) -> list[Path]:
-    """Write the plots, `tradeoffs.md` and, last, `tradeoffs.json`, each whole or not at all.
-
-    Without matplotlib the plots are left out and `tradeoffs.md` says so.
-
-    Raises:
-        OutputError: A file cannot be written.
-    """
-    files: dict[str, bytes] = {}
-    notes = [PLOTS_MISSING]
-    if find_spec("matplotlib") is not None:
-        from prm.report.plots.tradeoffs import draw_plots
-
-        files |= draw_plots(report)
-        notes = [f"![{Path(name).stem.replace('_', ' ')}]({name})" for name in files]
-    files["tradeoffs.md"] = markdown(report, notes).encode()
-    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-    files[REPORT] = f"{text}\n".encode()
-    for name, content in files.items():
-        with atomic_file(folder / name) as stream:
-            stream.write(content)
-    return [folder / name for name in files]
+    """Write the plots, `tradeoffs.md` and, last, `tradeoffs.json`; see `write_report`."""
+    return write_report(document(report), report.to_dict(), folder, NAME)
 
 
-def _sections(report: TradeoffReport) -> Iterable[Section]:
+def _tables(report: TradeoffReport) -> Iterable[Described]:
     """Yield the tables, the most important first."""
     names = list(report.objectives)
     yield (
@@ -117,7 +84,7 @@ def _sections(report: TradeoffReport) -> Iterable[Section]:
     yield (
         "Same winner",
         ["share of prompts", *report.agreement],
-        [[name, *map(_share, row.values())] for name, row in report.agreement.items()],
+        [[name, *map(share, row.values())] for name, row in report.agreement.items()],
     )
     yield from _weights(report)
     yield (
@@ -130,18 +97,18 @@ def _sections(report: TradeoffReport) -> Iterable[Section]:
         ["responses", "per prompt", "undominated", "share", "one is best in all"],
         [
             [
-                f"{report.counts['num_candidates']:,}",
+                count(report.counts["num_candidates"]),
                 f"{report.pareto.mean_candidates:.2f}",
                 f"{report.pareto.mean_front:.2f}",
-                _share(report.pareto.undominated),
-                _share(report.pareto.single),
+                share(report.pareto.undominated),
+                share(report.pareto.single),
             ]
         ],
     )
     yield (
         "Correlation within prompts",
         ["utilities", *names],
-        [[name, *map(_number, row.values())] for name, row in report.correlation.items()],
+        [[name, *map(number, row.values())] for name, row in report.correlation.items()],
     )
 
 
@@ -149,22 +116,22 @@ def _choices(report: TradeoffReport) -> Rows:
     rows = [
         [
             name,
-            _share_interval(item.changed),
-            _share(item.pairs_flipped),
-            _share(item.tied),
-            _share(item.dominated),
-            *map(_number, item.utilities.values()),
+            share_interval(item.changed),
+            share(item.pairs_flipped),
+            share(item.tied),
+            share(item.dominated),
+            *map(number, item.utilities.values()),
         ]
         for name, item in report.choices.items()
     ]
     references = [
-        [name, "", "", "", "", *map(_number, values.values())]
+        [name, "", "", "", "", *map(number, values.values())]
         for name, values in report.references.items()
     ]
     return rows + references
 
 
-def _weights(report: TradeoffReport) -> Iterable[Section]:
+def _weights(report: TradeoffReport) -> Iterable[Described]:
     yield (
         "Other winner when one weight is multiplied",
         ["weight of", *_settings(report.by_weight)],
@@ -180,7 +147,7 @@ def _weights(report: TradeoffReport) -> Iterable[Section]:
         "A weight 10 % higher or lower",
         ["weight of", "other winner", *report.objectives],
         [
-            [name, _share(item.changed), *map(_number, item.utilities.values())]
+            [name, share(item.changed), *map(number, item.utilities.values())]
             for name, item in report.sensitivity.items()
         ],
     )
@@ -191,7 +158,7 @@ def _settings(flips: Mapping[str, Sequence[Flip]]) -> list[str]:
 
 
 def _flips(flips: Mapping[str, Sequence[Flip]]) -> Rows:
-    return [[name, *(_share(flip.changed) for flip in row)] for name, row in flips.items()]
+    return [[name, *(share(flip.changed) for flip in row)] for name, row in flips.items()]
 
 
 def _exchange(report: TradeoffReport) -> Rows:
@@ -199,26 +166,13 @@ def _exchange(report: TradeoffReport) -> Rows:
         [
             item.gained,
             item.given,
-            _number(item.rate),
-            f"{_number(item.low)} to {_number(item.high)}",
-            _number(item.paid),
-            f"{item.num_conflicts:,}",
+            number(item.rate),
+            f"{number(item.low)} to {number(item.high)}",
+            number(item.paid),
+            count(item.num_conflicts),
         ]
         for item in report.exchange
     ]
-
-
-def _share_interval(interval: Interval) -> str:
-    low, high = interval.low or 0.0, interval.high or 0.0
-    return f"{_share(interval.value)} [{low:.0%}, {high:.0%}]"
-
-
-def _share(value: float | None) -> str:
-    return "—" if value is None else f"{value:.1%}"
-
-
-def _number(value: float | None) -> str:
-    return "—" if value is None else f"{value:.3f}"
 
 
 _MEANINGS = {

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from torch import Tensor
 
 from prm.scoring.stages import Score
 from prm.serve.batching import Pass
-
-if TYPE_CHECKING:
-    from prm.serve.pool import ServedModel
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -92,12 +89,22 @@ class ModelMetrics:
         self._truncated = metrics.truncated.labels(name)
         self._metrics = metrics
 
-    def watch(self, model: ServedModel) -> None:
-        """Read the queue and the aggregation of a model whenever the metrics are read."""
-        self._metrics.waiting.labels(self._name).set_function(lambda: model.batcher.num_waiting)
-        self._metrics.version.labels(self._name).set_function(lambda: model.version)
-        for name in model.spec.response_names:
-            weight = partial(lambda name: model.weights.get(name, math.nan), name)
+    def watch(
+        self,
+        num_waiting: Callable[[], int],
+        version: Callable[[], int],
+        weights: Mapping[str, Callable[[], float]],
+    ) -> None:
+        """Read the queue and the aggregation of the model whenever the metrics are read.
+
+        Args:
+            num_waiting: Requests that wait.
+            version: Times the aggregation was changed.
+            weights: Objective to its weight in force.
+        """
+        self._metrics.waiting.labels(self._name).set_function(num_waiting)
+        self._metrics.version.labels(self._name).set_function(version)
+        for name, weight in weights.items():
             self._metrics.weight.labels(self._name, name).set_function(weight)
 
     def count_pass(self, done: Pass) -> None:

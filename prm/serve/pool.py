@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +20,7 @@ from prm.serve.batching import Batcher
 from prm.serve.errors import TooLargeError, UnknownModelError
 from prm.serve.metrics import ServerMetrics
 from prm.serve.options import ServeOptions
-from prm.serve.work import Columns, Request, Scoring
+from prm.serve.work import RawColumns, Request, Scoring
 from prm.spec import RewardSpec
 from prm.trees.tree import Segment, TokenTree
 
@@ -44,7 +46,14 @@ class ServedModel:
         self.version = 0
         self.metrics = metrics.of_model(name)
         self.batcher = Batcher(scorer, options, self.metrics.count_pass)
-        self.metrics.watch(self)
+        self.metrics.watch(
+            lambda: self.batcher.num_waiting,
+            lambda: self.version,
+            {name: partial(self._weight, name) for name in self.spec.response_names},
+        )
+
+    def _weight(self, name: str) -> float:
+        return self.weights.get(name, math.nan)
 
     async def score(
         self,
@@ -100,7 +109,7 @@ class ServedModel:
             ServeError: As `Batcher.stream`.
         """
         trees = [self._tree(*item) for item in zip(ids, reads, strict=True)]
-        return await self.batcher.run(Columns(), trees)
+        return await self.batcher.run(RawColumns(), trees)
 
     def aggregated(
         self,

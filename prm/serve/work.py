@@ -59,7 +59,7 @@ class Scoring:
         return scores
 
 
-class Columns:
+class RawColumns:
     """Turns token ids with the positions that are read into the columns of the heads there."""
 
     def tokenize(self, inputs: Sequence[TokenTree]) -> list[Tree]:

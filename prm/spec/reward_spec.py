@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from prm.aggregation import normalize, objectives, steps
 from prm.aggregation.normalize import Normalizer
 from prm.aggregation.objectives import ObjectiveAggregation, WeightedSum
 from prm.aggregation.steps import Min, StepAggregation
@@ -29,8 +28,9 @@ from prm.spec.parts import (
     TokenizerIdentity,
     check_fields,
 )
+from prm.spec.stored import SPEC_VERSION as SPEC_VERSION
+from prm.spec.stored import plain, spec_fields
 
-SPEC_VERSION = 4
 SPEC_FILE = "prm_config.json"
 
 Kind = Literal["process", "outcome", "joint"]
@@ -223,7 +223,7 @@ class RewardSpec:
         """Return the spec as JSON values."""
         data = {"version": SPEC_VERSION, "kind": self.kind}
         for item in fields(self):
-            data[item.name] = _plain(getattr(self, item.name))
+            data[item.name] = plain(getattr(self, item.name))
         return data
 
     def to_json(self) -> str:
@@ -238,15 +238,10 @@ class RewardSpec:
             SpecError: The version is newer than this library's, or a field is missing, unknown or
                 of the wrong type.
         """
-        values = _renamed(data, _checked_version(data.get("version"), where))
-        kind = values.pop("kind", None)
+        values, kind = spec_fields(data, cls, where)
         try:
-            spec = cls(**_built(values, where), **_known(values, cls, where))
-        except KeyError as error:
-            raise SpecError(f"field {error.args[0]!r} is missing", where=where) from None
-        except SpecError:
-            raise
-        except (TypeError, AttributeError, ValueError) as error:
+            spec = cls(**values)
+        except TypeError as error:
             raise SpecError(f"spec is malformed: {error}", where=where) from None
         if spec.kind != kind:
             raise SpecError(
@@ -276,106 +271,3 @@ class RewardSpec:
                 fix="Name a folder that prm wrote (its `model` folder after `prm fit`)",
             )
         return cls.from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
-
-
-T = TypeVar("T")
-
-_REQUIRED = ("chain_reward", "max_length", "on_too_long", "on_long_prompt")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, StepAggregation):
-        return steps.to_dict(value)
-    if isinstance(value, ObjectiveAggregation):
-        return objectives.to_dict(value)
-    if isinstance(value, Normalizer):
-        return normalize.to_dict(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {key: _plain(item) for key, item in asdict(value).items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
-
-
-def _built(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Take the fields out of `values` that are more than plain JSON, and build them."""
-    aggregation = values.pop("objective_aggregation", None)
-    built: dict[str, Any] = {
-        "template": _build(Template, values.pop("template"), where),
-        "step_format": _build(StepFormat, values.pop("step_format"), where),
-        "response_format": _build(ResponseFormat, values.pop("response_format", {}), where),
-        "step_heads": _build_all(StepHead, values.pop("step_heads"), where),
-        "response_heads": _build_all(ResponseHead, values.pop("response_heads", ()), where),
-        "step_aggregation": steps.from_dict(values.pop("step_aggregation")),
-        "normalizers": {
-            name: normalize.from_dict(item) for name, item in values.pop("normalizers", {}).items()
-        },
-        "objective_aggregation": None if aggregation is None else objectives.from_dict(aggregation),
-        "shaping": _build(Shaping, values.pop("shaping", {}), where),
-        "golden_chains": tuple(_golden(item, where) for item in values.pop("golden_chains", ())),
-        "golden_responses": _build_all(GoldenResponse, values.pop("golden_responses", ()), where),
-    }
-    tokenizer = values.pop("tokenizer", None)
-    if tokenizer is not None:
-        built["tokenizer"] = _build(TokenizerIdentity, tokenizer, where)
-    return built | {name: values.pop(name) for name in _REQUIRED}
-
-
-RENAMED = {
-    "objectives": "step_heads",
-    "outcome_objectives": "response_heads",
-    "reward_objective": "chain_reward",
-    "golden": "golden_chains",
-}
-"""Fields of versions 1 to 3 to their present names."""
-
-
-def _renamed(data: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """Return the fields of a spec of any version under their present names."""
-    old = RENAMED if version < 4 else {}
-    return {old.get(name, name): value for name, value in data.items() if name != "version"}
-
-
-def _checked_version(version: object, where: str) -> int:
-    if not isinstance(version, int) or version < 1:
-        raise SpecError("field 'version' is wrong", expected="a version", got=version, where=where)
-    if version > SPEC_VERSION:
-        raise SpecError(
-            "spec is newer than this library",
-            expected=f"version {SPEC_VERSION} or older",
-            got=version,
-            where=where,
-            fix="Upgrade prm",
-        )
-    return version
-
-
-def _known(values: Mapping[str, Any], cls: type, where: str) -> dict[str, Any]:
-    names = {item.name for item in fields(cls)}
-    unknown = sorted(set(values) - names)
-    if unknown:
-        raise SpecError(
-            f"unknown fields of {cls.__name__}: {', '.join(unknown)}",
-            expected=", ".join(sorted(names)),
-            where=where,
-        )
-    return dict(values)
-
-
-def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    return cls(**_known(values, cls, where))
-
-
-def _build_all(cls: type[T], items: Sequence[Mapping[str, Any]], where: str) -> tuple[T, ...]:
-    return tuple(_build(cls, item, where) for item in items)
-
-
-def _golden(values: Mapping[str, Any], where: str) -> GoldenChain:
-    known = _known(values, GoldenChain, where)
-    return GoldenChain(
-        prompt=known["prompt"],
-        completions=tuple(known["completions"]),
-        step_logits={name: tuple(logits) for name, logits in known["step_logits"].items()},
-    )

@@ -16,33 +16,18 @@ from prm.atomic import write_text
 from prm.data.batches import OptimizerBatch
 from prm.errors import ConfigError, ModelError
 from prm.models import checkpoint as model_folder
-from prm.models.card import model_card
+from prm.models.card import model_card, scalar_card
 from prm.models.export import SCALAR_FOLDER, export_scalar
 from prm.models.fold import is_linear
-from prm.models.outcome_card import scalar_card
 from prm.models.reward_model import RewardModel
 from prm.training.checkpoints import snapshot
+from prm.training.meters import MONITORED
 from prm.training.reads import Reads
 from prm.training.samples import SampleRow, markdown, sample_rows
 from prm.training.strategies import gathered
 from prm.training.task import RewardTask
 
 logger = logging.getLogger(__name__)
-
-MONITORED = (
-    "step_auroc",
-    "error_ap",
-    "first_error_accuracy",
-    "error_acc",
-    "correct_acc",
-    "processbench_f1",
-    "ranking",
-    "pair_accuracy",
-    "auroc",
-    "pearson",
-    "spearman",
-)
-"""Validation metrics of which more is better, which a best checkpoint can be chosen by."""
 
 
 class ExportModel(Callback):

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+import torchmetrics
 from torch import Tensor, nn
 
 from prm.data.items import LabeledChain, LabeledItem
 from prm.losses.preference import PreferenceTargets, pairs_of
 from prm.metrics.first_error import UNDECIDED
+from prm.metrics.pairs import PAIR_ACCURACY_HALF
 from prm.metrics.responses import ResponseMetrics
 from prm.metrics.steps import StepMetrics
+from prm.metrics.values import AUROC, SPEARMAN
 from prm.records import Chain
 from prm.spec import RewardSpec
 from prm.training.reads import Reads, ResponseReads
-
-ALL = "all"
 
 REWARD = "reward"
 """Name under which the accuracy of the aggregated reward is logged."""
@@ -27,8 +29,33 @@ RANKING = "ranking"
 """Mean over objectives of how often the model ranks two responses right; see `ResponseMeters`."""
 
 
+class BySource(nn.Module):
+    """Metrics over all records and, with several sources, over those of each.
+
+    Args:
+        make: What makes metrics that have seen nothing.
+        sources: Names of all sources, the same on every rank.
+    """
+
+    def __init__(self, make: Callable[[], torchmetrics.Metric], sources: Iterable[str]) -> None:
+        super().__init__()
+        names = sorted(set(sources))
+        self.sources = names if len(names) > 1 else []
+        self.overall = make()
+        self.parts = nn.ModuleList(make() for _ in self.sources)
+
+    def part(self, source: str | None) -> Any:
+        """Return the metrics of one of several sources, or of all records."""
+        return self.overall if source is None else self.parts[self.sources.index(source)]
+
+    def values(self) -> Iterator[tuple[str | None, dict[str, Tensor]]]:
+        """Yield the metrics over all ranks, of all records and then of each source."""
+        for source in (None, *self.sources):
+            yield source, self.part(source).compute()
+
+
 class StepMeters(nn.Module):
-    """One `StepMetrics` for all chains and, with several sources, one for each of them.
+    """`StepMetrics` of all chains and by source.
 
     Args:
         objective: Name of the objective that is measured.
@@ -40,9 +67,7 @@ class StepMeters(nn.Module):
         super().__init__()
         self.objective = objective
         self.column = column
-        self.index = _keys(sources)
-        keys = [ALL, *self.index.values()] if len(self.index) > 1 else [ALL]
-        self.metrics = nn.ModuleDict({key: StepMetrics() for key in keys})
+        self.metrics = BySource(StepMetrics, sources)
 
     def count(self, items: Sequence[LabeledItem], reads: Reads) -> None:
         """Add the chains of a micro-batch."""
@@ -62,23 +87,21 @@ class StepMeters(nn.Module):
         labels = torch.tensor([torch.nan if label is None else label for label in known])
         first_error = chain.first_error(self.objective)
         coded = torch.tensor([UNDECIDED if first_error is None else first_error])
-        for key in (ALL, self.index.get(chain.source, "")):
-            if key in self.metrics:
-                metric: Any = self.metrics[key]
-                metric.update(scored, labels, torch.zeros_like(labels).long(), coded)
+        for source in (None, chain.source) if self.metrics.sources else (None,):
+            part = self.metrics.part(source)
+            part.update(scored, labels, torch.zeros_like(labels).long(), coded)
 
     def values(self) -> dict[str, Tensor]:
         """Return the metrics over all ranks: `name` over all chains, `source/name` by source."""
-        names = {key: f"{source}/" for source, key in self.index.items()} | {ALL: ""}
         return {
-            f"{names[key]}{name}": value
-            for key, metric in self.metrics.items()
-            for name, value in metric.compute().items()  # type: ignore[operator]
+            _path(source, name): value
+            for source, values in self.metrics.values()
+            for name, value in values.items()
         }
 
 
 class ResponseMeters(nn.Module):
-    """One `ResponseMetrics` per objective, one for the reward, and by source with several sources.
+    """`ResponseMetrics` of each objective and of the reward, over all records and by source.
 
     The metric `ranking` is one number to choose a checkpoint by: the mean over objectives of their
     pair accuracy and of their AUROC (for ratings that are not binary, of `(1 + Spearman) / 2`).
@@ -94,77 +117,79 @@ class ResponseMeters(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.index = _keys(sources)
-        parts = [ALL, *self.index.values()] if len(self.index) > 1 else [ALL]
-        self.names = [*spec.response_names, REWARD]
-        self.metrics = nn.ModuleDict(
-            {
-                f"{column}_{part}": ResponseMetrics(in_label_units=name in in_label_units)
-                for column, name in enumerate(self.names)
-                for part in parts
-            }
+        names = tuple(sources)
+        self.objectives = nn.ModuleList(
+            BySource(partial(ResponseMetrics, in_label_units=name in in_label_units), names)
+            for name in spec.response_names
         )
+        self.reward = BySource(ResponseMetrics, names)
 
     def count(self, items: Sequence[LabeledItem], reads: Reads) -> None:
         """Add the response sets of a micro-batch."""
         found = reads.responses
         assert found is not None
-        utilities = self.spec.utilities(found.scores)
-        rewards = self.spec.rewards(found.scores)
+        utilities, rewards = self.spec.utilities(found.scores), self.spec.rewards(found.scores)
         sources = [items[record].source for record in found.records]
-        for part in (ALL, *self.index.values()):
-            if f"0_{part}" not in self.metrics:
-                continue
-            chosen = torch.tensor(
-                [part in (ALL, self.index.get(source)) for source in sources], dtype=torch.bool
-            )[found.owner]
-            for column in range(len(self.spec.response_names)):
-                self._count(column, part, found, utilities[:, column], rewards, chosen)
+        for source in (None, *self.reward.sources):
+            chosen = torch.tensor([source in (None, other) for other in sources], dtype=torch.bool)
+            self._count(found, source, utilities, rewards, chosen[found.owner])
 
     def _count(
         self,
-        column: int,
-        part: str,
         reads: ResponseReads,
+        source: str | None,
         utilities: Tensor,
         rewards: Tensor,
         chosen: Tensor,
     ) -> None:
-        """Add the labels of one objective at the chosen reads, and its pairs to the reward's."""
-        metric: Any = self.metrics[f"{column}_{part}"]
-        reward: Any = self.metrics[f"{len(self.spec.response_names)}_{part}"]
+        """Add the labels of each objective at the chosen reads, and its pairs to the reward's."""
         none = torch.zeros(0)
-        metric.update(
-            reads.scores[chosen, column],
-            reads.labels.values[chosen, column],
-            *_pairs(reads.labels.preferences[column], utilities, chosen),
-        )
-        reward.update(none, none, *_pairs(reads.labels.preferences[column], rewards, chosen))
+        for column, objective in enumerate(self.objectives):
+            assert isinstance(objective, BySource)
+            targets = reads.labels.preferences[column]
+            objective.part(source).update(
+                reads.scores[chosen, column],
+                reads.labels.values[chosen, column],
+                *_pairs(targets, utilities[:, column], chosen),
+            )
+            self.reward.part(source).update(none, none, *_pairs(targets, rewards, chosen))
 
     def values(self) -> dict[str, Tensor]:
         """Return `objective/name` over all records, `objective/source/name`, and `ranking`."""
-        sources = {key: f"{source}/" for source, key in self.index.items()} | {ALL: ""}
         values: dict[str, Tensor] = {}
         ranking: list[Tensor] = []
-        for key, metric in self.metrics.items():
-            column, _, part = key.partition("_")
-            name = self.names[int(column)]
-            computed = metric.compute()  # type: ignore[operator]
-            known = {metric: value for metric, value in computed.items() if not value.isnan()}
-            values |= {f"{name}/{sources[part]}{metric}": value for metric, value in known.items()}
-            if part == ALL and name != REWARD:
-                ranking.extend(_ranking(known))
+        names = (*self.spec.response_names, REWARD)
+        for name, metrics in zip(names, (*self.objectives, self.reward), strict=True):
+            assert isinstance(metrics, BySource)
+            for source, computed in metrics.values():
+                known = {key: value for key, value in computed.items() if not value.isnan()}
+                values |= {_path(name, source, key): value for key, value in known.items()}
+                if source is None and name != REWARD:
+                    ranking.extend(_ranking(known))
         if ranking:
             values[RANKING] = torch.stack(ranking).mean()
         return values
 
 
+MONITORED = (
+    *(metric.name for metric in StepMetrics.metrics if metric.higher_is_better),
+    RANKING,
+    *(metric.name for metric in ResponseMetrics.metrics if metric.higher_is_better),
+)
+"""Validation metrics of which more is better, which a best checkpoint can be chosen by."""
+
+
+def _path(*names: str | None) -> str:
+    """Return the key of a metric; records of all sources have no name."""
+    return "/".join(name for name in names if name is not None)
+
+
 def _ranking(values: dict[str, Tensor]) -> list[Tensor]:
-    found = [values["pair_accuracy_half"]] if "pair_accuracy_half" in values else []
-    if "auroc" in values:
-        found.append(values["auroc"])
-    elif "spearman" in values:
-        found.append((1 + values["spearman"]) / 2)
+    found = [values[PAIR_ACCURACY_HALF.name]] if PAIR_ACCURACY_HALF.name in values else []
+    if AUROC.name in values:
+        found.append(values[AUROC.name])
+    elif SPEARMAN.name in values:
+        found.append((1 + values[SPEARMAN.name]) / 2)
     return found
 
 
@@ -183,8 +208,3 @@ def _pairs(
     )
     margins, outcomes, strengths, weights = (column[chosen[first]] for column in columns)
     return margins, outcomes, strengths, weights
-
-
-def _keys(sources: Iterable[str]) -> dict[str, str]:
-    """Return a module name for each source."""
-    return {name: str(position) for position, name in enumerate(sorted(set(sources)))}

@@ -13,12 +13,11 @@ import torch
 from torch import nn
 
 from prm.errors import ConfigError, DataError
-from prm.losses.cost import SignAwareCost
-from prm.losses.preference import BradleyTerry, PreferenceLoss, check_labels
-from prm.losses.rating import GaussianLikelihood, MeanSquaredError, Pinball, RatingLoss
+from prm.losses.preference import BradleyTerry, PreferenceLoss
+from prm.losses.rating import RatingLoss
 from prm.losses.readouts import ResponseReadout
 from prm.losses.steps import BCE, StepLoss
-from prm.records import CORRECTNESS, Chain, Comparison, Rating, Record
+from prm.records import CORRECTNESS, Record
 from prm.spec import Direction, ResponseHead, StepHead
 
 
@@ -78,14 +77,24 @@ class ResponseObjective(nn.Module):
         self.rating = rating
         self.loss_weight = _check_weight(name, loss_weight)
         self.normalizer = normalizer
-        self.spec = ResponseHead(name, readout, _num_columns(readout, rating), direction)
-        for loss in (self.preference, self.rating):
-            if loss is not None and readout not in loss.readouts:
+        if readout == "quantile" and (rating is None or readout not in rating.readouts):
+            raise ConfigError("readout 'quantile' needs ratings with the loss Pinball", got=rating)
+        losses = [loss for loss in (self.preference, rating) if loss is not None]
+        for loss in losses:
+            if readout not in loss.readouts:
                 raise ConfigError(
                     f"{type(loss).__name__} cannot train the readout of {name!r}",
                     expected=" or ".join(loss.readouts),
                     got=readout,
                 )
+        self.spec = ResponseHead(name, readout, losses[-1].num_columns, direction)
+
+    @property
+    def uses_ratings(self) -> bool:
+        """Whether a loss reads what is known of each response on its own."""
+        return self.rating is not None or (
+            self.preference is not None and self.preference.uses_ratings
+        )
 
 
 def fit_step_losses(objectives: Sequence[StepObjective], records: Iterable[Record]) -> None:
@@ -107,9 +116,8 @@ def fit_step_losses(objectives: Sequence[StepObjective], records: Iterable[Recor
 def _step_labels(records: Iterable[Record], objective: str) -> Iterator[float]:
     """Yield the labels of an objective, NaN where there is none."""
     for record in records:
-        if isinstance(record, Chain):
-            for value in record.labels.get(objective, ()):
-                yield math.nan if value is None else value
+        for value in record.labels.get(objective, ()):
+            yield math.nan if value is None else value
 
 
 def fit_response_losses(objectives: Sequence[ResponseObjective], records: Iterable[Record]) -> None:
@@ -126,16 +134,15 @@ def fit_response_losses(objectives: Sequence[ResponseObjective], records: Iterab
         values = torch.tensor(ratings[name], dtype=torch.float32)
         if num_compared and objective.preference is None:
             raise _unused(name, f"{num_compared} comparisons", "preference")
-        uses_ratings = objective.rating or isinstance(objective.preference, SignAwareCost)
-        if len(values) and not uses_ratings:
+        if len(values) and not objective.uses_ratings:
             raise _unused(name, f"{len(values)} ratings", "rating")
         if not num_compared and not len(values):
             raise ConfigError(
                 f"no training record has a label of objective {name!r}",
                 fix="Name the objectives as the records' labels are named",
             )
-        if isinstance(objective.preference, SignAwareCost):
-            check_labels("rating", values, (values == 0) | (values == 1), "0 or 1")
+        if objective.preference is not None:
+            objective.preference.check_ratings(values)
         if objective.rating is not None:
             try:
                 objective.rating.check(values)
@@ -149,11 +156,9 @@ def _response_labels(records: Iterable[Record]) -> tuple[Counter[str], dict[str,
     compared: Counter[str] = Counter()
     ratings: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
     for record in records:
-        if isinstance(record, Comparison):
-            compared[record.objective] += 1
-        elif isinstance(record, Rating):
-            for name, value in record.values.items():
-                ratings[name].extend([] if value is None else [value])
+        compared.update(record.objectives if record.ranks else ())
+        for name, value in record.values.items():
+            ratings[name].extend([] if value is None else [value])
     return compared, ratings
 
 
@@ -166,20 +171,13 @@ def _unused(name: str, what: str, option: str) -> ConfigError:
 
 def in_label_units(task: nn.Module) -> list[str]:
     """Return the objectives of a task whose scores are in the units of their ratings."""
-    losses = (MeanSquaredError, Pinball, GaussianLikelihood)
     return [
         module.name
         for module in task.modules()
-        if isinstance(module, ResponseObjective) and isinstance(module.rating, losses)
+        if isinstance(module, ResponseObjective)
+        and module.rating is not None
+        and module.rating.in_label_units
     ]
-
-
-def _num_columns(readout: ResponseReadout, rating: RatingLoss | None) -> int:
-    if readout != "quantile":
-        return 2 if readout == "gaussian" else 1
-    if not isinstance(rating, Pinball):
-        raise ConfigError("readout 'quantile' needs ratings with the loss Pinball", got=rating)
-    return len(rating.levels)
 
 
 def _check_weight(name: str, weight: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 from prm.data.items import LabeledChain, LabeledItem, LabeledResponses
+from prm.markdown import table
 from prm.spec import RewardSpec
 from prm.training.reads import Reads
 
@@ -90,11 +91,15 @@ def _set_rows(
 
 def markdown(rows: Sequence[SampleRow]) -> str:
     """Return the rows as a Markdown table."""
-    lines = ["| id | part | text | objective | score | label |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        text = row.text.replace("|", "\\|").replace("\n", " ")
-        label = "" if row.label is None else f"{row.label:g}"
-        lines.append(
-            f"| {row.id} | {row.part} | {text} | {row.objective} | {row.score:.3f} | {label} |"
-        )
-    return "\n".join(lines) + "\n"
+    cells = [
+        [
+            row.id,
+            str(row.part),
+            row.text,
+            row.objective,
+            f"{row.score:.3f}",
+            "" if row.label is None else f"{row.label:g}",
+        ]
+        for row in rows
+    ]
+    return table(SampleRow._fields, cells, names=(0, 2, 3)) + "\n"

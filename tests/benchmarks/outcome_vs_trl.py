@@ -35,9 +35,10 @@ from transformers import AutoModelForSequenceClassification
 from prm.data.formats import all_formats
 from prm.data.mixture import Mixture
 from prm.data.module import RecordDataModule
-from prm.evaluation.baselines.responses import BASELINES
-from prm.evaluation.parts import MODEL, Part, ScoredRecords
-from prm.evaluation.responses import System
+from prm.evaluation.baselines.responses import RESPONSE_BASELINES
+from prm.evaluation.parts import MODEL, Part
+from prm.evaluation.responses import ResponseScorer, ScoredResponses
+from prm.metrics.intervals import cluster_bootstrap
 from prm.records import Comparison, Outcome, Rating
 from prm.scoring.scorer import RewardScorer
 from prm.trees.units import ResponseSet
@@ -210,18 +211,20 @@ def study(
     model = train(run, pairs, out / objective)
     seconds = time.perf_counter() - started
     records = comparisons(tests, objective)
-    systems = [
-        System(MODEL, prm_scores(run, records, objective)),
-        System(TRL, trl_scores(run, model, records)),
+    scorers = [
+        ResponseScorer(MODEL, prm_scores(run, records, objective)),
+        ResponseScorer(TRL, trl_scores(run, model, records)),
     ]
     known = [record for record in training if objective in record.objectives]
-    for kind in BASELINES:
+    for kind in RESPONSE_BASELINES:
         baseline = kind(objective).fit(known)
-        systems.append(System(baseline.name, baseline.utilities(records)))
-    scored = ScoredRecords(records, objective, systems)
+        scorers.append(ResponseScorer(baseline.name, baseline.utilities(records)))
+    scored = ScoredResponses(records, objective, scorers)
     sources = [record.source for record in records]
     parts = {
-        name: scored.select(np.array([source == name for source in sources])).part(0, 1000, 0)
+        name: scored.select(np.array([source == name for source in sources])).part(
+            0, cluster_bootstrap
+        )
         for name in dict.fromkeys(sources)
     }
     return {

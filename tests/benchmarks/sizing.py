@@ -28,9 +28,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModel
 
+from prm.markdown import table
 from prm.models.backbone import Backbone
 from prm.models.heads import Heads
-from prm.report.markdown import table
 from prm.training.sizing.estimate import (
     Precision,
     Training,

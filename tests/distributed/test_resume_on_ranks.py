@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from tests.runs import (
     assert_same_weights,
     checkpoint,
     fit,
+    kill_when_held,
     metrics_by_step,
     on_ranks,
     prm,
@@ -83,30 +83,15 @@ def test_a_run_moves_between_ranks(run_dir: Path, legs: list[Leg]) -> None:
 
 
 def test_a_kill_leaves_a_whole_sharded_checkpoint(run_dir: Path) -> None:
-    """Killed at any time, also inside the writing of the shards."""
-    write_data(run_dir, 60)
+    """Killed when all shards are written beside those of the checkpoint before."""
+    write_data(run_dir, 21)
     changes = {"checkpoint_every": 1, "data": {"batch_size": 3}, "model": CONSTANT}
     whole = fit(run_dir, "whole", **changes)
     config = write_config(run_dir, "killed.yaml", run_dir="killed", **changes)
     words = ["fit", "--config", config, "--config", OVERLAYS / "fsdp2-sharded.yaml"]
-    ranks = start_ranks(run_dir, words)
-    meta = run_dir / "killed/checkpoints/last.ckpt/meta.pt"
-    while not meta.exists() and ranks[0].is_alive():
-        time.sleep(0.01)
-    _wait_for_second_folder(meta.parent)
-    for rank in ranks:
-        rank.kill()
-        rank.join()
-    step = checkpoint(run_dir / "killed")["global_step"]
-    assert 0 < step < 20, (run_dir / "rank0.log").read_text(encoding="utf-8")
+    kill_when_held(run_dir, start_ranks(run_dir, words, HOLD="meta.pt:4"))
+    assert len(list((run_dir / "killed/checkpoints/last.ckpt").glob("tensors-*"))) == 2
+    assert checkpoint(run_dir / "killed")["global_step"] == 3
     resumed = write_config(run_dir, "resumed.yaml", run_dir="killed", **changes)
     prm("fit", "--config", resumed, "--ckpt_path", "killed/checkpoints/last.ckpt")
     assert_same_weights(whole, run_dir / "killed", atol=1e-5)
-
-
-def _wait_for_second_folder(path: Path) -> None:
-    """Return while shards are being written beside those of the checkpoint before."""
-    for _ in range(10_000):
-        if len(list(path.glob("tensors-*"))) > 1:
-            return
-        time.sleep(0.0005)

@@ -29,7 +29,7 @@ LINE = json.dumps(GOOD) + "\n"
 CSV = 'question,steps\n2 + 3?,"[""2 + 3 = 5""]"\n'
 CONVERT = "data convert --input rows.jsonl --output out.jsonl"
 COLUMNS = (
-    "data convert --input rows.csv --output out.jsonl --format Columns "
+    "data convert --input rows.csv --output out.jsonl --format ChainColumns "
     "--format.prompt question --format.completions steps"
 )
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import TREE_FAMILIES, columns_alone, columns_packed, tiny_model
 
-from prm.models.reward_model import RewardModel
 from prm.records import Chain
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
-_models: dict[str, RewardModel] = {}
-
-
-def model_of(family: str) -> RewardModel:
-    if family not in _models:
-        _models[family] = tiny_model(family)
-    return _models[family]
+model_of = functools.cache(tiny_model)
 
 
 steps = st.text("0123456789+-*/= x\n", min_size=1, max_size=8).filter(str.strip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from prm.trees.tree import Segment, TokenTree, graft
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
-_models: dict[str, RewardModel] = {}
+model_of = functools.cache(tiny_model)
 
 
 @pytest.fixture(params=TREE_FAMILIES, scope="module")
@@ -157,7 +158,7 @@ def random_trees(draw: st.DrawFn) -> TokenTree:
 @given(st.lists(random_trees(), min_size=1, max_size=3))
 @settings(max_examples=12)
 def test_every_read_of_any_tree_equals_its_path_alone(family: str, trees: list[TokenTree]) -> None:
-    model = _models.setdefault(family, tiny_model(family))
+    model = model_of(family)
     with torch.no_grad():
         together = model(pack(trees)).columns
         for tree, part in zip(trees, together.split([t.num_reads for t in trees]), strict=True):

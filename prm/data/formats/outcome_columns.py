@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prm.data.formats.base import SUBSET, OutcomeFormat, wrong_field
-from prm.data.formats.columns import as_list, as_prompt, read_cell, read_name
+from prm.data.formats.chain_columns import as_list, as_prompt, read_cell, read_name
 from prm.errors import ConfigError
 from prm.records import Comparison, Outcome, Rating
 

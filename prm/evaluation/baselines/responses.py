@@ -1,4 +1,4 @@
-"""What can be had without understanding: baselines beside every result of an outcome model.
+"""What can be had without understanding: baselines beside every result on responses.
 
 A baseline is a logistic regression for one objective, fitted on its comparisons and ratings at
 once: a comparison is a row of feature differences (better minus worse, both ways round), a rating
@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prm.errors import DataError
+from prm.evaluation.labels import ObjectiveLabels
 from prm.metrics.pairs import sigmoid
-from prm.records import Comparison, Outcome, prompt_text
+from prm.records import Outcome, prompt_text
 
 Array = NDArray[np.float64]
 
@@ -34,6 +34,8 @@ class ResponseBaseline(ABC):
     """
 
     name: str
+    convention: str
+    """What it learns, in words that stand beside the numbers."""
 
     def __init__(self, objective: str, sign: int = 1) -> None:
         self.objective = objective
@@ -45,15 +47,15 @@ class ResponseBaseline(ABC):
         Raises:
             DataError: There are none, or all values are equal and there is no pair.
         """
-        rows = LabelRows(records, self.objective)
-        if not len(rows.better) and len(np.unique(rows.value)) < 2:
+        labels = ObjectiveLabels(records, self.objective)
+        if not len(labels.better) and len(np.unique(labels.value)) < 2:
             raise DataError(
                 f"baselines of {self.objective!r} cannot be fitted",
                 expected="training comparisons with a better response, or values that differ",
-                got=f"{len(rows.value)} values, all alike, and no such comparison",
+                got=f"{len(labels.value)} values, all alike, and no such comparison",
             )
-        self.low_, self.high_ = rows.value_range
-        self._fit(records, rows)
+        self.low_, self.high_ = labels.value_range
+        self._fit(records, labels)
         return self
 
     def utilities(self, records: Sequence[Outcome]) -> Array:
@@ -65,7 +67,7 @@ class ResponseBaseline(ABC):
         return self.low_ + (self.high_ - self.low_) * sigmoid(self.sign * utilities)
 
     @abstractmethod
-    def _fit(self, records: Sequence[Outcome], rows: LabelRows) -> None: ...
+    def _fit(self, records: Sequence[Outcome], labels: ObjectiveLabels) -> None: ...
 
     @abstractmethod
     def _utilities(self, records: Sequence[Outcome]) -> Array: ...
@@ -83,16 +85,18 @@ class Constant(ResponseBaseline):
     """
 
     name = "constant"
+    convention = "the mean training value, and equal scores in every pair"
 
-    def _fit(self, records: Sequence[Outcome], rows: LabelRows) -> None:
-        share = np.clip(rows.share.mean(), 1e-6, 1 - 1e-6) if len(rows.share) else 0.5
+    def _fit(self, records: Sequence[Outcome], labels: ObjectiveLabels) -> None:
+        values = labels.scaled_value
+        share = np.clip(values.mean(), 1e-6, 1 - 1e-6) if len(values) else 0.5
         self.log_odds_ = self.sign * float(np.log(share / (1 - share)))
 
     def _utilities(self, records: Sequence[Outcome]) -> Array:
         return np.full(sum(len(record.responses) for record in records), self.log_odds_)
 
 
-class _LogisticBaseline(ResponseBaseline):
+class _LogisticResponseBaseline(ResponseBaseline):
     """Logistic regression on features of prompt and response; subclasses name the features."""
 
     @abstractmethod
@@ -103,20 +107,20 @@ class _LogisticBaseline(ResponseBaseline):
     def _features(self, records: Sequence[Outcome]) -> Any:
         """Return a sparse matrix, one row per response."""
 
-    def _fit(self, records: Sequence[Outcome], rows: LabelRows) -> None:
+    def _fit(self, records: Sequence[Outcome], labels: ObjectiveLabels) -> None:
         from scipy.sparse import csr_array, hstack, vstack
         from sklearn.linear_model import LogisticRegression
 
         features = self._fit_features(records)
-        pairs = features[rows.better] - features[rows.worse]
-        rated = features[rows.rated]
-        good = rows.share if self.sign > 0 else 1 - rows.share
-        bias = np.repeat([0.0, 1.0], [2 * len(rows.better), 2 * len(rows.rated)])
+        pairs = features[labels.better] - features[labels.worse]
+        rated = features[labels.rated]
+        good = labels.scaled_value if self.sign > 0 else 1 - labels.scaled_value
+        bias = np.repeat([0.0, 1.0], [2 * len(labels.better), 2 * len(labels.rated)])
         design = hstack([vstack([pairs, -pairs, rated, rated]), csr_array(bias[:, None])])
         target = np.concatenate(
-            [np.repeat([1, 0], len(rows.better)), np.repeat([1, 0], len(rows.rated))]
+            [np.repeat([1, 0], len(labels.better)), np.repeat([1, 0], len(labels.rated))]
         )
-        weight = np.concatenate([rows.weight / 2, rows.weight / 2, good, 1 - good])
+        weight = np.concatenate([labels.share / 2, labels.share / 2, good, 1 - good])
         used = weight > 0
         model = LogisticRegression(solver="liblinear", fit_intercept=False, random_state=0)
         model.fit(design.tocsr()[used], target[used], sample_weight=weight[used])
@@ -127,10 +131,11 @@ class _LogisticBaseline(ResponseBaseline):
         return utilities
 
 
-class LengthOnly(_LogisticBaseline):
+class ResponseLengthOnly(_LogisticResponseBaseline):
     """Logistic regression on the length of the response and its logarithm, in letters and words."""
 
     name = "length_only"
+    convention = "logistic regression on the response's length and its logarithm"
 
     def _fit_features(self, records: Sequence[Outcome]) -> Any:
         lengths = _lengths(records)
@@ -144,13 +149,14 @@ class LengthOnly(_LogisticBaseline):
         return csr_array((_lengths(records) - self.center_) / self.scale_)
 
 
-class TfIdf(_LogisticBaseline):
+class TfIdf(_LogisticResponseBaseline):
     """Logistic regression on the words of the prompt and, apart from them, of the response.
 
     In a pair the words of the prompt cancel, so that only those of the responses tell.
     """
 
     name = "tfidf"
+    convention = "logistic regression on the TF-IDF words of prompt and response"
 
     def _fit_features(self, records: Sequence[Outcome]) -> Any:
         self.prompt_words_, self.response_words_ = _words(), _words()
@@ -176,63 +182,8 @@ class TfIdf(_LogisticBaseline):
         return hstack([prompts[np.repeat(np.arange(len(sizes)), sizes)], responses]).tocsr()
 
 
-BASELINES: tuple[type[ResponseBaseline], ...] = (Constant, LengthOnly, TfIdf)
-"""The baselines of every outcome report."""
-
-
-class LabelRows:
-    """What records say about one objective; responses are numbered through all records.
-
-    Args:
-        records: Comparisons and ratings; those of other objectives are passed over.
-        objective: Name of the objective.
-    """
-
-    def __init__(self, records: Sequence[Outcome], objective: str) -> None:
-        pairs: list[tuple[int, int, float]] = []
-        rated: list[tuple[int, float]] = []
-        start = 0
-        for record in records:
-            if not isinstance(record, Comparison):
-                value = record.values.get(objective)
-                rated += [] if value is None else [(start, value)]
-            elif record.objective == objective:
-                decided = decided_pairs(record.ranks)
-                pairs += [(start + i, start + j, 1 / len(decided)) for i, j in decided]
-            start += len(record.responses)
-        self.better = np.array([pair[0] for pair in pairs], dtype=np.int64)
-        self.worse = np.array([pair[1] for pair in pairs], dtype=np.int64)
-        self.weight = np.array([pair[2] for pair in pairs], dtype=np.float64)
-        self.rated = np.array([row[0] for row in rated], dtype=np.int64)
-        self.value = np.array([row[1] for row in rated], dtype=np.float64)
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """Lowest and highest value; one apart if they are equal, 0 and 1 if there is none."""
-        low, high = float(self.value.min(initial=np.inf)), float(self.value.max(initial=-np.inf))
-        if low < high:
-            return low, high
-        return (low, low + 1) if 1 < low < np.inf or low < 0 else (0.0, 1.0)
-
-    @property
-    def share(self) -> Array:
-        """The values scaled to [0, 1]."""
-        low, high = self.value_range
-        return np.clip((self.value - low) / (high - low), 0, 1)
-
-
-def decided_pairs(ranks: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (better, worse) for every two responses whose ranks differ.
-
-    Example:
-        >>> decided_pairs([1, 0, 1])
-        [(1, 0), (1, 2)]
-    """
-    return [
-        (i, j) if ranks[i] < ranks[j] else (j, i)
-        for i, j in combinations(range(len(ranks)), 2)
-        if ranks[i] != ranks[j]
-    ]
+RESPONSE_BASELINES: tuple[type[ResponseBaseline], ...] = (Constant, ResponseLengthOnly, TfIdf)
+"""The baselines beside every result on responses, in the order of the tables."""
 
 
 def _lengths(records: Sequence[Outcome]) -> Array:

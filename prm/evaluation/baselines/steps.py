@@ -1,7 +1,7 @@
-"""What can be had without understanding: baselines that every result is printed beside.
+"""What can be had without understanding: baselines beside every result on steps.
 
-Each has a `name`, learns with `fit(chains)` and gives the probability of every step with
-`predict(chains)`. They see what a scorer should not need: position, length, surface words.
+Each learns with `fit(chains)` and gives the probability of every step with `predict(chains)`. They
+see what a scorer should not need: position, length, surface words.
 """
 
 from __future__ import annotations
@@ -19,13 +19,22 @@ from prm.records import CORRECTNESS, Chain, prompt_text
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
-class Baseline(ABC):
-    """One baseline; `fit` first, then `predict`."""
+class StepBaseline(ABC):
+    """One baseline; `fit` first, then `predict`.
+
+    Args:
+        objective: Name of the step labels that it learns from.
+    """
 
     name: str
+    convention: str
+    """What it learns, in words that stand beside the numbers."""
+
+    def __init__(self, objective: str = CORRECTNESS) -> None:
+        self.objective = objective
 
     @abstractmethod
-    def fit(self, chains: Sequence[Chain]) -> Baseline:
+    def fit(self, chains: Sequence[Chain]) -> StepBaseline:
         """Learn from the labeled steps of `chains`.
 
         Raises:
@@ -37,7 +46,7 @@ class Baseline(ABC):
         """Return the probability of being correct, for every step of every chain."""
 
 
-class AlwaysCorrect(Baseline):
+class AlwaysCorrect(StepBaseline):
     """Every step is correct.
 
     Example:
@@ -46,6 +55,7 @@ class AlwaysCorrect(Baseline):
     """
 
     name = "always_correct"
+    convention = "every step has a probability of 1"
 
     def fit(self, chains: Sequence[Chain]) -> AlwaysCorrect:
         """Learn nothing."""
@@ -56,13 +66,14 @@ class AlwaysCorrect(Baseline):
         return [[1.0] * len(chain.completions) for chain in chains]
 
 
-class PositionOnly(Baseline):
+class PositionOnly(StepBaseline):
     r"""The rate of correct steps at the same place in the chain.
 
     A place is the step's index (up to `max_index`) and the fifth of the chain it lies in. Rates of
     rare places are drawn to the overall rate $\bar y$: $$(\sum y + k \bar y) / (n + k)$$.
 
     Args:
+        objective: Name of the step labels that it learns from.
         max_index: Later steps share one place.
         strength: k, how many steps the overall rate is worth.
 
@@ -73,15 +84,19 @@ class PositionOnly(Baseline):
     """
 
     name = "position_only"
+    convention = "the rate of correct training steps at the same place in the chain"
 
-    def __init__(self, max_index: int = 20, strength: float = 5.0) -> None:
+    def __init__(
+        self, objective: str = CORRECTNESS, max_index: int = 20, strength: float = 5.0
+    ) -> None:
+        super().__init__(objective)
         self.max_index = max_index
         self.strength = strength
 
     def fit(self, chains: Sequence[Chain]) -> PositionOnly:
         """Learn the rate of each place."""
         by_place: dict[tuple[int, int], list[float]] = defaultdict(list)
-        for chain, index, label in _labeled_steps(chains):
+        for chain, index, label in _labeled_steps(chains, self.objective):
             by_place[self._place(chain, index)].append(label)
         labels = [label for group in by_place.values() for label in group]
         self.prior_ = sum(labels) / len(labels)
@@ -105,7 +120,7 @@ class PositionOnly(Baseline):
         return min(index, self.max_index), 5 * index // len(chain.completions)
 
 
-class _LogisticBaseline(Baseline):
+class _LogisticStepBaseline(StepBaseline):
     """Logistic regression on features of a step; subclasses name the features."""
 
     @abstractmethod
@@ -116,9 +131,9 @@ class _LogisticBaseline(Baseline):
     def _features(self, chain: Chain, index: int) -> Any:
         """Return what the pipeline reads for one step."""
 
-    def fit(self, chains: Sequence[Chain]) -> _LogisticBaseline:
+    def fit(self, chains: Sequence[Chain]) -> _LogisticStepBaseline:
         """Learn from the labeled steps; a soft label counts as correct from 0.5 up."""
-        steps = _labeled_steps(chains)
+        steps = _labeled_steps(chains, self.objective)
         targets = [label >= 0.5 for _, _, label in steps]
         if len(set(targets)) < 2:
             raise DataError(
@@ -139,10 +154,11 @@ class _LogisticBaseline(Baseline):
         return [[next(rest) for _ in chain.completions] for chain in chains]
 
 
-class LengthOnly(_LogisticBaseline):
+class StepLengthOnly(_LogisticStepBaseline):
     """Logistic regression on the lengths of the step and of the prompt, in characters and words."""
 
     name = "length_only"
+    convention = "logistic regression on the lengths of step and prompt"
 
     def _pipeline(self) -> Any:
         from sklearn.pipeline import make_pipeline
@@ -157,7 +173,7 @@ class LengthOnly(_LogisticBaseline):
         ]
 
 
-class BagOfWords(_LogisticBaseline):
+class BagOfWords(_LogisticStepBaseline):
     """Logistic regression on the words and pairs of words of the step, without its context.
 
     A word is a run of letters or digits, or one other visible character, so that numbers and
@@ -165,6 +181,7 @@ class BagOfWords(_LogisticBaseline):
     """
 
     name = "bag_of_words"
+    convention = "logistic regression on the words and pairs of words of the step"
 
     def _pipeline(self) -> Any:
         from sklearn.feature_extraction.text import HashingVectorizer
@@ -179,9 +196,13 @@ class BagOfWords(_LogisticBaseline):
         return chain.completions[index]
 
 
-def standard_baselines() -> list[Baseline]:
-    """Return the baselines of every process report, unfitted."""
-    return [AlwaysCorrect(), PositionOnly(), LengthOnly(), BagOfWords()]
+STEP_BASELINES: tuple[type[StepBaseline], ...] = (
+    AlwaysCorrect,
+    PositionOnly,
+    StepLengthOnly,
+    BagOfWords,
+)
+"""The baselines beside every result on steps, in the order of the tables."""
 
 
 def _classifier() -> Any:
@@ -190,17 +211,17 @@ def _classifier() -> Any:
     return LogisticRegression(solver="liblinear", random_state=0)
 
 
-def _labeled_steps(chains: Sequence[Chain]) -> list[tuple[Chain, int, float]]:
+def _labeled_steps(chains: Sequence[Chain], objective: str) -> list[tuple[Chain, int, float]]:
     steps = [
         (chain, index, label)
         for chain in chains
-        for index, label in enumerate(chain.labels.get(CORRECTNESS, ()))
+        for index, label in enumerate(chain.labels.get(objective, ()))
         if label is not None
     ]
     if not steps:
         raise DataError(
             "baselines cannot be fitted",
-            expected="training chains with correctness labels",
+            expected=f"training chains with labels of {objective!r}",
             got=f"{len(chains)} chains without a labeled step",
         )
     return steps

@@ -1,84 +1,65 @@
-"""Plots of an outcome report, as PNG bytes by file name."""
+"""Plots of scored responses: objectives beside baselines, reliability, correlations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from io import BytesIO
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.evaluation.outcome import OutcomeReport
-from prm.evaluation.parts import MODEL, REWARD
+from prm.evaluation.parts import LENGTH_ONLY, MODEL, REWARD
 from prm.metrics.correlation import CorrelationMatrix
 from prm.metrics.intervals import Interval
 from prm.metrics.pairs import hits, sigmoid
-from prm.report.outcome import HEADINGS, headline_metrics
-from prm.report.plots.steps import BLUE, GRAY
+from prm.report.document import Plot
+from prm.report.plots.figure import BLUE, GRAY, only_axes, wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
 
 NUM_BINS = 10
 COLORS = {
     MODEL: BLUE,
     REWARD: "#7c3aed",
     "constant": "#cbd5e1",
-    "length_only": GRAY,
+    LENGTH_ONLY: GRAY,
     "tfidf": "#64748b",
 }
 
 
-def draw_plots(report: OutcomeReport) -> dict[str, bytes]:
-    """Return the plots that the report's labels allow, PNG bytes by file name."""
-    margins = {name: margins for name, margins in report.margins.items() if len(margins)}
-    bars = _bars(report)
-    plots: dict[str, tuple[bool, tuple[float, float], Callable[[Figure], None]]] = {
-        "objectives.png": (
-            bool(bars),
-            (max(5.0, 2 + 1.6 * len(bars)), 4.2),
-            lambda figure: _objectives(figure, bars),
+def response_plots(
+    bars: Mapping[str, Mapping[str, Interval]],
+    margins: Mapping[str, Array],
+    correlations: Mapping[str, CorrelationMatrix],
+) -> list[Plot]:
+    """Return the plots that the labels allow.
+
+    Args:
+        bars: Each objective with a metric, to scorer to value.
+        margins: Objective to the margins of the better responses.
+        correlations: Title to matrix, drawn side by side.
+    """
+    margins = {name: found for name, found in margins.items() if len(found)}
+    several = any(len(matrix.names) > 1 for matrix in correlations.values())
+    width = max(5.0, 2 + 1.6 * len(bars))
+    plots = [
+        (bool(bars), Plot("objectives", lambda figure: _objectives(figure, bars), (width, 4.2))),
+        (bool(margins), Plot("pair_reliability", lambda figure: _reliability(figure, margins))),
+        (
+            several,
+            Plot("correlations", lambda figure: _correlations(figure, correlations), (9, 4.2)),
         ),
-        "pair_reliability.png": (
-            bool(margins),
-            (6, 4.2),
-            lambda figure: _reliability(figure, margins),
-        ),
-        "correlations.png": (
-            len(report.head_correlations.names) > 1,
-            (9, 4.2),
-            lambda figure: _correlations(figure, report),
-        ),
-    }
-    return {name: _png(size, draw) for name, (possible, size, draw) in plots.items() if possible}
+    ]
+    return [plot for possible, plot in plots if possible]
 
 
-def _png(size: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    draw(figure)
-    stream = BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
-
-
-def _bars(report: OutcomeReport) -> dict[str, dict[str, Interval]]:
-    """Return each headline metric of each objective, by scorer."""
-    return {
-        f"{name}\n{HEADINGS[metric]}\nn = {result.overall.scores[MODEL][metric].n}": {
-            scorer: scores[metric] for scorer, scores in result.overall.scores.items()
-        }
-        for name, result in report.objectives.items()
-        for metric in headline_metrics(result.overall)
-    }
-
-
-def _objectives(figure: Figure, bars: dict[str, dict[str, Interval]]) -> None:
+def _objectives(figure: Figure, bars: Mapping[str, Mapping[str, Interval]]) -> None:
     """Draw a group of bars per objective and metric, one per scorer."""
-    axes = _axes(figure)
+    axes = only_axes(figure)
     scorers = list(dict.fromkeys(scorer for row in bars.values() for scorer in row))
     width = 0.8 / len(scorers)
     for index, scorer in enumerate(scorers):
@@ -100,9 +81,9 @@ def _objectives(figure: Figure, bars: dict[str, dict[str, Interval]]) -> None:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
 
 
-def _reliability(figure: Figure, margins: dict[str, NDArray[np.float64]]) -> None:
+def _reliability(figure: Figure, margins: Mapping[str, Array]) -> None:
     """Draw how often the response of higher score is better, against how sure the scores are."""
-    axes = _axes(figure)
+    axes = only_axes(figure)
     axes.plot([0.5, 1], [0.5, 1], color=GRAY, linestyle="--", linewidth=1)
     for index, (name, margin) in enumerate(margins.items()):
         confidence, accuracy, errors = _folded_bins(margin)
@@ -127,31 +108,21 @@ def _reliability(figure: Figure, margins: dict[str, NDArray[np.float64]]) -> Non
     axes.legend(loc="lower right", frameon=False, fontsize=9)
 
 
-def _folded_bins(
-    margins: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _folded_bins(margins: Array) -> tuple[Array, Array, Array]:
     """Return mean confidence, accuracy and its 95 % Wilson bounds of each bin that is used."""
-    from scipy.stats import binomtest
-
     confidence, hit = sigmoid(np.abs(margins)), hits(margins, "half")
     bins = np.minimum(((2 * confidence - 1) * NUM_BINS).astype(int), NUM_BINS - 1)
     count = np.bincount(bins, minlength=NUM_BINS)
     used = count > 0
     mean = np.bincount(bins, confidence, NUM_BINS)[used] / count[used]
     share = np.bincount(bins, hit, NUM_BINS)[used] / count[used]
-    bounds = [
-        binomtest(round(s * n), int(n)).proportion_ci(method="wilson")
-        for s, n in zip(share, count[used], strict=True)
-    ]
-    errors = [[s - b.low, b.high - s] for s, b in zip(share, bounds, strict=True)]
-    return mean, share, np.maximum(np.array(errors).T, 0)
+    return mean, share, wilson(share, count[used])
 
 
-def _correlations(figure: Figure, report: OutcomeReport) -> None:
-    """Draw the correlations of scores beside those of labels."""
-    both = {"scores": report.head_correlations, "labels": report.label_correlations}
-    panels = figure.subplots(1, 2)
-    for axes, (title, matrix) in zip(panels, both.items(), strict=True):
+def _correlations(figure: Figure, correlations: Mapping[str, CorrelationMatrix]) -> None:
+    """Draw matrices side by side."""
+    panels = figure.subplots(1, len(correlations))
+    for axes, (title, matrix) in zip(panels, correlations.items(), strict=True):
         _heatmap(axes, f"Correlation of {title}", matrix)
 
 
@@ -167,9 +138,3 @@ def _heatmap(axes: Axes, title: str, matrix: CorrelationMatrix) -> None:
     axes.set_xticks(places, matrix.names, rotation=30, ha="right", fontsize=8)
     axes.set_yticks(places, matrix.names, fontsize=8)
     axes.set_title(title)
-
-
-def _axes(figure: Figure) -> Axes:
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes

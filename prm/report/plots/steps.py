@@ -1,74 +1,75 @@
-"""Plots of a process report, as PNG bytes by file name."""
+"""Plots of scored steps: how well they are told apart, how sure the model is, and where it errs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from io import BytesIO
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.evaluation.process import ProcessReport
-from prm.evaluation.steps import Slice
+from prm.evaluation.steps import StepPrediction, labeled_steps
 from prm.metrics.binary import step_auroc
 from prm.metrics.intervals import auroc_interval
-from prm.records import CORRECTNESS
+from prm.report.document import Plot
+from prm.report.plots.figure import BLUE, GRAY, RED, only_axes, wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, RED, GRAY = "#2563eb", "#dc2626", "#94a3b8"
+Array = NDArray[np.float64]
+
 NUM_BINS = 10
 MAX_OFFSET = 5
 MAX_POSITION = 15
+MAX_SOURCES = 6
+"""With more sources than this, only the curve of all steps is drawn."""
 MIN_STEPS = 5
 """Steps of each class that a position needs to be shown."""
 
 
-def draw_plots(report: ProcessReport) -> dict[str, bytes]:
-    """Return the plots that the report's labels allow, PNG bytes by file name."""
-    part = report.arrays
-    plots: dict[str, tuple[bool, Callable[[Axes], None]]] = {
-        "roc.png": (_has_both(part.label), lambda axes: _roc(axes, report)),
-        "reliability.png": (len(part.label) > 0, lambda axes: _reliability(axes, part)),
-        "auroc_by_position.png": (bool(_positions(part)), lambda axes: _by_position(axes, part)),
-        "first_error_offsets.png": (
-            any(report.first_error_offsets.values()),
-            lambda axes: _offsets(axes, report.first_error_offsets),
+def step_plots(predictions: Sequence[StepPrediction], offsets: Mapping[str, int]) -> list[Plot]:
+    """Return the plots that the labels allow.
+
+    Args:
+        predictions: The scored chains.
+        offsets: Predicted minus true first error to the number of chains, as `StepResults` has it.
+    """
+    probability, label = _columns(predictions)
+    positions = _positions(predictions)
+    plots = {
+        "roc": (_has_both(label), lambda figure: _roc(figure, predictions)),
+        "reliability": (len(label) > 0, lambda figure: _reliability(figure, probability, label)),
+        "auroc_by_position": (bool(positions), lambda figure: _by_position(figure, positions)),
+        "first_error_offsets": (
+            any(offsets.values()),
+            lambda figure: _offsets(figure, offsets),
         ),
     }
-    return {name: png(draw) for name, (possible, draw) in plots.items() if possible}
+    return [Plot(name, draw) for name, (possible, draw) in plots.items() if possible]
 
 
-def png(draw: Callable[[Axes], None]) -> bytes:
-    """Return a plot that `draw` fills, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure: Figure = Figure(figsize=(6, 4.2), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    draw(axes)
-    stream = BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+def _columns(predictions: Sequence[StepPrediction]) -> tuple[Array, Array]:
+    """Return probability and label of the labeled steps."""
+    steps = [(step.probability, step.label) for step in labeled_steps(predictions)]
+    table: Array = np.array(steps, dtype=np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
 
 
-def _has_both(labels: NDArray[np.float64]) -> bool:
+def _has_both(labels: Array) -> bool:
     return 0 < int((labels >= 0.5).sum()) < len(labels)
 
 
-def _roc(axes: Axes, report: ProcessReport) -> None:
+def _roc(figure: Figure, predictions: Sequence[StepPrediction]) -> None:
     """Draw the ROC curve of all steps in blue, and of each source more lightly."""
-    whole = report.arrays
-    sources = sorted({p.chain.source for p in report.predictions})
-    for index, source in enumerate(sources if 1 < len(sources) <= 6 else ()):
-        rows = [p for p in report.predictions if p.chain.source == source]
-        part = Slice(rows, report.settings["threshold"])
-        if _has_both(part.label):
-            _curve(axes, part, source or "(no source)", color=f"C{index + 1}", linewidth=1)
-    _curve(axes, whole, "all", color=BLUE, linewidth=2.2)
+    axes = only_axes(figure)
+    sources = sorted({p.chain.source for p in predictions})
+    for index, source in enumerate(sources if 1 < len(sources) <= MAX_SOURCES else ()):
+        columns = _columns([p for p in predictions if p.chain.source == source])
+        if _has_both(columns[1]):
+            _curve(axes, columns, source or "(no source)", color=f"C{index + 1}", linewidth=1)
+    _curve(axes, _columns(predictions), "all", color=BLUE, linewidth=2.2)
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
     axes.set(
         title="ROC of step correctness",
@@ -81,25 +82,28 @@ def _roc(axes: Axes, report: ProcessReport) -> None:
     axes.legend(loc="lower right", frameon=False, fontsize=9)
 
 
-def _curve(axes: Axes, part: Slice, name: str, *, color: str, linewidth: float) -> None:
-    thresholds = np.concatenate([[np.inf], np.unique(part.probability)[::-1]])
-    correct = np.sort(part.probability[part.label >= 0.5])
-    wrong = np.sort(part.probability[part.label < 0.5])
+def _curve(
+    axes: Axes, columns: tuple[Array, Array], name: str, *, color: str, linewidth: float
+) -> None:
+    probability, label = columns
+    thresholds = np.concatenate([[np.inf], np.unique(probability)[::-1]])
+    correct = np.sort(probability[label >= 0.5])
+    wrong = np.sort(probability[label < 0.5])
     accepted_correct = 1 - np.searchsorted(correct, thresholds) / len(correct)
     accepted_wrong = 1 - np.searchsorted(wrong, thresholds) / len(wrong)
-    auroc = step_auroc(part.probability, part.label)
-    label = f"{name} (AUROC {auroc:.3f})"
-    axes.plot(accepted_wrong, accepted_correct, color=color, linewidth=linewidth, label=label)
+    title = f"{name} (AUROC {step_auroc(probability, label):.3f})"
+    axes.plot(accepted_wrong, accepted_correct, color=color, linewidth=linewidth, label=title)
 
 
-def _reliability(axes: Axes, part: Slice) -> None:
+def _reliability(figure: Figure, probability: Array, label: Array) -> None:
     """Draw observed against predicted correctness, and how many steps lie in each bin."""
+    axes = only_axes(figure)
     edges = np.linspace(0, 1, NUM_BINS + 1)
-    bins = np.minimum((part.probability * NUM_BINS).astype(int), NUM_BINS - 1)
+    bins = np.minimum((probability * NUM_BINS).astype(int), NUM_BINS - 1)
     count = np.bincount(bins, minlength=NUM_BINS)
     used = count > 0
-    predicted = np.bincount(bins, part.probability, NUM_BINS)[used] / count[used]
-    observed = np.bincount(bins, part.label, NUM_BINS)[used] / count[used]
+    predicted = np.bincount(bins, probability, NUM_BINS)[used] / count[used]
+    observed = np.bincount(bins, label, NUM_BINS)[used] / count[used]
     shares = axes.twinx()
     shares.bar(edges[:-1], count / count.sum(), 1 / NUM_BINS, align="edge", color=GRAY, alpha=0.3)
     shares.set(ylabel="share of steps (bars)", ylim=(0, 1))
@@ -108,7 +112,7 @@ def _reliability(axes: Axes, part: Slice) -> None:
     axes.errorbar(
         predicted,
         observed,
-        yerr=_wilson(observed, count[used]),
+        yerr=wilson(observed, count[used]),
         color=BLUE,
         marker="o",
         markersize=5,
@@ -116,7 +120,7 @@ def _reliability(axes: Axes, part: Slice) -> None:
         linewidth=1.5,
     )
     axes.set(
-        title=f"Reliability ({len(part.label)} steps)",
+        title=f"Reliability ({len(label)} steps)",
         xlabel="predicted probability of being correct",
         ylabel="observed share of correct steps",
         xlim=(-0.01, 1.01),
@@ -124,24 +128,16 @@ def _reliability(axes: Axes, part: Slice) -> None:
     )
 
 
-def _wilson(share: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the distances down and up to the 95 % Wilson bounds of shares."""
-    z = 1.96
-    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
-    return np.maximum(np.stack([share - (center - half), center + half - share]), 0)
-
-
-def _positions(part: Slice) -> dict[int, list[tuple[float, float, str]]]:
+def _positions(
+    predictions: Sequence[StepPrediction],
+) -> dict[int, list[tuple[float, float, str]]]:
     """Return (probability, label, group) of the steps at each position with enough of both."""
-    steps: dict[int, list[tuple[float, float, str]]] = {}
-    for prediction in part.predictions:
-        chain = prediction.chain
-        labels = chain.labels.get(CORRECTNESS, ())
-        for index, (p, label) in enumerate(zip(prediction.probabilities, labels, strict=False)):
-            if p is not None and label is not None and index < MAX_POSITION:
-                steps.setdefault(index, []).append((p, label, chain.group))
-    return {i: rows for i, rows in sorted(steps.items()) if _enough([row[1] for row in rows])}
+    rows: dict[int, list[tuple[float, float, str]]] = {}
+    for step in labeled_steps(predictions):
+        group = predictions[step.chain].chain.group
+        if step.position < MAX_POSITION:
+            rows.setdefault(step.position, []).append((step.probability, step.label, group))
+    return {i: found for i, found in sorted(rows.items()) if _enough([row[1] for row in found])}
 
 
 def _enough(labels: list[float]) -> bool:
@@ -149,9 +145,12 @@ def _enough(labels: list[float]) -> bool:
     return min(wrong, len(labels) - wrong) >= MIN_STEPS
 
 
-def _by_position(axes: Axes, part: Slice) -> None:
+def _by_position(
+    figure: Figure, positions: Mapping[int, Sequence[tuple[float, float, str]]]
+) -> None:
     """Draw the AUROC among steps of one position, where position itself cannot help."""
-    for index, rows in _positions(part).items():
+    axes = only_axes(figure)
+    for index, rows in positions.items():
         probability, label, group = zip(*rows, strict=True)
         interval = auroc_interval(probability, label, group, num_resamples=300)
         wrong = sum(value < 0.5 for value in label)
@@ -177,8 +176,9 @@ def _by_position(axes: Axes, part: Slice) -> None:
     axes.locator_params(axis="x", integer=True)
 
 
-def _offsets(axes: Axes, offsets: Mapping[str, int]) -> None:
+def _offsets(figure: Figure, offsets: Mapping[str, int]) -> None:
     """Draw where the first error was put relative to where it is."""
+    axes = only_axes(figure)
     counts = dict.fromkeys(range(-MAX_OFFSET, MAX_OFFSET + 1), 0)
     for offset, count in offsets.items():
         if offset not in ("missed", "unscored"):

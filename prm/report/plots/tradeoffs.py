@@ -1,34 +1,35 @@
-"""Plots of an audit of trade-offs, as PNG bytes by file name."""
+"""Plots of an audit of trade-offs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prm.audit.tradeoff_report import TradeoffReport
-from prm.report.plots.steps import BLUE, GRAY, RED, png
+from prm.report.document import Plot
+from prm.report.plots.figure import BLUE, GRAY, RED, only_axes
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
-def draw_plots(report: TradeoffReport) -> dict[str, bytes]:
-    """Return the plots of the report, PNG bytes by file name."""
-    plots: dict[str, Callable[[Axes], None]] = {
-        "flips_by_weight.png": lambda axes: _by_weight(axes, report),
-        "winners_by_aggregation.png": lambda axes: _winners(axes, report),
-    }
+def tradeoff_plots(report: TradeoffReport) -> list[Plot]:
+    """Return the plots of an audit."""
+    plots = [
+        Plot("flips_by_weight", lambda figure: _by_weight(figure, report)),
+        Plot("winners_by_aggregation", lambda figure: _winners(figure, report)),
+    ]
     if report.by_share:
-        plots["flips_by_share.png"] = lambda axes: _by_share(axes, report)
+        plots.append(Plot("flips_by_share", lambda figure: _by_share(figure, report)))
     if report.scatter is not None:
-        plots["pareto.png"] = lambda axes: _pareto(axes, report)
-    return {name: png(draw) for name, draw in plots.items()}
+        plots.append(Plot("pareto", lambda figure: _pareto(figure, report)))
+    return plots
 
 
-def _by_weight(axes: Axes, report: TradeoffReport) -> None:
+def _by_weight(figure: Figure, report: TradeoffReport) -> None:
     """Draw the share of other winners against the factor on each weight."""
+    axes = only_axes(figure)
     for name, flips in report.by_weight.items():
         shares = [np.nan if flip.changed is None else flip.changed for flip in flips]
         axes.plot(range(len(flips)), shares, marker="o", markersize=4, label=name)
@@ -44,8 +45,9 @@ def _by_weight(axes: Axes, report: TradeoffReport) -> None:
     axes.legend(frameon=False, fontsize=9, title="weight of")
 
 
-def _by_share(axes: Axes, report: TradeoffReport) -> None:
+def _by_share(figure: Figure, report: TradeoffReport) -> None:
     """Draw the share of other winners against how two weights are divided."""
+    axes = only_axes(figure)
     for name, flips in report.by_share.items():
         shares = [np.nan if flip.changed is None else flip.changed for flip in flips]
         axes.plot([flip.setting for flip in flips], shares, marker="o", markersize=4, label=name)
@@ -58,8 +60,9 @@ def _by_share(axes: Axes, report: TradeoffReport) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 
-def _winners(axes: Axes, report: TradeoffReport) -> None:
+def _winners(figure: Figure, report: TradeoffReport) -> None:
     """Draw the winners' mean utility of each objective, above that of a random response."""
+    axes = only_axes(figure)
     floor = report.references["a random response"]
     height = 0.8 / len(report.objectives)
     for index, name in enumerate(report.objectives):
@@ -73,8 +76,9 @@ def _winners(axes: Axes, report: TradeoffReport) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 
-def _pareto(axes: Axes, report: TradeoffReport) -> None:
+def _pareto(figure: Figure, report: TradeoffReport) -> None:
     """Draw candidates in the plane of the two objectives that conflict most."""
+    axes = only_axes(figure)
     scatter = report.scatter
     assert scatter is not None
     kinds = {

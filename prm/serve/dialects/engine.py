@@ -17,10 +17,11 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from prm.errors import ConfigError, DataError, ModelError
+from prm.fields import check_encodable
 from prm.models.fold import REWARD
 from prm.models.readouts import response_scores, step_logits
 from prm.models.stock import problem_type
-from prm.records import Chain, Message, check_encodable
+from prm.records import Message
 from prm.serve.pool import ModelPool, ServedModel
 from prm.texts.completions import Completion, choose_reward_from
 from prm.trees.prompts import DroppedRecord, first_token
@@ -219,8 +220,7 @@ class EngineTexts:
     def _tokenized(self, prompt: Sequence[Message], response: str) -> Tokens | DroppedRecord:
         completion = Completion.read(tuple(prompt), response, self.spec.step_format)
         record = completion.record(choose_reward_from(self.spec))
-        unit = record if isinstance(record, Chain) else unit_of([record])
-        return next(self._builder.build_all([unit]))
+        return next(self._builder.build_all([unit_of([record])]))
 
     @cached_property
     def _builder(self) -> TreeBuilder:

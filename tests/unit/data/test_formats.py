@@ -11,7 +11,7 @@ import pytest
 from prm.data.formats import all_formats, format_named
 from prm.data.formats.base import ADJUSTED, PROBLEM
 from prm.data.formats.big_bench_mistake import BigBenchMistake
-from prm.data.formats.columns import Columns
+from prm.data.formats.chain_columns import ChainColumns
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.math_shepherd import MathShepherd
 from prm.data.formats.mr_ben import MRBen
@@ -59,7 +59,7 @@ def shared_row(name: str, index: int = 0) -> dict[str, Any]:
 
 class TestContract:
     def test_every_file_of_the_folder_is_a_format(self) -> None:
-        folder = Path(format_named("columns").__module__.replace(".", "/")).parent
+        folder = Path(format_named("chain_columns").__module__.replace(".", "/")).parent
         repository = Path(__file__).resolve().parents[3]
         files = {path.stem for path in (repository / folder).glob("*.py")} - {"__init__", "base"}
         assert {found.__module__.rsplit(".", 1)[1] for found in all_formats().values()} == files
@@ -424,23 +424,24 @@ class TestFirstErrorSets:
 class TestColumns:
     @pytest.mark.parametrize(("base", "cell"), [(0, 1), (1, 2), (0, "1"), (1, "2"), (0, 1.0)])
     def test_index_base(self, base: Any, cell: Any) -> None:
-        reading = Columns(first_error="e", index_base=base)
+        reading = ChainColumns(first_error="e", index_base=base)
         row = {"prompt": "p", "completions": ["a", "b", "c"], "e": cell}
         assert labels_of(reading.records(row, "f:1")[0]) == (1, 0, None)
 
     @pytest.mark.parametrize("cell", [None, "", "N/A", -1, "-1"])
     def test_no_error(self, cell: Any) -> None:
         row = {"prompt": "p", "completions": ["a", "b"], "e": cell}
-        assert Columns(first_error="e", index_base=0).records(row, "f:1")[0].first_error() == -1
+        chain = ChainColumns(first_error="e", index_base=0).records(row, "f:1")[0]
+        assert chain.first_error() == -1
 
     @pytest.mark.parametrize("cell", [0, 3, "x", True, 1.5, [1]])
     def test_a_place_that_does_not_exist(self, cell: Any) -> None:
         row = {"prompt": "p", "completions": ["a", "b"], "e": cell}
         with pytest.raises(DataError, match="a step from 1 to 2"):
-            Columns(first_error="e", index_base=1).records(row, "f:1")
+            ChainColumns(first_error="e", index_base=1).records(row, "f:1")
 
     def test_cells_of_a_csv_file(self) -> None:
-        reading = Columns(labels="l", objectives={"redundancy": "r"}, id="n", group="g")
+        reading = ChainColumns(labels="l", objectives={"redundancy": "r"}, id="n", group="g")
         row = {"prompt": "p", "completions": '["a", "b"]', "l": "[1, null]", "r": "", "n": "7"}
         chain = reading.records(row | {"g": "problem 1"}, "f:2")[0]
         assert chain.labels == {CORRECTNESS: (1.0, None)}
@@ -448,18 +449,18 @@ class TestColumns:
 
     def test_further_objectives(self) -> None:
         row = {"prompt": "p", "completions": ["a"], "r": [0.5]}
-        chain = Columns(objectives={"redundancy": "r"}).records(row, "f:1")[0]
+        chain = ChainColumns(objectives={"redundancy": "r"}).records(row, "f:1")[0]
         assert chain.labels == {"redundancy": (0.5,)}
 
     def test_text_steps_need_a_separator(self) -> None:
         with pytest.raises(DataError, match="separator"):
-            Columns().records({"prompt": "p", "completions": "a. b."}, "f:1")
+            ChainColumns().records({"prompt": "p", "completions": "a. b."}, "f:1")
         row = {"prompt": "p", "completions": "a\n\nb"}
-        assert Columns(separator="\n\n").records(row, "f:1")[0].completions == ("a", "b")
+        assert ChainColumns(separator="\n\n").records(row, "f:1")[0].completions == ("a", "b")
 
     def test_a_missing_column_lists_those_that_exist(self) -> None:
         with pytest.raises(DataError, match="no column 'prompt': expected one of q, completions"):
-            Columns().records({"q": 1, "completions": ["a"]}, "f:1")
+            ChainColumns().records({"q": 1, "completions": ["a"]}, "f:1")
 
     @pytest.mark.parametrize(
         "options",
@@ -472,4 +473,4 @@ class TestColumns:
     )
     def test_contradicting_options(self, options: dict[str, Any]) -> None:
         with pytest.raises(ConfigError):
-            Columns(**options)
+            ChainColumns(**options)

@@ -102,3 +102,12 @@ def test_gradients_are_right() -> None:
 def test_p23_wrong_options_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         SignAwareCost(**options)
+
+
+def test_it_uses_ratings_that_are_0_or_1() -> None:
+    assert SignAwareCost.uses_ratings
+    assert not BradleyTerry.uses_ratings
+    SignAwareCost().check_ratings(torch.tensor([0.0, 1.0]))
+    BradleyTerry().check_ratings(torch.tensor([0.5]))
+    with pytest.raises(DataError, match=r"a rating is out of range: expected 0 or 1, got 0.5"):
+        SignAwareCost().check_ratings(torch.tensor([0.0, 0.5]))

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from prm.errors import ConfigError
-from prm.losses import language
 from prm.losses.language import LanguageModelLoss, next_token_loss
 
 HIDDEN, VOCABULARY, TOKENS = 8, 13, 11
@@ -49,14 +48,11 @@ def test_a_token_is_predicted_from_its_own_source(inputs: tuple[Tensor, Tensor, 
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 10, 100])
-def test_the_chunk_size_does_not_matter(
-    inputs: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch, chunk: int
-) -> None:
+def test_the_chunk_size_does_not_matter(inputs: tuple[Tensor, Tensor, Tensor], chunk: int) -> None:
     states, embeddings, ids = inputs
     sources = torch.arange(TOKENS - 1)
     whole = next_token_loss(states, embeddings, ids[1:], sources)
-    monkeypatch.setattr(language, "CHUNK", chunk)
-    chunked = next_token_loss(states, embeddings, ids[1:], sources)
+    chunked = next_token_loss(states, embeddings, ids[1:], sources, chunk)
     torch.testing.assert_close(chunked, whole)
     torch.testing.assert_close(
         torch.autograd.grad(chunked, states), torch.autograd.grad(whole, states)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from prm.losses.plackett_luce import PlackettLuce, plackett_luce_loss
+from prm.losses.plackett_luce import PlackettLuce, plackett_luce
 from prm.losses.preference import BradleyTerry
 
 rankings = st.lists(st.integers(0, 1), min_size=1, max_size=5).map(
@@ -36,7 +36,7 @@ def test_the_probabilities_of_all_orders_sum_to_one(num_members: int) -> None:
     orders = torch.tensor(list(itertools.permutations(range(num_members))))
     table = utilities[orders]
     ranks = torch.arange(num_members).expand_as(table)
-    losses = plackett_luce_loss(table, ranks, torch.ones_like(ranks).bool())
+    losses = plackett_luce(table, ranks, torch.ones_like(ranks).bool())
     assert losses.neg().exp().sum().item() == pytest.approx(1.0, rel=1e-12)
 
 
@@ -82,4 +82,4 @@ def test_gradients_are_right() -> None:
     utilities = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     ranks = torch.tensor([[0, 1, 1], [0, 1, 0]])
     present = torch.tensor([[True, True, True], [True, True, False]])
-    assert torch.autograd.gradcheck(lambda u: plackett_luce_loss(u, ranks, present), [utilities])
+    assert torch.autograd.gradcheck(lambda u: plackett_luce(u, ranks, present), [utilities])

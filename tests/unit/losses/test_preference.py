@@ -18,8 +18,8 @@ from scipy.stats import norm
 from torch import Tensor
 
 from prm.errors import ConfigError, DataError
-from prm.losses.preference import BradleyTerry, PreferenceTargets, bradley_terry_loss, pairs_of
-from prm.losses.probit import GaussianPreference, log_normal_cdf, probit_loss
+from prm.losses.preference import BradleyTerry, PreferenceTargets, bradley_terry, pairs_of
+from prm.losses.probit import GaussianPreference, log_normal_cdf, probit
 
 NAN = math.nan
 SCORES = torch.tensor([[2.0], [0.5], [-1.0], [3.0]])
@@ -192,7 +192,7 @@ def test_only_differences_count_without_center(shift: float, difference: float) 
 
 
 def test_p20_shapes_that_would_broadcast_are_refused() -> None:
-    for loss in (bradley_terry_loss, probit_loss):
+    for loss in (bradley_terry, probit):
         with pytest.raises(ConfigError, match="one dimension"):
             loss(torch.zeros(4, 1), torch.ones(4))
         with pytest.raises(ConfigError, match="one dimension"):
@@ -252,7 +252,7 @@ def test_gaussian_preference_options_change_the_result() -> None:
 # Gradients and options
 
 
-@pytest.mark.parametrize("loss", [bradley_terry_loss, probit_loss])
+@pytest.mark.parametrize("loss", [bradley_terry, probit])
 def test_gradients_are_right(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     difference = torch.tensor([-6.0, -0.5, 0.0, 0.5, 6.0], dtype=torch.float64, requires_grad=True)
     target = torch.tensor([1.0, 0.3, 0.5, 0.9, 0.0], dtype=torch.float64)

@@ -241,3 +241,8 @@ def test_gradients_are_right() -> None:
 def test_options_are_shown() -> None:
     assert repr(MeanSquaredError(high=4)) == "MeanSquaredError(low=None, high=4)"
     assert "levels=(0.1, 0.5, 0.9)" in repr(Pinball())
+
+
+def test_losses_say_whose_scores_are_ratings() -> None:
+    losses = (MeanSquaredError, Pinball, GaussianLikelihood, BinaryCrossEntropy, CumulativeLink)
+    assert [loss.in_label_units for loss in losses] == [True, True, True, False, False]

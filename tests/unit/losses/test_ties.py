@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from prm.losses.preference import BradleyTerry, PairwiseLoss
+from prm.losses.preference import BradleyTerry, PreferenceLoss
 from prm.losses.ties import (
     Davidson,
     RaoKupper,
@@ -47,13 +47,13 @@ def test_rao_kupper_equals_its_ratios(values: list[float], threshold: float) -> 
 
 
 @both
-def test_equal_responses_start_with_three_equal_outcomes(cls: type[PairwiseLoss]) -> None:
+def test_equal_responses_start_with_three_equal_outcomes(cls: type[PreferenceLoss]) -> None:
     values = cls().per_comparison(torch.zeros(4, 1), "value", 1, targets_of([0, 1], [0, 0]))
     assert values.tolist() == pytest.approx([math.log(3)] * 2, abs=2e-3)
 
 
 @both
-def test_a_tie_counts_and_pulls_together(cls: type[PairwiseLoss]) -> None:
+def test_a_tie_counts_and_pulls_together(cls: type[PreferenceLoss]) -> None:
     loss, tie = cls(), targets_of([0, 0])
     assert loss.weights(tie).tolist() == [1.0]
     columns = torch.tensor([[2.0], [0.0]], requires_grad=True)
@@ -63,7 +63,7 @@ def test_a_tie_counts_and_pulls_together(cls: type[PairwiseLoss]) -> None:
 
 
 @both
-def test_minimize_turns_the_scores_around(cls: type[PairwiseLoss]) -> None:
+def test_minimize_turns_the_scores_around(cls: type[PreferenceLoss]) -> None:
     columns, pair = torch.tensor([[2.0], [0.5]]), targets_of([0, 1])
     maximize = cls().per_comparison(columns, "value", 1, pair)
     assert maximize < cls().per_comparison(columns, "value", -1, pair)
@@ -71,7 +71,7 @@ def test_minimize_turns_the_scores_around(cls: type[PairwiseLoss]) -> None:
 
 
 @both
-def test_frequent_ties_are_learned(cls: type[PairwiseLoss]) -> None:
+def test_frequent_ties_are_learned(cls: type[PreferenceLoss]) -> None:
     """Between equal responses the model converges to the observed share of ties, 2 of 3."""
     loss = cls()
     targets = targets_of([0, 1], [0, 0], [0, 0])

@@ -14,9 +14,8 @@ import yaml
 from prm.aggregation.normalize import ZScore
 from prm.aggregation.objectives import WeightedSum, WorstCase
 from prm.models import checkpoint
-from prm.models.card import model_card
+from prm.models.card import model_card, scalar_card
 from prm.models.export import export_scalar
-from prm.models.outcome_card import scalar_card
 from prm.models.reward_model import RewardModel
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec, StepHead, Template

@@ -12,7 +12,8 @@ from stored_scores import make_rows, make_spec, write_rows
 
 from prm.audit.tradeoffs import audit_tradeoffs
 from prm.errors import OutputError
-from prm.report.tradeoffs import check_folder, draw, headline, markdown, write
+from prm.report.markdown import render
+from prm.report.tradeoffs import check_folder, document, draw, headline, write
 from prm.scores.stored import read_scores
 
 PLOTS = [
@@ -47,14 +48,14 @@ def test_write_leaves_everything(report, tmp_path):
 
 
 def test_without_matplotlib_the_report_says_so(report, tmp_path, monkeypatch):
-    monkeypatch.setattr("prm.report.tradeoffs.find_spec", lambda name: None)
+    monkeypatch.setattr("prm.report.files.find_spec", lambda name: None)
     names = [path.name for path in write(report, tmp_path)]
     assert names == ["tradeoffs.md", "tradeoffs.json"]
     assert "matplotlib is not installed" in (tmp_path / "tradeoffs.md").read_text()
 
 
 def test_markdown_explains_every_table(report):
-    text = markdown(report)
+    text = render(document(report))
     sections = text.split("\n## ")[1:]
     assert len(sections) == 9
     assert all(len(section.split("\n\n")[1]) > 30 for section in sections)

@@ -6,9 +6,7 @@ import errno
 import functools
 import json
 import os
-import random
 import signal
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -180,32 +178,35 @@ def test_continues_from_any_byte(
 
 def test_continues_after_sigkill(scorer: RewardScorer, complete: bytes, tmp_path: Path) -> None:
     output = tmp_path / "scores.jsonl"
-    generator = random.Random(0)
-    for _ in range(6):
-        child = score_in_child(scorer, output)
-        time.sleep(generator.uniform(0.0, 0.15))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    for num_records in (4, 4, 12, 16, 18):
+        score_in_child(scorer, output, num_records)
         assert not output.exists()
-    score_file(scorer, survey(CHAINS), output)
+    assert score_file(scorer, survey(CHAINS), output).num_resumed == 16
     assert output.read_bytes() == complete
 
 
-def score_in_child(scorer: RewardScorer, output: Path) -> int:
-    """Start scoring in a process that never gets past its last block, and return its id."""
+def score_in_child(scorer: RewardScorer, output: Path, num_records: int) -> None:
+    """Score in a process that is killed when it has written so many records."""
+    here, there = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
+
+        def wait(summary: Summary) -> None:
+            if summary.num_records >= num_records:
+                os.write(there, b"!")
+                signal.pause()
+
         try:
-            score_file(scorer, survey(CHAINS), output, on_block=slowly)
+            score_file(scorer, survey(CHAINS), output, on_block=wait)
         finally:
             os._exit(1)
-    return child
-
-
-def slowly(summary: Summary) -> None:
-    time.sleep(10 if summary.num_records == len(CHAINS) else 0.02)
+    os.close(there)
+    assert os.read(here, 1) == b"!"
+    os.close(here)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def test_parquet_continues_too(scorer: RewardScorer, tmp_path: Path) -> None:

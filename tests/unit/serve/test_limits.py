@@ -121,12 +121,14 @@ def test_slow_bodies(serve: Serve) -> None:
 
 
 def test_slow_heads(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "HEAD_SECONDS", 0.2)
     with listening(serve()) as running:
-        assert everything(running.connect()) == b""
-        assert everything(running.connect(b"POST /v1/score HTTP/1.1\r\nHost:")) == b""
+        with monkeypatch.context() as patched:
+            patched.setattr(run, "HEAD_SECONDS", 0.2)
+            assert everything(running.connect()) == b""
+            assert everything(running.connect(b"POST /v1/score HTTP/1.1\r\nHost:")) == b""
         with closing(running.connect(head(len(BODY)) + BODY)) as connection:
             assert b" 200 " in connection.recv(65536)
+            monkeypatch.setattr(run, "HEAD_SECONDS", 0.2)
             connection.sendall(b"POST /v1")
             assert b" 200 " not in everything(connection)
 

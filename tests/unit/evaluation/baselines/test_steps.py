@@ -8,11 +8,11 @@ import pytest
 
 from prm.errors import DataError
 from prm.evaluation.baselines.steps import (
+    STEP_BASELINES,
     AlwaysCorrect,
     BagOfWords,
-    LengthOnly,
     PositionOnly,
-    standard_baselines,
+    StepLengthOnly,
 )
 from prm.metrics.binary import step_auroc
 from prm.records import Chain
@@ -36,8 +36,9 @@ def auroc(baseline, data):
     return step_auroc(predicted, [y for c in data[100:] for y in c.labels["correctness"]])
 
 
-@pytest.mark.parametrize("baseline", standard_baselines(), ids=lambda b: b.name)
-def test_one_probability_per_step(baseline):
+@pytest.mark.parametrize("kind", STEP_BASELINES, ids=lambda kind: kind.name)
+def test_one_probability_per_step(kind):
+    baseline = kind()
     data = chains(lambda i, s: i < 2)
     rows = baseline.fit(data).predict([*data[:3], Chain("New?", ["", "unseen words " * 9] * 30)])
     assert [len(row) for row in rows] == [4, 4, 4, 60]
@@ -45,14 +46,14 @@ def test_one_probability_per_step(baseline):
     assert baseline.predict([]) == []
 
 
-@pytest.mark.parametrize("baseline", standard_baselines()[1:], ids=lambda b: b.name)
+@pytest.mark.parametrize("kind", STEP_BASELINES[1:], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("labels", [None, [None, None]])
-def test_unlabeled_training_is_refused(baseline, labels):
+def test_unlabeled_training_is_refused(kind, labels):
     with pytest.raises(DataError, match="without a labeled step"):
-        baseline.fit([Chain("?", ["a", "b"], labels)])
+        kind().fit([Chain("?", ["a", "b"], labels)])
 
 
-@pytest.mark.parametrize("baseline", [LengthOnly(), BagOfWords()], ids=lambda b: b.name)
+@pytest.mark.parametrize("baseline", [StepLengthOnly(), BagOfWords()], ids=lambda b: b.name)
 def test_one_class_is_refused_where_two_are_needed(baseline):
     with pytest.raises(DataError, match="both correct and wrong"):
         baseline.fit([Chain("?", ["a", "b"], [1, 1])])
@@ -68,8 +69,8 @@ def test_position_learns_position_only():
 
 
 def test_length_learns_length_only():
-    assert auroc(LengthOnly(), chains(lambda i, s: len(s) > 14)) > 0.95
-    assert auroc(LengthOnly(), chains(lambda i, s: i < 2)) < 0.65
+    assert auroc(StepLengthOnly(), chains(lambda i, s: len(s) > 14)) > 0.95
+    assert auroc(StepLengthOnly(), chains(lambda i, s: i < 2)) < 0.65
 
 
 def test_bag_of_words_learns_words_only():
@@ -87,3 +88,11 @@ def test_rare_places_are_drawn_to_the_overall_rate():
 def test_soft_labels_enter_the_rates():
     data = [Chain("?", ["a"], [0.25])]
     assert PositionOnly().fit(data).predict(data) == [[0.25]]
+
+
+@pytest.mark.parametrize("kind", STEP_BASELINES[1:], ids=lambda kind: kind.name)
+def test_labels_of_another_objective_are_learned(kind):
+    labels = {"correctness": [1, 1], "novelty": [1, 0]}
+    data = [Chain("?", ["a", "b b b b"], labels)] * 20
+    first, second = kind("novelty").fit(data).predict(data)[0]
+    assert first > 0.8 > 0.2 > second

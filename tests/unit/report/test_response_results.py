@@ -1,4 +1,4 @@
-"""Outcome reports on disk and in the terminal."""
+"""Reports about responses on disk and in the terminal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from rich.console import Console
 
 from prm.aggregation.objectives import WeightedSum
 from prm.errors import OutputError
-from prm.evaluation.outcome import ResponsePrediction, evaluate
+from prm.evaluation.predictions import Predictions
+from prm.evaluation.report import evaluate
+from prm.evaluation.responses import ResponsePrediction
 from prm.records import Comparison, Rating
-from prm.report import outcome as report_module
-from prm.report.outcome import draw, headline, markdown, write, write_predictions
+from prm.report import files
+from prm.report.evaluation import document, draw, headline, write, write_predictions
+from prm.report.markdown import render
 from prm.spec import ResponseHead, RewardSpec
 
 PLOTS = ["objectives.png", "pair_reliability.png", "correlations.png"]
@@ -40,11 +43,15 @@ def predictions(count=60, source="toy"):
     return made
 
 
+def evaluated(rows, training=None, **options):
+    return evaluate(Predictions(responses=rows, objectives=NAMES), SPEC, training, **options)
+
+
 @pytest.fixture(scope="module")
 def report():
     rows = [*predictions(), *predictions(20, "other")]
     training = [prediction.record for prediction in rows]
-    return evaluate(rows, SPEC, training, num_resamples=20, context={"model": "m"})
+    return evaluated(rows, training, num_resamples=20, context={"model": "m"})
 
 
 def test_write_leaves_everything_and_no_temporary_file(report, tmp_path):
@@ -81,7 +88,7 @@ def test_json_is_the_report(report, tmp_path):
 def test_predictions_keep_every_record_and_full_precision(report, tmp_path):
     write(report, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    for row, prediction in zip(rows, report.predictions, strict=True):
+    for row, prediction in zip(rows, report.predictions.responses, strict=True):
         assert row["scores"]["safety"] == prediction.scores[:, 1].tolist()
         assert row["rewards"] == prediction.rewards.tolist()
     assert (rows[0]["objective"], rows[0]["ranks"]) == ("helpfulness", [0, 1])
@@ -91,13 +98,14 @@ def test_predictions_keep_every_record_and_full_precision(report, tmp_path):
 def test_missing_scores_are_null(tmp_path):
     scores = torch.tensor([[1.0, float("nan"), 0.0]])
     lost = ResponsePrediction(Rating("?", "a"), scores, scores[:, 1], reason="too long")
-    row = json.loads(write_predictions([lost], NAMES, tmp_path).read_text())
+    (path,) = write_predictions(Predictions(responses=[lost], objectives=NAMES), tmp_path)
+    row = json.loads(path.read_text())
     assert row["scores"] == {"helpfulness": [1.0], "safety": [None], "factuality": [0.0]}
     assert (row["rewards"], row["reason"]) == ([None], "too long")
 
 
 def test_without_matplotlib_the_report_says_so(report, tmp_path, monkeypatch):
-    monkeypatch.setattr(report_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(files, "find_spec", lambda name: None)
     names = [path.name for path in write(report, tmp_path)]
     assert names == ["predictions.jsonl", "report.md", "report.json"]
     assert "matplotlib is not installed" in (tmp_path / "report.md").read_text()
@@ -117,11 +125,11 @@ def test_headline_says_n_interval_baseline_and_verdict(report):
 
 
 def test_markdown_tables_are_rectangular(report):
-    tables = [part for part in markdown(report).split("\n\n") if part.startswith("|")]
+    text = render(document(report))
+    tables = [part for part in text.split("\n\n") if part.startswith("|")]
     assert len(tables) > 8
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
-    text = markdown(report)
     assert "| other/1 |" in text
     assert "minimum domain, model" in text
     assert "- model: m" in text
@@ -150,7 +158,7 @@ def test_terminal_tables_fit_eighty_columns(report):
 @pytest.mark.parametrize("score", [0.0, float("nan")])
 def test_reports_on_next_to_nothing_are_written(record, score, tmp_path):
     scores = torch.full((len(record.responses), 3), score)
-    result = evaluate([ResponsePrediction(record, scores, scores[:, 0])], SPEC, num_resamples=5)
+    result = evaluated([ResponsePrediction(record, scores, scores[:, 0])], num_resamples=5)
     assert write(result, tmp_path)[-1].name == "report.json"
     draw(Console(file=io.StringIO()), result)
     assert headline(result)
@@ -159,6 +167,6 @@ def test_reports_on_next_to_nothing_are_written(record, score, tmp_path):
 def test_partial_reports_say_so():
     lost = torch.full((1, 3), float("nan"))
     row = ResponsePrediction(Rating("?", "a", {"safety": 1}), lost, lost[:, 0], "too long")
-    result = evaluate([*predictions(), row], SPEC, num_resamples=0)
+    result = evaluated([*predictions(), row], num_resamples=0)
     assert "Partial: records were left out (too long 1)" in headline(result)
-    assert "- not scored (too long): 1" in markdown(result)
+    assert "- not scored (too long): 1" in render(document(result))

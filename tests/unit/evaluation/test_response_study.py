@@ -1,4 +1,4 @@
-"""The outcome report: what it counts, compares and leaves undecided."""
+"""What is measured of responses: what is counted, compared and left undecided."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 
 from prm.aggregation.objectives import WeightedSum
 from prm.errors import DataError
-from prm.evaluation.outcome import ResponsePrediction, evaluate
+from prm.evaluation.predictions import Predictions
+from prm.evaluation.report import evaluate
+from prm.evaluation.responses import ResponsePrediction
 from prm.metrics.pairs import pair_accuracy
 from prm.records import Comparison, Rating
 from prm.spec import ResponseHead, RewardSpec
@@ -60,7 +62,8 @@ def records(predictions):
 
 
 def report(predictions, training=None, **options):
-    return evaluate(predictions, SPEC, training, **{"num_resamples": 50} | options)
+    options = {"num_resamples": 50} | options
+    return evaluate(Predictions(responses=predictions), SPEC, training, **options)
 
 
 def test_pair_metrics_equal_the_pure_functions():
@@ -174,7 +177,7 @@ def test_unscored_records_are_left_out_for_all_and_make_the_report_partial():
     lost = predicted(pair(99), [[NAN, 0.0], [1.0, 0.0]], reason="too long")
     whole, with_lost = report(pair_predictions()), report([*pair_predictions(), lost])
     assert (whole.partial, with_lost.partial) == (False, True)
-    assert with_lost.unscored == {"too long": 1}
+    assert with_lost.responses.unscored == {"too long": 1}
     part = with_lost.objectives["helpfulness"].overall
     assert part.counts["num_unscored"] == 1
     assert part.scores == whole.objectives["helpfulness"].overall.scores
@@ -199,15 +202,15 @@ def test_correlations_of_scores_stand_beside_those_of_labels():
         for n, value in enumerate(values)
     ]
     result = report(rows)
-    assert result.head_correlations.values[0][1] == pytest.approx(1)
-    assert result.label_correlations.values[0][1] == pytest.approx(-1)
-    assert result.label_correlations.n == ((9, 9), (9, 9))
+    assert result.responses.head_correlations.values[0][1] == pytest.approx(1)
+    assert result.responses.label_correlations.values[0][1] == pytest.approx(-1)
+    assert result.responses.label_correlations.n == ((9, 9), (9, 9))
 
 
 def test_objectives_without_a_head_are_counted():
     rows = [*pair_predictions(), predicted(pair(0, "style"), [[0, 0], [0, 0]])]
     result = report(rows)
-    assert result.other_objectives == {"style": 1}
+    assert result.responses.other_objectives == {"style": 1}
     assert list(result.objectives) == ["helpfulness"]
 
 

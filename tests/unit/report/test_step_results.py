@@ -1,4 +1,4 @@
-"""Reports on disk and in the terminal."""
+"""Reports about steps on disk and in the terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pytest
 from rich.console import Console
 
 from prm.errors import OutputError
-from prm.evaluation.process import evaluate
+from prm.evaluation.predictions import Predictions
+from prm.evaluation.report import evaluate
 from prm.evaluation.steps import StepPrediction
 from prm.records import Chain
-from prm.report import process as report_module
-from prm.report.process import draw, headline, markdown, write
+from prm.report import files
+from prm.report.evaluation import document, draw, headline, write
+from prm.report.markdown import render
 
 PLOTS = ["roc.png", "reliability.png", "auroc_by_position.png", "first_error_offsets.png"]
 
@@ -38,7 +40,7 @@ def predictions(source="toy", count=60):
 @pytest.fixture(scope="module")
 def report():
     rows = predictions("processbench/gsm8k") + predictions("processbench/math", 20)
-    return evaluate(rows, num_resamples=20, context={"model": "m"})
+    return evaluate(Predictions(rows), num_resamples=20, context={"model": "m"})
 
 
 def test_write_leaves_everything_and_no_temporary_file(report, tmp_path):
@@ -65,13 +67,13 @@ def test_predictions_keep_every_chain_and_full_precision(report, tmp_path):
     write(report, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [tuple(row["probabilities"]) for row in rows] == [
-        p.probabilities for p in report.predictions
+        p.probabilities for p in report.predictions.steps
     ]
-    assert rows[0]["first_error"] == report.predictions[0].chain.first_error()
+    assert rows[0]["first_error"] == report.predictions.steps[0].chain.first_error()
 
 
 def test_without_matplotlib_the_report_says_so(report, tmp_path, monkeypatch):
-    monkeypatch.setattr(report_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(files, "find_spec", lambda name: None)
     names = [path.name for path in write(report, tmp_path)]
     assert names == ["predictions.jsonl", "report.md", "report.json"]
     assert "matplotlib is not installed" in (tmp_path / "report.md").read_text()
@@ -89,11 +91,13 @@ def test_partial_benchmark_never_prints_as_the_score(report):
 
 
 def test_markdown_tables_are_rectangular(report):
-    lines = [line for line in markdown(report).splitlines() if line.startswith("|")]
-    widths = {line.count("|") for line in lines}
-    assert widths == {14, 3}
-    assert "always_correct" in markdown(report)
-    assert "- model: m" in markdown(report)
+    text = render(document(report))
+    tables = [part for part in text.split("\n\n") if part.startswith("|")]
+    widths = [{line.count("|") for line in table.splitlines()} for table in tables]
+    assert all(len(width) == 1 for width in widths)
+    assert {14, 3} < set.union(*widths)
+    assert "always_correct" in text
+    assert "- model: m" in text
 
 
 def test_terminal_tables_fit_eighty_columns(report):
@@ -108,6 +112,6 @@ def test_terminal_tables_fit_eighty_columns(report):
 @pytest.mark.parametrize("labels", [None, [1.0], [0.0], [0.4]])
 def test_reports_on_next_to_nothing_are_written(labels, tmp_path):
     chain = Chain("?", ["a"], labels)
-    report = evaluate([StepPrediction(chain, (0.5,))], num_resamples=5)
+    report = evaluate(Predictions([StepPrediction(chain, (0.5,))]), num_resamples=5)
     assert write(report, tmp_path)[-1].name == "report.json"
     assert "| model | 1 | — |" in (tmp_path / "report.md").read_text()

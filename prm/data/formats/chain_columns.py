@@ -13,7 +13,7 @@ from prm.records import CORRECTNESS, Chain
 _NO_ERROR = (None, "", "N/A", -1, "-1")
 
 
-class Columns(ChainFormat):
+class ChainColumns(ChainFormat):
     """Rows of any file, by column names.
 
     A text cell that holds a JSON list is read as that list, so CSV files work too.
@@ -31,7 +31,7 @@ class Columns(ChainFormat):
         group: Column that says which rows are about the same problem.
 
     Example:
-        >>> format = Columns(
+        >>> format = ChainColumns(
         ...     prompt="q", completions="a", separator="|", first_error="bad", index_base=1
         ... )
         >>> row = {"q": "1 + 1 + 1", "a": "1 + 1 = 2|2 + 1 = 4", "bad": 2}

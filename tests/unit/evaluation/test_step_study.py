@@ -1,17 +1,21 @@
-"""The process report: values by hand, invariances, partial runs, odd inputs."""
+"""What is measured of steps: values by hand, invariances, partial runs, odd inputs."""
 
 from __future__ import annotations
 
 import json
 import random
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prm.errors import DataError
-from prm.evaluation.process import PROCESSBENCH_SIZES, evaluate
-from prm.evaluation.steps import Slice, StepPrediction
+from prm.evaluation.benchmarks.process_bench import SIZES
+from prm.evaluation.predictions import Predictions
+from prm.evaluation.report import evaluate
+from prm.evaluation.steps import ScoredChains, StepPrediction
+from prm.metrics.intervals import cluster_bootstrap
 from prm.records import Chain
 
 
@@ -21,8 +25,16 @@ def prediction(probabilities, labels=None, *, source="toy", group="", reason="",
     return StepPrediction(chain, tuple(probabilities), reason)
 
 
-def value(report, name, scorer="model"):
-    return report.overall[scorer].metrics[name].value
+def report(rows, training=None, threshold=0.5, **options):
+    return evaluate(Predictions(rows, threshold=threshold), training=training, **options)
+
+
+def results(rows, training=None, **options):
+    return report(rows, training, **options).steps
+
+
+def value(found, name, scorer="model"):
+    return found.overall.scores[scorer][name].value
 
 
 SIMPLE = [
@@ -34,43 +46,43 @@ SIMPLE = [
 
 
 def test_values_by_hand():
-    report = evaluate(SIMPLE, num_resamples=50)
-    assert value(report, "error_acc") == 0.5
-    assert value(report, "correct_acc") == 0.5
-    assert value(report, "processbench_f1") == 0.5
-    assert value(report, "first_error_accuracy") == 0.5
-    assert value(report, "error_recall") == 1.0
-    assert value(report, "min_on_last_step") == 0.75
+    found = results(SIMPLE, num_resamples=50)
+    assert value(found, "error_acc") == 0.5
+    assert value(found, "correct_acc") == 0.5
+    assert value(found, "processbench_f1") == 0.5
+    assert value(found, "first_error_accuracy") == 0.5
+    assert value(found, "error_recall") == 1.0
+    assert value(found, "min_on_last_step") == 0.75
     # Wrong .2 and .8 against correct .9 .9 .9 .7 .9 .4: 6 of 6 and 4 of 6 pairs.
-    assert value(report, "step_auroc") == pytest.approx(10 / 12)
-    assert report.first_error_offsets == {"0": 1, "1": 1, "missed": 0, "unscored": 0}
-    counts = report.overall["model"].counts
+    assert value(found, "step_auroc") == pytest.approx(10 / 12)
+    assert found.first_error_offsets == {"0": 1, "1": 1, "missed": 0, "unscored": 0}
+    counts = found.overall.counts
     assert (counts["num_chains"], counts["num_groups"], counts["num_labeled_steps"]) == (4, 3, 8)
-    assert report.overall["model"].metrics["error_acc"].n == 2
+    assert found.overall.scores["model"]["error_acc"].n == 2
 
 
 def test_oracle_is_an_upper_bound_under_its_own_key():
-    oracle = evaluate(SIMPLE, num_resamples=0).overall["model"].oracle
+    oracle = results(SIMPLE, num_resamples=0).overall.oracle["model"]
     assert set(oracle) == {"threshold_oracle", "processbench_f1_oracle"}
     assert oracle["threshold_oracle"] == 0.4
     assert oracle["processbench_f1_oracle"] == pytest.approx(2 / 3)
 
 
 def test_always_correct_is_always_there():
-    report = evaluate(SIMPLE, num_resamples=0)
-    assert list(report.overall) == ["model", "always_correct"]
-    assert value(report, "step_auroc", "always_correct") == 0.5
-    assert value(report, "processbench_f1", "always_correct") == 0.0
+    found = results(SIMPLE, num_resamples=0)
+    assert list(found.overall.scores) == ["model", "always_correct"]
+    assert value(found, "step_auroc", "always_correct") == 0.5
+    assert value(found, "processbench_f1", "always_correct") == 0.0
 
 
 def test_learned_baselines_are_measured_on_the_steps_the_model_scored():
     half = prediction([0.9, None], [1, 0], reason="truncated", group="z")
     train = [Chain("?", ["good", "bad bad"], [1, 0])]
-    report = evaluate([*SIMPLE, half], train_chains=train, num_resamples=0)
+    found = results([*SIMPLE, half], training=train, num_resamples=0)
     names = ["model", "always_correct", "position_only", "length_only", "bag_of_words"]
-    assert list(report.overall) == names
-    steps = {report.overall[name].counts["num_labeled_steps"] for name in names}
-    assert steps == {9}
+    assert list(found.overall.scores) == names
+    assert found.overall.counts["num_labeled_steps"] == 9
+    assert {row["brier"].n for row in found.overall.scores.values()} == {9}
 
 
 def test_macro_is_unweighted_and_kept_apart_from_the_weighted_mean():
@@ -78,32 +90,32 @@ def test_macro_is_unweighted_and_kept_apart_from_the_weighted_mean():
     good += [prediction([0.9], [1], source="a", group="2")]
     bad = [prediction([0.9], [0], source="b", group=str(i)) for i in range(3, 6)]
     bad += [prediction([0.9], [1], source="b", group="6")] * 3
-    means = evaluate(good + bad, num_resamples=0).means["model"]
+    means = results(good + bad, num_resamples=0).means.scores["model"]
     assert means["macro_f1"].value == pytest.approx(0.5)
     assert means["count_weighted_f1"].value == pytest.approx(2 / 8)
 
 
 def test_part_of_processbench_is_marked_partial():
     rows = [prediction([0.9], [1], source="processbench/gsm8k", group="1")] * 400
-    report = evaluate(rows, num_resamples=0)
-    assert report.partial
-    assert report.missing == {"math": 1000, "olympiadbench": 1000, "omnimath": 1000}
-    assert report.to_dict()["partial"] is True
+    whole = report(rows, num_resamples=0)
+    assert whole.partial
+    assert whole.missing == {"math": 1000, "olympiadbench": 1000, "omnimath": 1000}
+    assert whole.to_dict()["partial"] is True
 
 
 def test_whole_processbench_is_not_partial_and_a_limited_one_is():
     rows = [
         prediction([0.9], [1], source=f"processbench/{name}", group="1")
-        for name, size in PROCESSBENCH_SIZES.items()
+        for name, size in SIZES.items()
         for _ in range(size)
     ]
-    assert not evaluate(rows, num_resamples=0).partial
-    assert evaluate(rows[1:], num_resamples=0).missing == {"gsm8k": 1}
+    assert not report(rows, num_resamples=0).partial
+    assert report(rows[1:], num_resamples=0).missing == {"gsm8k": 1}
 
 
 def test_other_sources_are_no_benchmark():
-    report = evaluate(SIMPLE, num_resamples=0)
-    assert (report.benchmark, report.partial) == (None, False)
+    found = report(SIMPLE, num_resamples=0)
+    assert (found.benchmark, found.partial) == (None, False)
 
 
 def test_right_answer_by_a_wrong_process_is_counted_apart():
@@ -113,9 +125,9 @@ def test_right_answer_by_a_wrong_process_is_counted_apart():
         prediction([0.9, 0.9], [1, 1], group="c", final_answer_correct=True),
         prediction([0.2, 0.9], [0, None], group="d", final_answer_correct=False),
     ]
-    part = evaluate(rows, num_resamples=0).breakdowns["right_answer_wrong_process"]["true"]
+    part = results(rows, num_resamples=0).breakdowns["right_answer_wrong_process"]["true"]
     assert part.counts["num_chains"] == 2
-    assert part.metrics["error_recall"].value == 0.5
+    assert part.scores["model"]["error_recall"].value == 0.5
 
 
 def test_breakdowns_follow_metadata():
@@ -123,10 +135,10 @@ def test_breakdowns_follow_metadata():
         prediction([0.2], [0], group="a", error_kind="carry", difficulty=1),
         prediction([0.9], [1], group="b", error_kind=None, difficulty=2),
     ]
-    report = evaluate(rows, num_resamples=0)
-    assert list(report.breakdowns["error_kind"]) == ["carry"]
-    assert list(report.breakdowns["difficulty"]) == ["1", "2"]
-    assert evaluate(SIMPLE, num_resamples=0).breakdowns == {}
+    found = results(rows, num_resamples=0)
+    assert list(found.breakdowns["error_kind"]) == ["carry"]
+    assert list(found.breakdowns["difficulty"]) == ["1", "2"]
+    assert results(SIMPLE, num_resamples=0).breakdowns == {}
 
 
 def test_cut_chains_are_counted_and_never_right_by_default():
@@ -135,11 +147,11 @@ def test_cut_chains_are_counted_and_never_right_by_default():
         prediction([0.9, None], [1, 0], reason="truncated at 9 tokens", group="b"),
         prediction([None, None], [1, 1], reason="prompt too long", group="c"),
     ]
-    report = evaluate(rows, num_resamples=0)
-    assert value(report, "correct_acc") == 0.0
-    assert value(report, "error_acc") == 0.0
-    assert report.first_error_offsets == {"missed": 0, "unscored": 1}
-    counts = report.overall["model"].counts
+    found = results(rows, num_resamples=0)
+    assert value(found, "correct_acc") == 0.0
+    assert value(found, "error_acc") == 0.0
+    assert found.first_error_offsets == {"missed": 0, "unscored": 1}
+    counts = found.overall.counts
     assert (counts["num_truncated_chains"], counts["num_unscored_steps"]) == (3, 4)
 
 
@@ -165,7 +177,7 @@ def test_bad_predictions_name_the_row(probabilities, message):
 
 def test_nothing_to_evaluate_is_an_error():
     with pytest.raises(DataError, match="nothing to evaluate"):
-        evaluate([])
+        evaluate(Predictions())
 
 
 @pytest.mark.parametrize(
@@ -179,11 +191,11 @@ def test_nothing_to_evaluate_is_an_error():
     ids=["unlabeled", "one class", "one step", "unscored"],
 )
 def test_undecided_values_are_null_and_the_report_is_json(rows):
-    report = evaluate(rows, num_resamples=20)
-    assert value(report, "step_auroc") is None
-    text = json.dumps(report.to_dict(), allow_nan=False)
+    found = results(rows, num_resamples=20)
+    assert value(found, "step_auroc") is None
+    text = json.dumps(report(rows, num_resamples=20).to_dict(), allow_nan=False)
     assert json.loads(text)["schema_version"] == 1
-    assert report.overall["model"].metrics["step_auroc"].low is None
+    assert found.overall.scores["model"]["step_auroc"].low is None
 
 
 ROWS = st.lists(
@@ -206,8 +218,8 @@ def made(rows, change=lambda p: p):
     ]
 
 
-def numbers(report):
-    plain = report.to_dict()
+def numbers(found):
+    plain = found.to_dict()
     kept = {key: plain[key] for key in ("overall", "sources", "means", "first_error_offsets")}
     return json.loads(json.dumps(kept), parse_float=lambda text: round(float(text), 9))
 
@@ -216,15 +228,19 @@ def numbers(report):
 @given(ROWS, st.randoms(use_true_random=False))
 def test_order_of_chains_does_not_matter(rows, generator: random.Random):
     shuffled = generator.sample(rows, len(rows))
-    report, other = (evaluate(made(r), num_resamples=10) for r in (rows, shuffled))
-    assert numbers(report) == numbers(other)
-    assert report.data_sha256 == other.data_sha256
+    one, other = (report(made(r), num_resamples=10) for r in (rows, shuffled))
+    assert numbers(one) == numbers(other)
+    assert one.data_sha256 == other.data_sha256
 
 
 @settings(max_examples=20, deadline=None)
 @given(ROWS)
 def test_increasing_map_keeps_everything_but_calibration(rows):
-    plain = Slice(made(rows), 0.5).metrics(10, 0)
-    mapped = Slice(made(rows, lambda p: p**2 / 2), 0.5**2 / 2).metrics(10, 0)
+    def scores(predictions, threshold):
+        bootstrap = partial(cluster_bootstrap, num_resamples=10)
+        return ScoredChains({"model": predictions}, threshold).part(bootstrap).scores["model"]
+
+    plain = scores(made(rows), 0.5)
+    mapped = scores(made(rows, lambda p: p**2 / 2), 0.5**2 / 2)
     for name in set(plain) - {"ece", "brier"}:
         assert mapped[name] == plain[name]

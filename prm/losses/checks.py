@@ -1,0 +1,52 @@
+"""Checks of options and shapes that losses of every kind share."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from prm.errors import ConfigError
+
+
+def check_smoothing(label_smoothing: float) -> float:
+    """Return a label smoothing.
+
+    Raises:
+        ConfigError: It is not in [0, 1).
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ConfigError(
+            "label_smoothing is wrong", expected="a number in [0, 1)", got=label_smoothing
+        )
+    return label_smoothing
+
+
+def check_class_weight(name: str, weight: object) -> None:
+    """Check how much a class counts: a number above 0, or `balanced`.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    is_positive = isinstance(weight, int | float) and 0 < weight < float("inf")
+    if weight != "balanced" and not is_positive:
+        raise ConfigError(f"{name} is wrong", expected="a number above 0 or 'balanced'", got=weight)
+
+
+def check_sign(sign: int) -> None:
+    """Check that a direction is 1 or -1.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if sign not in (1, -1):
+        raise ConfigError("sign is wrong", expected="1 or -1", got=sign)
+
+
+def check_shapes(*tensors: Tensor) -> None:
+    """Check that vectors have one length, so that none is broadcast to a matrix.
+
+    Raises:
+        ConfigError: They do not, or one is no vector.
+    """
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if len(set(shapes)) != 1 or len(shapes[0]) != 1:
+        raise ConfigError("shapes are wrong", expected="one dimension, equal lengths", got=shapes)
