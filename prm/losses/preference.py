@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prm.errors import ConfigError, DataError
-from prm.losses.checks import check_shapes, check_sign, check_smoothing
+from prm.losses.checks import check_labels, check_shapes, check_sign, check_smoothing
 from prm.losses.readouts import ResponseLoss, ResponseReadout, score
 
 
@@ -332,17 +332,6 @@ class BradleyTerry(PreferenceLoss):
             difference = difference - pairs.strength.nan_to_num(0.0)
         losses = bradley_terry(difference, self.labels.target(pairs))
         return losses + self.center * (first + second).square()
-
-
-def check_labels(name: str, values: Tensor, right: Tensor, expected: str) -> None:
-    """Check that all values that are not NaN are right.
-
-    Raises:
-        DataError: One of them is not; it is named.
-    """
-    wrong = values[~right & ~values.isnan()]
-    if wrong.numel():
-        raise DataError(f"a {name} is out of range", expected=expected, got=wrong[0].item())
 
 
 def _sum_per_comparison(values: Tensor, pairs: MemberPairs, targets: PreferenceTargets) -> Tensor:
