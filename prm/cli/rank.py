@@ -119,6 +119,7 @@ class Rank(ScoreFirstOptions):
         assert self.model is not None
         check_kind(model_kind(self.model), chains=False)
 
+        from prm.cli.scoring import load_scorer, scorer_options
         from prm.report.ranking import draw_ranking
         from prm.scores.responses import single_responses
         from prm.scores.stored import tabulate
@@ -130,7 +131,7 @@ class Rank(ScoreFirstOptions):
                 expected="--responses with a JSON list of two or more different texts",
                 got=responses,
             )
-        scorer = self.scorer(self.model)
+        scorer = load_scorer(scorer_options(self.model, self))
         scored = scorer.score(records)
         rows = [
             score.to_row() | {"response_text": record.response}

@@ -185,9 +185,10 @@ class Search(
         return int(summary.num_chosen == 0)
 
     def _load(self) -> tuple[RewardScorer, Generator]:
+        from prm.cli.scoring import load_scorer, scorer_options
         from prm.scoring.session import ScoringSession
 
-        scorer = self.scorer(self.model)
+        scorer = load_scorer(scorer_options(self.model, self))
         used = ScoringSession(scorer) if self.method == "beam" else scorer
         return used, self.load_generator()
 
