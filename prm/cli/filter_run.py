@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prm.arrays import Indices, Mask
 from prm.cli.inputs import choose_format, model_kind, records_of
 from prm.cli.score_first import Scoring, score_first
 from prm.cli.stored import Rewarded, cut_off, open_scores, progress, wide_console, with_rewards
@@ -15,7 +16,6 @@ from prm.data.formats.base import ChainFormat, Format
 from prm.data.sources.rows import read_rows
 from prm.errors import DataError
 from prm.report.terminal import results_table
-from prm.scores.columns import Indices, Mask
 from prm.scores.filtering import Rules, failures
 from prm.scores.rewrite import Columns, check_outputs, write_plain_rows, write_scores
 from prm.scores.rows import Row

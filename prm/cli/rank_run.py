@@ -15,7 +15,7 @@ from prm.cli.stored import Rewarded, cut_off, open_scores, progress, wide_consol
 from prm.errors import ConfigError
 from prm.records import prompt_text
 from prm.report.ranking import draw_ranking
-from prm.scores.ranking import Ranking, rank_candidates
+from prm.scores.ranking import RankedRows, rank_candidates
 from prm.scores.responses import single_responses
 from prm.scores.rewrite import Columns, check_outputs, read_rows, write_scores
 from prm.scores.rows import Row
@@ -91,23 +91,23 @@ def rank_responses(scoring: Scoring, prompt: str, responses: str, top: int | Non
     return int((ranking.rank < 0).all())
 
 
-def _ranking(rewarded: Rewarded) -> Ranking:
+def _ranking(rewarded: Rewarded) -> RankedRows:
     table = rewarded.table
     return rank_candidates(table.groups, rewarded.rewards, table.deviations())
 
 
-def _columns(rewarded: Rewarded, ranking: Ranking) -> Columns:
+def _columns(rewarded: Rewarded, ranking: RankedRows) -> Columns:
     """Return the fields of ranked rows that are new."""
     return {**rewarded.columns(ranking.order), **ranking.columns()}
 
 
-def _write(rewarded: Rewarded, ranking: Ranking, output: Path) -> None:
+def _write(rewarded: Rewarded, ranking: RankedRows, output: Path) -> None:
     columns = _columns(rewarded, ranking)
     track = progress("writing", len(ranking.order))
     write_scores(rewarded.table.path, output, ranking.order, columns, rewarded.spec, track=track)
 
 
-def _summary(rewarded: Rewarded, ranking: Ranking) -> list[str]:
+def _summary(rewarded: Rewarded, ranking: RankedRows) -> list[str]:
     """Return how many prompts have a winner, how clear it is, and what has no reward."""
     first, noun = ranking.rank == 0, rewarded.table.noun
     lines = [f"{first.sum():,} prompts, {len(ranking.order):,} {noun}", *cut_off(rewarded.table)]
@@ -130,7 +130,7 @@ def _summary(rewarded: Rewarded, ranking: Ranking) -> list[str]:
     return lines
 
 
-def _draw(rewarded: Rewarded, ranking: Ranking) -> None:
+def _draw(rewarded: Rewarded, ranking: RankedRows) -> None:
     """Draw the first prompts, each with a table of its responses."""
     drawn = ranking.groups[: MAX_SHOWN + 1]
     count = len(drawn) if len(drawn) <= MAX_SHOWN else max(1, int((drawn < drawn[-1]).sum()))
@@ -146,7 +146,7 @@ def _draw(rewarded: Rewarded, ranking: Ranking) -> None:
         print(f"... and {len(ranking.order) - count:,} more rows; --output FILE writes all of them")
 
 
-def _ranked_rows(rows: list[Row], rewarded: Rewarded, ranking: Ranking) -> list[Row]:
+def _ranked_rows(rows: list[Row], rewarded: Rewarded, ranking: RankedRows) -> list[Row]:
     """Return the first rows of a ranking with their new fields."""
     columns = _columns(rewarded, ranking)
     return [

@@ -16,7 +16,7 @@ from prm.data.formats.base import Format
 from prm.data.sources.writers import check_output
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
-from prm.scoring.ray import RayEngine, Workers, check_installed
+from prm.scoring.ray import RayBlockScorer, Workers, check_installed
 
 DType = Literal["float32", "bfloat16", "float16"]
 EngineName = Literal["local", "ray"]
@@ -161,7 +161,7 @@ def score(
     )
     if output is None:
         return score_records(load_scorer(options), records, threshold, as_json=json)
-    scorer = RayEngine(options, workers) if engine == "ray" else load_scorer(options)
+    scorer = RayBlockScorer(options, workers) if engine == "ray" else load_scorer(options)
     return score_to_file(
         scorer, inputs, output, threshold=threshold, keep_text=keep_text, overwrite=overwrite
     )

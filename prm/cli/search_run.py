@@ -26,18 +26,18 @@ from prm.cli.stored import wide_console
 from prm.generators.generator import Generator, Sampling
 from prm.records import Prompt
 from prm.report.search import draw_search
-from prm.scoring.batch import LocalEngine
+from prm.scoring.batch import LocalBlockScorer
 from prm.scoring.scorer import RewardScorer
 from prm.scoring.session import ScoringSession
 from prm.search.beam import beam_search
 from prm.search.best_of_n import best_of_n
-from prm.search.choice import Choice
+from prm.search.choice import ChoiceRule
 from prm.search.problems import Problem
 from prm.search.run import Search, SearchSummary, search_file
 from prm.spec import Template
 from prm.texts.completions import RewardFrom
 
-CHOICES: dict[str, Choice] = {
+CHOICES: dict[str, ChoiceRule] = {
     "best_of_n": "best",
     "weighted_vote": "weighted_vote",
     "majority": "majority",
@@ -197,7 +197,7 @@ def _settings(scorer: RewardScorer, generator: Generator, searching: Searching) 
     """Return what the rows depend on."""
     spec = scorer.spec.to_dict()
     return {
-        **LocalEngine(scorer).identity(),
+        **LocalBlockScorer(scorer).identity(),
         "aggregation": {k: spec[k] for k in ("step_aggregation", "objective_aggregation")},
         **generator.identity(),
         **dataclasses.asdict(searching),
