@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prm.cli.options import Options, OverwriteOptions
 from prm.data.checks.chains import check_chains
 from prm.data.checks.linter import CheckReport
 from prm.data.checks.overlap import Decontamination, ProblemIndex, without_overlap
@@ -29,21 +31,82 @@ Item = TypeVar("Item")
 all_formats()  # so that every format can be named by its class alone
 
 
-def check(
-    input: str,
-    format: Format | None = None,
-    split: str | None = None,
-    config_name: str | None = None,
-    limit: int | None = None,
-    streaming: bool = False,
-    against: str | list[str] | None = None,
-    against_format: Format | None = None,
-    tokenizer: str | None = None,
-    max_length: int | None = None,
-    ranges: dict[str, tuple[float, float]] | None = None,
-    rating_tolerance: float | None = None,
-    output: str | None = None,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(Options):
+    """What is read.
+
+    Args:
+        input: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
+        format: What the rows look like. By default as the columns of the first row say: HFStepwise
+            (prompt, completions, labels) or Outcomes (chosen and rejected, responses, response).
+        split: Split of a Hugging Face or saved dataset.
+        config_name: Configuration (subset) of a Hugging Face dataset.
+    """
+
+    input: str
+    format: Format | None = None
+    split: str | None = None
+    config_name: str | None = None
+
+    def source(self, **options: Any) -> Source:
+        """Return the source, in the format given or the one that its first row shows.
+
+        Args:
+            options: `name`, `limit` and `streaming`, as of a source.
+        """
+        options |= {"split": self.split, "config_name": self.config_name}
+        return _source(self.input, self.format, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions(Options):
+    """What is read.
+
+    Args:
+        limit: Largest number of records to look at.
+        streaming: Stream a Hugging Face dataset instead of downloading it.
+    """
+
+    limit: int | None = None
+    streaming: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgainstOptions(Options):
+    """Evaluation sets.
+
+    Args:
+        against: Path, or list of paths, of evaluation sets whose problems must not occur.
+        against_format: What the evaluation rows look like; by default as the first row says, or
+            ProcessBench.
+    """
+
+    against: str | list[str] | None = None
+    against_format: Format | None = None
+
+    def evaluation(self) -> Iterator[Record]:
+        """Yield the records of the evaluation sets."""
+        paths = [self.against] if isinstance(self.against, str) else self.against or ()
+        for path in paths:
+            shown = self.against_format or _canonical_format(read_rows(path)) or ProcessBench()
+            yield from _source(path, shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions(OverwriteOptions):
+    """What is written.
+
+    Args:
+        output: File to write; its suffix, .jsonl or .parquet, says which kind.
+        name: Name of the source in the written rows; by default the file's name.
+    """
+
+    output: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(LimitOptions, SourceOptions, AgainstOptions):
     """Find what is wrong in labeled data before anything is trained on it.
 
     All data: rows that cannot be read, copies of rows, special tokens and chat-template markup
@@ -61,124 +124,94 @@ def check(
     The command ends with code 1 if there is an error among the findings, not for warnings.
 
     Args:
-        input: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
-        format: What the rows look like. By default as the columns of the first row say: HFStepwise
-            (prompt, completions, labels) or Outcomes (chosen and rejected, responses, response).
-        split: Split of a Hugging Face or saved dataset.
-        config_name: Configuration (subset) of a Hugging Face dataset.
-        limit: Largest number of records to look at.
-        streaming: Stream a Hugging Face dataset instead of downloading it.
-        against: Path, or list of paths, of evaluation sets whose problems must not occur.
-        against_format: What the evaluation rows look like; by default as the first row says, or
-            ProcessBench.
         tokenizer: Name or path of a tokenizer or model, for the checks that need tokens.
         max_length: Largest number of tokens of a record; by default that of the model's spec.
         ranges: Objective to the lowest and highest rating that is right: '{"quality": [0, 4]}'.
         rating_tolerance: Largest difference between two ratings of one response that is no
             conflict, as a share of the objective's range, in [0, 1]; by default 0.5.
         output: JSON file that the whole report is written to.
-
-    Returns:
-        1 if there is an error among the findings, else 0.
     """
-    if max_length is not None and tokenizer is None:
-        raise ConfigError("option max_length counts tokens", fix="Give --tokenizer as well")
-    tokens = None if tokenizer is None else _load_tokenizer(tokenizer, max_length)
-    evaluation = _evaluation_records(against, against_format)
-    found = _source(input, format, None, split, config_name, limit, streaming)
-    if found.format.kind == "responses":
-        tolerance = 0.5 if rating_tolerance is None else rating_tolerance
-        report = _check_outcomes(found, evaluation, tokens, ranges, tolerance)
-    elif ranges is None and rating_tolerance is None:
-        report = _check_chains(found, evaluation, tokens)
-    else:
-        raise ConfigError("options ranges and rating_tolerance are about ratings, not chains")
-    print_report(report, input)
-    if output:
-        write_json(output, {"input": input, **report.to_json()})
-    return int(report.has_errors)
+
+    tokenizer: str | None = None
+    max_length: int | None = None
+    ranges: dict[str, tuple[float, float]] | None = None
+    rating_tolerance: float | None = None
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_length is not None and self.tokenizer is None:
+            raise ConfigError("option max_length counts tokens", fix="Give --tokenizer as well")
+
+    def run(self) -> int:
+        """Print what is found, and return 1 if there is an error among it, else 0."""
+        tokens = (
+            None if self.tokenizer is None else _load_tokenizer(self.tokenizer, self.max_length)
+        )
+        evaluation = self.evaluation()
+        found = self.source(limit=self.limit, streaming=self.streaming)
+        if found.format.kind == "responses":
+            tolerance = 0.5 if self.rating_tolerance is None else self.rating_tolerance
+            report = _check_outcomes(found, evaluation, tokens, self.ranges, tolerance)
+        elif self.ranges is None and self.rating_tolerance is None:
+            report = _check_chains(found, evaluation, tokens)
+        else:
+            raise ConfigError("options ranges and rating_tolerance are about ratings, not chains")
+        print_report(report, self.input)
+        if self.output:
+            write_json(self.output, {"input": self.input, **report.to_json()})
+        return int(report.has_errors)
 
 
-def convert(
-    input: str,
-    output: str,
-    format: Format | None = None,
-    name: str | None = None,
-    split: str | None = None,
-    config_name: str | None = None,
-    limit: int | None = None,
-    streaming: bool = False,
-    overwrite: bool = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Convert(LimitOptions, SourceOptions, WriteOptions):
     """Write labeled data of any format as canonical JSON lines or Parquet.
 
     Chains become rows of HFStepwise, comparisons and ratings rows of Outcomes.
-
-    Args:
-        input: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
-        output: File to write; its suffix, .jsonl or .parquet, says which kind.
-        format: What the rows look like. By default as the columns of the first row say: HFStepwise
-            (prompt, completions, labels) or Outcomes (chosen and rejected, responses, response).
-        name: Name of the source in the written rows; by default the file's name.
-        split: Split of a Hugging Face or saved dataset.
-        config_name: Configuration (subset) of a Hugging Face dataset.
-        limit: Largest number of records.
-        streaming: Stream a Hugging Face dataset instead of downloading it.
-        overwrite: Replace the output if it exists.
     """
-    check_output(Path(output), overwrite=overwrite)
-    source = _source(input, format, name, split, config_name, limit, streaming)
-    with _progress("converting", _unit(source)) as tracked:
-        count = write_records(tracked(source), Path(output), overwrite=overwrite)
-    say(f"{count:,} {_unit(source)} written to {output}")
+
+    def run(self) -> None:
+        """Write the file, and say how many records it has."""
+        check_output(Path(self.output), overwrite=self.overwrite)
+        source = self.source(name=self.name, limit=self.limit, streaming=self.streaming)
+        with _progress("converting", _unit(source)) as tracked:
+            count = write_records(tracked(source), Path(self.output), overwrite=self.overwrite)
+        say(f"{count:,} {_unit(source)} written to {self.output}")
 
 
-def decontaminate(
-    input: str,
-    against: str | list[str],
-    output: str,
-    format: Format | None = None,
-    against_format: Format | None = None,
-    name: str | None = None,
-    split: str | None = None,
-    config_name: str | None = None,
-    report: str | None = None,
-    overwrite: bool = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Decontaminate(AgainstOptions, SourceOptions, WriteOptions):
     """Write the records whose problem is in no evaluation set, and say which were removed.
 
     Problems are prompts, compared by normalized text: case, white space and LaTeX layout do not
     matter. Chains, comparisons and ratings can be held against each other.
 
     Args:
-        input: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
-        against: Path, or list of paths, of the evaluation sets.
-        output: File to write the kept records to, .jsonl or .parquet.
-        format: What the rows look like. By default as the columns of the first row say: HFStepwise
-            (prompt, completions, labels) or Outcomes (chosen and rejected, responses, response).
-        against_format: What the evaluation rows look like; by default as the first row says, or
-            ProcessBench.
-        name: Name of the source in the written rows; by default the file's name.
-        split: Split of a Hugging Face or saved dataset.
-        config_name: Configuration (subset) of a Hugging Face dataset.
         report: JSON file for the numbers and ids of what was removed.
-        overwrite: Replace the output if it exists.
     """
-    check_output(Path(output), overwrite=overwrite)
-    source = _source(input, format, name, split, config_name)
-    index = ProblemIndex.of(_evaluation_records(against, against_format))
-    removed = Decontamination()
-    with _progress("comparing", _unit(source)) as tracked:
-        kept = without_overlap(tracked(source), index, removed)
-        write_records(kept, Path(output), overwrite=overwrite)
-    if report:
-        write_json(report, {"input": input, "against": against, **removed.to_json()})
-    print_removed(removed, _unit(source), output)
+
+    against: str | list[str] = field()  # which is needed here
+    report: str | None = None
+
+    def run(self) -> None:
+        """Write the file, and print what was removed."""
+        check_output(Path(self.output), overwrite=self.overwrite)
+        source = self.source(name=self.name)
+        index = ProblemIndex.of(self.evaluation())
+        removed = Decontamination()
+        with _progress("comparing", _unit(source)) as tracked:
+            kept = without_overlap(tracked(source), index, removed)
+            write_records(kept, Path(self.output), overwrite=self.overwrite)
+        if self.report:
+            facts = {"input": self.input, "against": self.against, **removed.to_json()}
+            write_json(self.report, facts)
+        print_removed(removed, _unit(source), self.output)
 
 
 def _source(
     path: str,
     format: Format | None,
+    *,
     name: str | None = None,
     split: str | None = None,
     config_name: str | None = None,
@@ -201,11 +234,6 @@ def _canonical_format(rows: Iterator[Row]) -> Format | None:
     if row.keys() & {"chosen", "rejected", "responses", "response"}:
         return Outcomes()
     return None
-
-
-def _evaluation_records(paths: str | list[str] | None, format: Format | None) -> Iterator[Record]:
-    for path in [paths] if isinstance(paths, str) else paths or ():
-        yield from _source(path, format or _canonical_format(read_rows(path)) or ProcessBench())
 
 
 def _unit(source: Source) -> str:

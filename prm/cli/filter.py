@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from prm.cli.options import check_options
-from prm.data.formats import all_formats
-from prm.data.formats.base import Format
-from prm.errors import ConfigError
+from prm.cli.inputs import ScoreFirstOptions, choose_format, model_kind, records_of
+from prm.cli.options import OptionRules
+from prm.cli.stored import Rewarded, cut_off, open_scores, progress, wide_console, with_rewards
+from prm.data.formats import Format, all_formats
+from prm.data.sources.rows import read_rows
+from prm.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from prm.arrays import Indices, Mask
+    from prm.scores.filtering import Rules
+    from prm.scores.rewrite import Columns
+    from prm.scores.rows import Row
+
+REASON = "dropped_because"
+"""The field of dropped rows that says why."""
+
+NO_SCORE = "no score with its id"
 
 all_formats()  # so that every format can be named by its class alone
 
 
-def filter_rows(
-    output: Path,
-    scores: Path | None = None,
-    dropped: Path | None = None,
-    data: str | None = None,
-    model: Path | None = None,
-    input: str | None = None,
-    format: Format | None = None,
-    min_reward: float | None = None,
-    max_reward: float | None = None,
-    thresholds: dict[str, float] | None = None,
-    unit: Literal["score", "utility", "probability"] = "score",
-    top_share: float | None = None,
-    within: Literal["all", "group"] = "all",
-    missing: Literal["drop", "keep", "error"] = "drop",
-    aggregation: str | None = None,
-    aggregation_overrides: dict[str, Any] | None = None,
-    device: str = "auto",
-    max_tokens: int = 16384,
-    overwrite: bool = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Filter(ScoreFirstOptions):
     r"""Keep the rows that pass every rule, and say how many others fail which one.
 
     Stored scores, by reward, by objective, and by rank::
@@ -57,11 +53,8 @@ def filter_rows(
 
     Args:
         output: File for the rows that are kept, .jsonl or .parquet.
-        scores: Scores that `prm score` wrote, .jsonl or .parquet.
         dropped: File for the others, each with the field dropped_because.
         data: File, folder or dataset whose rows are filtered in the place of the scores.
-        model: Folder of the model that is to score; or that gave `scores`, if no spec lies beside
-            them.
         input: File, folder, glob or dataset to score first, whose rows are then filtered.
         format: What the rows of `input` or `data` look like; by default as in `prm score`, and any
             rows with an `id` for `data`.
@@ -74,55 +67,179 @@ def filter_rows(
         top_share: Share of the rows with a reward to keep, the best ones, rounded up.
         within: Whether --top_share is of all rows or of those of each group (prompt).
         missing: What happens to rows without a number that a rule needs, or without a score.
-        aggregation: Class (WeightedSum, WorstCase, ...), or YAML file; for chains min, product,
-            mean, last, mean_logit or softmin; by default the rewards in the file, or the model's
-            own.
-        aggregation_overrides: Parameters to change, as JSON; --aggregation.weights.safety=2 is the
-            short way to write {"weights.safety": 2}.
-        device: Where the model scores: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
-        max_tokens: Tokens in one forward pass of the model.
-        overwrite: Replace the outputs, and scores beside them, if they exist.
-
-    Returns:
-        1 if no row is kept, else 0.
     """
-    check_options(
-        {
-            "SCORES": scores,
-            "--data": data,
-            "--input": input,
-            "--model": model,
-            "--format": format,
-            "--device": None if device == "auto" else device,
-        },
-        _CONFLICTS,
-        _NEEDS,
+
+    CONFLICTS: ClassVar[OptionRules] = (("--data", "--input"),)
+    NEEDS: ClassVar[OptionRules] = (
+        ("--data", "SCORES"),
+        ("--format", "--input", "--data"),
+        ("--device", "--input"),
     )
-    if dropped == output:
-        raise ConfigError("--output and --dropped are the same file", got=str(output))
-    if scores is None and input is None:
-        raise ConfigError("there is nothing to filter", fix="Give SCORES, or --model and --input")
 
-    from prm.cli.filter_run import Outputs, filter_input, filter_scores
-    from prm.cli.score_first import Scoring
-    from prm.scores.filtering import Rules
+    output: Path
+    dropped: Path | None = None
+    data: str | None = None
+    min_reward: float | None = None
+    max_reward: float | None = None
+    thresholds: dict[str, float] | None = None
+    unit: Literal["score", "utility", "probability"] = "score"
+    top_share: float | None = None
+    within: Literal["all", "group"] = "all"
+    missing: Literal["drop", "keep", "error"] = "drop"
 
-    rules = Rules(min_reward, max_reward, thresholds or {}, unit, top_share, within, missing)
-    outputs = Outputs(output, dropped, overwrite)
-    if scores is not None:
-        return filter_scores(
-            scores, data, format, rules, outputs, aggregation, aggregation_overrides, model
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dropped == self.output:
+            raise ConfigError("--output and --dropped are the same file", got=str(self.output))
+        if self.scores is None and self.input is None:
+            fix = "Give SCORES, or --model and --input"
+            raise ConfigError("there is nothing to filter", fix=fix)
+
+    def run(self) -> int:
+        """Filter, and return 1 if no row is kept, else 0."""
+        from prm.scores.filtering import Rules, failures
+        from prm.scores.rewrite import check_outputs
+
+        rules = Rules(
+            self.min_reward,
+            self.max_reward,
+            self.thresholds or {},
+            self.unit,
+            self.top_share,
+            self.within,
+            self.missing,
         )
-    assert model is not None
-    assert input is not None
-    scoring = Scoring(model, aggregation, aggregation_overrides, device, max_tokens)
-    return filter_input(scoring, input, format, rules, outputs)
+        if self.scores is None:
+            check_outputs(self.dropped, overwrite=self.overwrite)
+            return self._scored(rules).run()
+        check_outputs(self.output, self.dropped, overwrite=self.overwrite)
+        stored = open_scores(self.scores, self.model)
+        rewarded = with_rewards(stored, self.aggregation, self.aggregation_overrides)
+        failed = failures(rewarded.table, rewarded.rewards, rules)
+        if self.data is None:
+            code = self._filter_scores(rewarded, failed)
+        else:
+            code = self._filter_data(rewarded, failed, self.data)
+        for line in cut_off(rewarded.table):
+            print(line)
+        return code
+
+    def _scored(self, rules: Rules) -> Filter:
+        """Score the input, and return the command that filters its rows by the scores."""
+        from prm.spec import RewardSpec
+
+        assert self.model is not None
+        chosen = choose_format(model_kind(self.model), self.format)
+        spec, chains = RewardSpec.load(self.model), chosen.kind == "steps"
+        rules.check(spec.step_names if chains else spec.response_names, chains=chains)
+        return self.score_first(self.output, keep_text=False, data=self.input, format=chosen)
+
+    def _filter_scores(self, rewarded: Rewarded, failed: dict[str, Mask]) -> int:
+        import numpy as np
+
+        from prm.scores.rewrite import write_scores
+
+        table = rewarded.table
+        fails = np.any([*failed.values(), np.zeros(table.num_rows, dtype=bool)], axis=0)
+        kept, others = np.flatnonzero(~fails), np.flatnonzero(fails)
+        parts: list[tuple[Path, Indices, str, Columns]] = [(self.output, kept, "keeping", {})]
+        if self.dropped is not None:
+            parts += [(self.dropped, others, "dropping", {REASON: _reasons(failed, others)})]
+        for path, order, verb, extra in parts:
+            columns = {**rewarded.columns(order), **extra}
+            track = progress(verb, len(order))
+            write_scores(table.path, path, order, columns, rewarded.spec, track=track)
+        _print_table(failed, len(kept), table.num_rows, self.output)
+        return int(len(kept) == 0)
+
+    def _filter_data(self, rewarded: Rewarded, failed: dict[str, Mask], data: str) -> int:
+        """Filter the rows of another file by the scores that have their ids."""
+        from prm.scores.rewrite import write_plain_rows
+
+        reasons, num_unused = _join(rewarded, failed, data, self.format, self.missing)
+        drop = [bool(reason) for reason in reasons]
+
+        def rows(dropping: bool) -> Iterator[Row]:
+            for (row, _), reason in zip(read_rows(data), reasons, strict=True):
+                if bool(reason) == dropping:
+                    yield row | {REASON: "; ".join(reason)} if dropping else row
+
+        count = len(drop) - sum(drop)
+        write_plain_rows(rows(dropping=False), self.output, track=progress("keeping", count))
+        if self.dropped is not None:
+            track = progress("dropping", sum(drop))
+            write_plain_rows(rows(dropping=True), self.dropped, track=track)
+        _print_table(_masks(reasons), count, len(drop), self.output)
+        if num_unused:
+            print(f"{num_unused:,} scored ids are not in {data}")
+        return int(count == 0)
 
 
-_CONFLICTS = (("SCORES", "--input"), ("--data", "--input"))
-_NEEDS = (
-    ("--data", "SCORES"),
-    ("--input", "--model"),
-    ("--format", "--input", "--data"),
-    ("--device", "--input"),
-)
+def _join(
+    rewarded: Rewarded, failed: dict[str, Mask], data: str, format: Format | None, missing: str
+) -> tuple[list[tuple[str, ...]], int]:
+    """Return why each row of the data is dropped, and how many scored ids it does not have."""
+    found: dict[str, dict[str, None]] = {name: {} for name in rewarded.table.ids.tolist()}
+    for reason, rows in failed.items():
+        for name in rewarded.table.ids[rows].tolist():
+            found[name][reason] = None
+    reasons: list[tuple[str, ...]] = []
+    seen: set[str] = set()
+    for where, names in _row_names(data, format):
+        known = [name for name in names if name in found]
+        seen.update(known)
+        if not known and missing == "error":
+            raise DataError("the row has no score", where=where, fix="--missing drop or keep")
+        unscored = (NO_SCORE,) if missing == "drop" and not known else ()
+        reasons.append(
+            (*dict.fromkeys(reason for name in known for reason in found[name]), *unscored)
+        )
+    return reasons, len(found.keys() - seen)
+
+
+def _row_names(data: str, format: Format | None) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place of each row and the ids that its records are scored under."""
+    if format is None:
+        yield from _own_names(data)
+        return
+    names: dict[str, dict[str, None]] = {}
+    for record in records_of(data, format):
+        names.setdefault(record.origin, {})[record.id] = None
+    for _, where in read_rows(data):
+        yield where, list(names.get(where, ()))
+
+
+def _own_names(data: str) -> Iterator[tuple[str, list[str]]]:
+    seen: set[str] = set()
+    for index, (row, where) in enumerate(read_rows(data)):
+        name = str(row.get("id") or f"{Path(data).name.split('.')[0]}-{index}")
+        if name in seen:
+            raise DataError("two rows have the same id", got=name, where=where)
+        seen.add(name)
+        yield f"{where}, row {name!r}", [name]
+
+
+def _masks(reasons: list[tuple[str, ...]]) -> dict[str, Mask]:
+    import numpy as np
+
+    names = dict.fromkeys(name for reason in reasons for name in reason)
+    return {name: np.array([name in reason for reason in reasons]) for name in names}
+
+
+def _reasons(failed: dict[str, Mask], rows: Any) -> list[str]:
+    """Return the reasons of each row, as text."""
+    names = [[reason if fails else "" for fails in failed[reason][rows]] for reason in failed]
+    return ["; ".join(filter(None, reasons)) for reasons in zip(*names, strict=True)]
+
+
+def _print_table(failed: dict[str, Mask], num_kept: int, num_rows: int, output: Path) -> None:
+    from prm.report.terminal import results_table
+
+    share = num_kept / num_rows
+    print(f"{output}: {num_kept:,} of {num_rows:,} rows kept ({share:.1%})")
+    rows = []
+    for reason, mask in failed.items():
+        others = sum(other.astype(int) for name, other in failed.items() if name != reason)
+        rows.append([reason, f"{mask.sum():,}", f"{(mask & (others == 0)).sum():,}"])
+    head = ["reason", "rows", "this alone"]
+    wide_console().print(results_table(f"dropped: {num_rows - num_kept:,}", head, rows))

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from prm.cli.options import ForwardOptions, ModelOptions, OverwriteOptions
 from prm.data.formats import OutcomeFormat, all_formats
 from prm.data.formats.outcomes import Outcomes
 from prm.data.sources.source import Source
 from prm.errors import ConfigError, OutputError
 from prm.records import Comparison
 
+if TYPE_CHECKING:
+    from prm.training.gate.train import GateReport
+
 all_formats()  # so that every format can be named by its class alone
 
 
-def gate(
-    model: Path,
-    input: str,
-    output: Path,
-    format: OutcomeFormat | None = None,
-    objective: str = "overall",
-    against: str | None = None,
-    held_out: float = 0.2,
-    temperature: float = 1.0,
-    lr: float = 1e-3,
-    max_epochs: int = 100,
-    max_tokens: int = 16384,
-    device: str = "auto",
-    seed: int = 0,
-    overwrite: bool = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Gate(ForwardOptions, OverwriteOptions, ModelOptions):
     """Let the prompt choose how much each objective counts.
 
     A small gate reads the hidden state at the end of the prompt and gives the weights. It is
@@ -52,50 +44,63 @@ def gate(
         temperature: Above 0; the higher, the closer the weights stay to equal.
         lr: Learning rate of the gate.
         max_epochs: Most passes over the comparisons.
-        max_tokens: Tokens in one forward pass: sets the memory, not the result.
-        device: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
         seed: Seed of the held-out prompts and of the gate.
-        overwrite: Replace the output if it is a model folder.
-
-    Returns:
-        1 if equal weights do as well on the held-out prompts, else 0; the model is written anyway.
     """
-    if not model.is_dir():
-        raise ConfigError("there is no such model folder", got=str(model), fix="Check --model")
-    if output.exists() and not overwrite:
-        raise OutputError("the output exists", where=str(output), fix="Add --overwrite")
-    records = Source(input, format or Outcomes(objective=objective))
-    comparisons = [record for record in records if isinstance(record, Comparison)]
 
-    import torch
-    from transformers.utils import logging
+    input: str
+    output: Path
+    format: OutcomeFormat | None = None
+    objective: str = "overall"
+    against: str | None = None
+    held_out: float = 0.2
+    temperature: float = 1.0
+    lr: float = 1e-3
+    max_epochs: int = 100
+    seed: int = 0
 
-    from prm.cli.gate_report import print_gate
-    from prm.models import checkpoint
-    from prm.models.card import model_card
-    from prm.training.gate.train import GateOptions, train_gate
+    def run(self) -> int:
+        """Train the gate, and return 1 if equal weights do as well, else 0; it is written anyway.
 
-    options = GateOptions(
-        objective=objective,
-        against=against,
-        held_out=held_out,
-        temperature=temperature,
-        lr=lr,
-        max_epochs=max_epochs,
-        max_tokens=max_tokens,
-        seed=seed,
-    )
-    logging.disable_progress_bar()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = checkpoint.load(model, device)
-    with _progress() as on_progress:
-        report = train_gate(loaded, comparisons, options, on_progress)
-    metrics = {"val/reward/pair_accuracy": report.accuracy_gated}
-    stock = checkpoint.is_stock(loaded)
-    checkpoint.save(loaded.cpu(), output, model_card(loaded.spec, metrics, "with a gate", stock))
-    print_gate(report, output)
-    return int(report.accuracy_gated <= report.accuracy_equal)
+        They are compared on the held-out prompts.
+        """
+        if not self.model.is_dir():
+            got = str(self.model)
+            raise ConfigError("there is no such model folder", got=got, fix="Check --model")
+        if self.output.exists() and not self.overwrite:
+            raise OutputError("the output exists", where=str(self.output), fix="Add --overwrite")
+        records = Source(self.input, self.format or Outcomes(objective=self.objective))
+        comparisons = [record for record in records if isinstance(record, Comparison)]
+
+        import torch
+        from transformers.utils import logging
+
+        from prm.models import checkpoint
+        from prm.models.card import model_card
+        from prm.training.gate.train import GateOptions, train_gate
+
+        options = GateOptions(
+            objective=self.objective,
+            against=self.against,
+            held_out=self.held_out,
+            temperature=self.temperature,
+            lr=self.lr,
+            max_epochs=self.max_epochs,
+            max_tokens=self.max_tokens,
+            seed=self.seed,
+        )
+        logging.disable_progress_bar()
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded = checkpoint.load(self.model, device)
+        with _progress() as on_progress:
+            report = train_gate(loaded, comparisons, options, on_progress)
+        metrics = {"val/reward/pair_accuracy": report.accuracy_gated}
+        stock = checkpoint.is_stock(loaded)
+        card = model_card(loaded.spec, metrics, "with a gate", stock)
+        checkpoint.save(loaded.cpu(), self.output, card)
+        _print_report(report, self.output)
+        return int(report.accuracy_gated <= report.accuracy_equal)
 
 
 @contextmanager
@@ -113,3 +118,20 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(tasks[phase], advance=count, total=total)
 
         yield on_progress
+
+
+def _print_report(report: GateReport, output: Path) -> None:
+    """Print accuracies and mean weights."""
+    left_out = f", {report.num_dropped:,} comparisons left out" if report.num_dropped else ""
+    print(f"{output}: learned from {report.num_pairs:,} pairs{left_out}")
+    print(f"  accuracy on {report.num_held_out:,} pairs of held-out prompts")
+    print(f"    equal weights  {report.accuracy_equal:.4f}")
+    print(f"    gated          {report.accuracy_gated:.4f}")
+    print("  mean weight of each objective")
+    width = max(map(len, report.mean_gates))
+    for name, weight in report.mean_gates.items():
+        penalty = report.penalties.get(name)
+        taken = "" if penalty is None else f"  less {penalty:g} of what it follows"
+        print(f"    {name:<{width}}  {weight:.4f}{taken}")
+    if report.num_epochs == 0:
+        print("  No weights did better than equal ones on the held-out prompts.")

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from prm.data.formats.base import Format
+from prm.cli.options import OptionRules, OverwriteOptions, ScoringOptions, StoredOptions
+from prm.data.formats import Format
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcomes import Outcomes
 from prm.data.sources.source import Source
-from prm.errors import ConfigError
+from prm.errors import ConfigError, OutputError
 from prm.records import Chain, Rating, Record
 from prm.scoring.batch import Survey, survey
 
@@ -111,3 +114,69 @@ def scorable(records: Iterable[Record]) -> Iterator[Chain | Rating]:
         else:
             outcomes.append(record)
     yield from single_responses(outcomes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreFirstOptions(ScoringOptions, OverwriteOptions, StoredOptions):
+    """Scores, stored or to be made.
+
+    Args:
+        model: Folder of the model that is to score; or that gave `scores`, if no spec lies beside
+            them.
+        input: File, folder, glob or dataset to score first.
+        format: What its rows look like; by default as in `prm score`.
+    """
+
+    CONFLICTS: ClassVar[OptionRules] = (("SCORES", "--input"),)
+    NEEDS: ClassVar[OptionRules] = (("--input", "--model"),)
+
+    input: str | None = None
+    format: Format | None = None
+
+    def score_first(self, output: Path, *, keep_text: bool, **changes: Any) -> Self:
+        """Score the input into a file beside an output, and return this command for that file.
+
+        The file stays there, so that scoring is done only once.
+
+        Args:
+            output: The output.
+            keep_text: Whether the scores are to hold the texts.
+            changes: Other options of the command that is returned.
+
+        Raises:
+            OutputError: The output, or the scores beside it, exist.
+            PrmError: As `prm score`.
+        """
+        from prm.scores.rewrite import check_outputs
+
+        assert self.model is not None
+        assert self.input is not None
+        check_outputs(output, overwrite=self.overwrite)
+        scores = scores_beside(output)
+        if scores.exists() and not self.overwrite:
+            instead = f"Give that file in the place of --input {self.input}"
+            raise OutputError(
+                "the input is scored already",
+                got=str(scores),
+                fix=f"{instead}, or --overwrite to score it again",
+            )
+        inputs = survey_source(self.input, choose_format(model_kind(self.model), self.format))
+        scorer = self.scorer(self.model)
+
+        from prm.cli.scoring import score_to_file
+
+        score_to_file(scorer, inputs, scores, keep_text=keep_text, overwrite=self.overwrite)
+        done: dict[str, Any] = dict.fromkeys(
+            ("input", "model", "format", "aggregation", "aggregation_overrides")
+        )
+        return replace(self, **(done | {"device": "auto", "scores": scores} | changes))
+
+
+def scores_beside(output: Path) -> Path:
+    """Return where the scores behind an output are kept.
+
+    Example:
+        >>> scores_beside(Path("ranked.parquet")).name
+        'ranked.parquet.scores.jsonl'
+    """
+    return output.with_name(f"{output.name}.scores.jsonl")

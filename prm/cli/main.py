@@ -1,7 +1,7 @@
-"""The `prm` command: finds the function behind a command's name, runs it, reports its errors.
+"""The `prm` command: finds the class behind a command's name, runs it, reports its errors.
 
 Nothing heavy is imported before a command is known, so `prm --help` answers at once. The table
-`COMMANDS` is the whole command line: a new command is a typed function and one row here.
+`COMMANDS` is the whole command line: a new command is a dataclass of options and one row here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import prm
@@ -20,7 +20,7 @@ class Command(NamedTuple):
     """One row of the command table.
 
     Args:
-        target: `module:function` that runs the command.
+        target: `module:Class` of a command, or `module:function` that parses its own arguments.
         summary: What the command does, for the help.
     """
 
@@ -37,33 +37,31 @@ TRAINING = {
 """Commands that parse their own arguments: LightningCLI with configuration files."""
 
 USE = {
-    "score": Command("prm.cli.score:score", "score chains step by step, or responses by objective"),
-    "reward": Command("prm.cli.reward:reward", "aggregate stored scores into rewards again"),
-    "rank": Command("prm.cli.rank:rank", "order the responses to each prompt: best of N"),
-    "search": Command("prm.cli.search:search", "sample responses or steps and choose the best"),
-    "filter": Command(
-        "prm.cli.filter:filter_rows", "keep or drop rows by reward, objective or rank"
-    ),
-    "serve": Command("prm.cli.serve:serve", "answer over HTTP: trainers, engines, and a page"),
-    "gate": Command("prm.cli.gate:gate", "let the prompt choose the weights of the objectives"),
-    "export": Command("prm.cli.export:export", "write a model for trainers and serving engines"),
-    "size": Command("prm.cli.size:size", "estimate the memory and speed of a training"),
+    "score": Command("prm.cli.score:Score", "score chains step by step, or responses by objective"),
+    "reward": Command("prm.cli.reward:Reward", "aggregate stored scores into rewards again"),
+    "rank": Command("prm.cli.rank:Rank", "order the responses to each prompt: best of N"),
+    "search": Command("prm.cli.search:Search", "sample responses or steps and choose the best"),
+    "filter": Command("prm.cli.filter:Filter", "keep or drop rows by reward, objective or rank"),
+    "serve": Command("prm.cli.serve:Serve", "answer over HTTP: trainers, engines, and a page"),
+    "gate": Command("prm.cli.gate:Gate", "let the prompt choose the weights of the objectives"),
+    "export": Command("prm.cli.export:Export", "write a model for trainers and serving engines"),
+    "size": Command("prm.cli.size:Size", "estimate the memory and speed of a training"),
     "audit tradeoffs": Command(
-        "prm.cli.audit:tradeoffs", "show how the choice of aggregation changes decisions"
+        "prm.cli.audit:Tradeoffs", "show how the choice of aggregation changes decisions"
     ),
 }
 
 DATA = {
-    "data check": Command("prm.cli.data:check", "find what is wrong in labeled data"),
-    "data convert": Command("prm.cli.data:convert", "write any source format as canonical rows"),
+    "data check": Command("prm.cli.data:Check", "find what is wrong in labeled data"),
+    "data convert": Command("prm.cli.data:Convert", "write any source format as canonical rows"),
     "data decontaminate": Command(
-        "prm.cli.data:decontaminate", "remove problems that an evaluation set contains"
+        "prm.cli.data:Decontaminate", "remove problems that an evaluation set contains"
     ),
     "data make arithmetic": Command(
-        "prm.cli.make:arithmetic", "generate chains whose step labels are known exactly"
+        "prm.cli.make:Arithmetic", "generate chains whose step labels are known exactly"
     ),
     "data make replies": Command(
-        "prm.cli.make:replies", "generate replies whose helpfulness, safety, factuality are known"
+        "prm.cli.make:Replies", "generate replies whose helpfulness, safety, factuality are known"
     ),
 }
 
@@ -152,13 +150,13 @@ def _is_group(name: str) -> bool:
 
 
 def _run(name: str, rest: list[str]) -> int:
-    module, _, function_name = COMMANDS[name].target.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), function_name)
+    module, _, attribute = COMMANDS[name].target.partition(":")
+    target: Any = getattr(importlib.import_module(module), attribute)
     if name in TRAINING:
-        return function([name, *rest]) or 0
-    from prm.cli.parsing import run_function
+        return target([name, *rest]) or 0
+    from prm.cli.parsing import run_command
 
-    return run_function(function, rest, prog=f"prm {name}") or 0
+    return run_command(target, rest, prog=f"prm {name}") or 0
 
 
 def _help(group: str) -> str:

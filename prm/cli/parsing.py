@@ -1,4 +1,4 @@
-"""Typed functions as commands: jsonargparse reads the signature, and its errors fit on a line."""
+"""Dataclasses as commands: jsonargparse reads their fields, and its errors fit on a line."""
 
 from __future__ import annotations
 
@@ -7,42 +7,82 @@ import inspect
 import re
 import sys
 from argparse import ArgumentError, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, NoReturn, get_type_hints
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, auto_cli
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from prm.cli.aggregation import fold_dotted
+from prm.cli.options import Options
 from prm.errors import PrmError
 from prm.moved import OPTIONS
 
 
-def run_function(function: Callable[..., Any], args: Sequence[str], *, prog: str) -> Any:
-    """Call `function` with the options in `args` and return what it returns.
+def run_command(command: type[Any], args: Sequence[str], *, prog: str) -> int | None:
+    """Set the options of a command from `args`, run it, and return its exit code.
 
     Args:
-        function: A typed function; each parameter becomes an option, its docstring the help.
+        command: A subclass of `Options` with a method `run`; each field becomes an option, the
+            docstring the help.
         args: Words of the command line. Options cannot be abbreviated; dashes in their names may
             stand for underscores, and a boolean option without a value means true.
         prog: Name of the command in messages.
 
     Raises:
         SystemExit: Help was asked for (code 0), or an option is wrong (code 2).
-        PrmError: The function, or a class that an option names, refuses its arguments.
+        PrmError: The command, or a class that an option names, refuses its arguments.
     """
+    parser = command_parser(command, prog)
     try:
-        return auto_cli(
-            function,
-            args=spell_out(args, function),
-            as_positional=False,
-            parser_class=CommandParser,
-            prog=prog,
-            allow_abbrev=False,
-            description=_description(function),
-            formatter_class=CommandHelp,
-        )
+        options = parser.instantiate(parser.parse_args(spell_out(args, command)))
+        options.pop("config", None)
+        code: int | None = command(**options).run()
     except ValueError as error:
         raise refusal(error)  # noqa: B904
+    return code
+
+
+def command_parser(command: type[Options], prog: str) -> CommandParser:
+    """Return the parser of a command: required options first, those of groups last."""
+    parser = CommandParser(
+        prog=prog,
+        allow_abbrev=False,
+        description=_description(command),
+        formatter_class=CommandHelp,
+    )
+    parser.add_argument("--config", action="config", help="Path to a configuration file.")
+    # jsonargparse looks for inherited types in the modules of the first bases only.
+    command.__init__.__annotations__.update(get_type_hints(command))
+    every = {field.name for field in fields(command)}
+    for heading, names in _sections(command):
+        place = parser.add_argument_group(heading) if heading else parser
+        place.add_class_arguments(command, as_group=False, sub_configs=True, skip=every - names)
+    return parser
+
+
+def _sections(command: type[Options]) -> list[tuple[str, set[str]]]:
+    """Return the options in the order of the help: sets of names, each with its heading.
+
+    Options of the command itself have no heading, nor has one that is alone in its group.
+    """
+    every = {field.name for field in fields(command)}
+    required = {field.name for field in fields(command) if field.default is MISSING}
+    rest = every - required
+    groups: dict[str, set[str]] = {}
+    for owner in command.__mro__:
+        names = rest & inspect.get_annotations(owner).keys()
+        rest -= names
+        groups.setdefault(_heading(owner), set()).update(names)
+    own = groups.pop(_heading(command))
+    alone = {name for names in groups.values() if len(names) == 1 for name in names}
+    large = [(heading, names) for heading, names in groups.items() if len(names) > 1]
+    sections = [("", required), ("", own), ("", alone), *large]
+    return [(heading, names) for heading, names in sections if names]
+
+
+def _heading(group: type) -> str:
+    return (group.__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 def refusal(error: BaseException) -> BaseException:
@@ -53,7 +93,7 @@ def refusal(error: BaseException) -> BaseException:
     return inner or error
 
 
-def spell_out(args: Sequence[str], function: Callable[..., Any]) -> list[str]:
+def spell_out(args: Sequence[str], command: type[Options]) -> list[str]:
     """Write options as jsonargparse wants them: `--keep-text` becomes `--keep_text true`.
 
     Formats may be named as their files are, in any case: `mr_ben` becomes `MRBen`. A command on
@@ -63,15 +103,19 @@ def spell_out(args: Sequence[str], function: Callable[..., Any]) -> list[str]:
         ConfigError: There is no format of that name, or as `fold_dotted`.
 
     Example:
-        >>> def command(keep_text: bool = False, name: str = ""): ...
-        >>> spell_out(["--keep-text", "--name", "a-b"], command)
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Command:
+        ...     keep_text: bool = False
+        ...     name: str = ""
+        >>> spell_out(["--keep-text", "--name", "a-b"], Command)
         ['--keep_text', 'true', '--name', 'a-b']
     """
-    parameters = inspect.signature(function).parameters.items()
-    flags = {f"--{name}" for name, item in parameters if item.annotation in (bool, "bool")}
-    formats = {f"--{name}" for name, item in parameters if "Format" in str(item.annotation)}
-    args = fold_dotted(args, list(inspect.signature(function).parameters))
-    if "scores" in inspect.signature(function).parameters and args[:1] and args[0][0] != "-":
+    types = {field.name: str(field.type) for field in fields(command)}
+    flags = {f"--{name}" for name, kind in types.items() if kind in ("bool", "<class 'bool'>")}
+    formats = {f"--{name}" for name, kind in types.items() if "Format" in kind}
+    args = fold_dotted(args, list(types))
+    if "scores" in types and args[:1] and args[0][0] != "-":
         args = ["--scores", *args]
     words: list[str] = []
     for index, word in enumerate(args):
@@ -96,8 +140,8 @@ def _format_class(name: str) -> str:
     return format_named(name).__name__
 
 
-def _description(function: Callable[..., Any]) -> str:
-    return (inspect.getdoc(function) or "").partition("\nArgs:\n")[0].strip()
+def _description(command: type[Options]) -> str:
+    return (inspect.getdoc(command) or "").partition("\nArgs:\n")[0].strip()
 
 
 class CommandHelp(RawDescriptionHelpFormatter, DefaultHelpFormatter):

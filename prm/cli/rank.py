@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar
 
-from prm.cli.options import check_options
+from prm.cli.inputs import ScoreFirstOptions, check_kind, model_kind
+from prm.cli.options import OptionRules
+from prm.cli.score_input import typed_responses
+from prm.cli.stored import Rewarded, cut_off, open_scores, progress, wide_console, with_rewards
 from prm.data.formats import all_formats
-from prm.data.formats.base import Format
 from prm.errors import ConfigError
+from prm.records import prompt_text
+
+if TYPE_CHECKING:
+    from prm.scores.ranking import RankedRows
+    from prm.scores.rewrite import Columns
+    from prm.scores.rows import Row
+
+MAX_SHOWN = 40
+"""Rows that are drawn without an output."""
 
 all_formats()  # so that every format can be named by its class alone
 
 
-def rank(
-    scores: Path | None = None,
-    output: Path | None = None,
-    top: int | None = None,
-    model: Path | None = None,
-    input: str | None = None,
-    format: Format | None = None,
-    prompt: str | None = None,
-    responses: str | None = None,
-    aggregation: str | None = None,
-    aggregation_overrides: dict[str, Any] | None = None,
-    device: str = "auto",
-    max_tokens: int = 16384,
-    overwrite: bool = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Rank(ScoreFirstOptions):
     """Order the responses, or chains, for each prompt by their reward: best of N, with margins.
 
     Stored scores, drawn or written::
@@ -52,78 +51,173 @@ def rank(
     normalizers: then it is Phi(margin / sqrt(s1^2 + s2^2)), errors taken as independent.
 
     Args:
-        scores: Scores that `prm score` wrote, .jsonl or .parquet.
         output: File for the ranked rows, .jsonl or .parquet; without it the first are drawn.
         top: Keep the best so many of each prompt, those without a reward left out; by default all.
-        model: Folder of the model that is to score; or that gave `scores`, if no spec lies beside
-            them.
         input: File, folder, glob or dataset of candidates to score first.
         format: What its rows look like; by default as in `prm score`: one response to a row, or
             several as responses, or chosen and rejected.
         prompt: The prompt of `responses`.
         responses: JSON list of responses to rank.
-        aggregation: Class (WeightedSum, WorstCase, ...), or YAML file; for chains min, product,
-            mean, last, mean_logit or softmin; by default the rewards in the file, or the model's
-            own.
-        aggregation_overrides: Parameters to change, as JSON; --aggregation.weights.safety=2 is the
-            short way to write {"weights.safety": 2}.
-        device: Where the model scores: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
-        max_tokens: Tokens in one forward pass of the model.
-        overwrite: Replace the output, and scores beside it, if they exist.
-
-    Returns:
-        1 if no response has a reward, else 0.
     """
-    check_options(
-        {
-            "SCORES": scores,
-            "--input": input,
-            "--prompt": prompt,
-            "--responses": responses,
-            "--model": model,
-            "--output": output,
-            "--format": format,
-            "--device": None if device == "auto" else device,
-            "--overwrite": overwrite,
-        },
-        _CONFLICTS,
-        _NEEDS,
+
+    CONFLICTS: ClassVar[OptionRules] = (
+        ("SCORES", "--prompt"),
+        ("--input", "--prompt"),
+        ("--prompt", "--output"),
     )
-    if top is not None and top < 1:
-        raise ConfigError("--top is wrong", expected="1 or more", got=top)
-    if scores is None and input is None and prompt is None:
-        raise ConfigError("there is nothing to rank", fix="Give SCORES, --input or --prompt")
+    NEEDS: ClassVar[OptionRules] = (
+        ("--input", "--output"),
+        ("--prompt", "--responses"),
+        ("--prompt", "--model"),
+        ("--responses", "--prompt"),
+        ("--format", "--input"),
+        ("--device", "--input", "--prompt"),
+    )
 
-    from prm.cli.rank_run import rank_responses, rank_scores
-    from prm.cli.score_first import Scoring, score_first
+    output: Path | None = None
+    top: int | None = None
+    prompt: str | None = None
+    responses: str | None = None
 
-    if scores is not None:
-        return rank_scores(
-            scores, output, top, aggregation, aggregation_overrides, model, overwrite=overwrite
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.top is not None and self.top < 1:
+            raise ConfigError("--top is wrong", expected="1 or more", got=self.top)
+        if self.scores is None and self.input is None and self.prompt is None:
+            raise ConfigError("there is nothing to rank", fix="Give SCORES, --input or --prompt")
+
+    def run(self) -> int:
+        """Rank, and return 1 if no response has a reward, else 0."""
+        if self.prompt is not None and self.responses is not None:
+            return self._rank_typed(self.prompt, self.responses)
+        if self.scores is None and self.output is not None:
+            return self.score_first(self.output, keep_text=True).run()
+        assert self.scores is not None
+
+        from prm.scores.rewrite import check_outputs
+
+        check_outputs(self.output, overwrite=self.overwrite)
+        table = open_scores(self.scores, self.model)
+        table.check_groups()
+        rewarded = with_rewards(table, self.aggregation, self.aggregation_overrides)
+        ranking = _ranking(rewarded)
+        shown = self._shown(ranking)
+        if self.output is None:
+            _draw(rewarded, shown)
+        else:
+            _write(rewarded, shown, self.output)
+            print(f"{self.output}: {len(shown.order):,} rows")
+        for line in _summary(rewarded, ranking):
+            print(line)
+        return int((ranking.rank < 0).all())
+
+    def _shown(self, ranking: RankedRows) -> RankedRows:
+        return ranking if self.top is None else ranking.top(self.top)
+
+    def _rank_typed(self, prompt: str, responses: str) -> int:
+        """Score and rank a few responses to one prompt, draw them, and return the exit code."""
+        assert self.model is not None
+        check_kind(model_kind(self.model), chains=False)
+
+        from prm.report.ranking import draw_ranking
+        from prm.scores.responses import single_responses
+        from prm.scores.stored import tabulate
+
+        records = list(single_responses(typed_responses(prompt, responses, "--responses")))
+        if len(records) < 2:
+            raise ConfigError(
+                "there is nothing to compare",
+                expected="--responses with a JSON list of two or more different texts",
+                got=responses,
+            )
+        scorer = self.scorer(self.model)
+        scored = scorer.score(records)
+        rows = [
+            score.to_row() | {"response_text": record.response}
+            for record, score in zip(records, scored, strict=True)
+        ]
+        table = tabulate(rows, scorer.spec, Path("--responses"))
+        rewarded = Rewarded(table, table.stored_rewards, None, scorer.spec)
+        ranking = _ranking(rewarded)
+        shown = self._shown(ranking)
+        ranked = [rows[index] for index in shown.order.tolist()]
+        draw_ranking(wide_console(), prompt, _ranked_rows(ranked, rewarded, shown))
+        for score in scored:
+            if score.reason:
+                print(f"not scored: {score.reason}")
+        return int((ranking.rank < 0).all())
+
+
+def _ranking(rewarded: Rewarded) -> RankedRows:
+    from prm.scores.ranking import rank_candidates
+
+    table = rewarded.table
+    return rank_candidates(table.groups, rewarded.rewards, table.deviations())
+
+
+def _columns(rewarded: Rewarded, ranking: RankedRows) -> Columns:
+    """Return the fields of ranked rows that are new."""
+    return {**rewarded.columns(ranking.order), **ranking.columns()}
+
+
+def _write(rewarded: Rewarded, ranking: RankedRows, output: Path) -> None:
+    from prm.scores.rewrite import write_scores
+
+    columns = _columns(rewarded, ranking)
+    track = progress("writing", len(ranking.order))
+    write_scores(rewarded.table.path, output, ranking.order, columns, rewarded.spec, track=track)
+
+
+def _summary(rewarded: Rewarded, ranking: RankedRows) -> list[str]:
+    """Return how many prompts have a winner, how clear it is, and what has no reward."""
+    import numpy as np
+
+    first, noun = ranking.rank == 0, rewarded.table.noun
+    lines = [f"{first.sum():,} prompts, {len(ranking.order):,} {noun}", *cut_off(rewarded.table)]
+    margins = ranking.margin[first & ~np.isnan(ranking.margin)]
+    if len(margins):
+        lines.append(
+            f"margin of the best to the next: median {np.median(margins):.4f}, "
+            f"none in {(margins == 0).mean():.1%} of the prompts"
         )
-    assert model is not None
-    scoring = Scoring(model, aggregation, aggregation_overrides, device, max_tokens)
-    if prompt is not None and responses is not None:
-        return rank_responses(scoring, prompt, responses, top)
-    assert input is not None
-    assert output is not None
-    own = score_first(scoring, input, format, output, keep_text=True, overwrite=overwrite)
-    return rank_scores(own, output, top, overwrite=overwrite)
+    sure = ranking.win_probability[first & ~np.isnan(ranking.win_probability)]
+    if len(sure):
+        lines.append(
+            f"the best is really better than the next with probability {np.median(sure):.3f} "
+            f"(median); below 0.9 in {(sure < 0.9).mean():.1%} of the prompts"
+        )
+    missing = ranking.order[ranking.rank < 0]
+    if len(missing):
+        place = rewarded.table.place(int(missing[0]))
+        lines.append(f"{len(missing):,} {noun} have no reward and no rank; the first: {place}")
+    return lines
 
 
-_CONFLICTS = (
-    ("SCORES", "--input"),
-    ("SCORES", "--prompt"),
-    ("--input", "--prompt"),
-    ("--prompt", "--output"),
-)
-_NEEDS = (
-    ("--input", "--model"),
-    ("--input", "--output"),
-    ("--prompt", "--responses"),
-    ("--prompt", "--model"),
-    ("--responses", "--prompt"),
-    ("--format", "--input"),
-    ("--device", "--input", "--prompt"),
-    ("--overwrite", "--output"),
-)
+def _draw(rewarded: Rewarded, ranking: RankedRows) -> None:
+    """Draw the first prompts, each with a table of its responses."""
+    import numpy as np
+
+    from prm.report.ranking import draw_ranking
+    from prm.scores.rewrite import read_rows
+
+    drawn = ranking.groups[: MAX_SHOWN + 1]
+    count = len(drawn) if len(drawn) <= MAX_SHOWN else max(1, int((drawn < drawn[-1]).sum()))
+    rows = list(read_rows(rewarded.table.path, ranking.order[:count]))
+    ranked = _ranked_rows(rows, rewarded, ranking)
+    console = wide_console()
+    for group in dict.fromkeys(ranking.groups[:count].tolist()):
+        places = np.flatnonzero(ranking.groups[:count] == group).tolist()
+        title = ranked[places[0]].get("prompt") or rewarded.table.group_names[group]
+        draw_ranking(console, prompt_text(title), [ranked[place] for place in places])
+        console.print()
+    if count < len(ranking.order):
+        print(f"... and {len(ranking.order) - count:,} more rows; --output FILE writes all of them")
+
+
+def _ranked_rows(rows: list[Row], rewarded: Rewarded, ranking: RankedRows) -> list[Row]:
+    """Return the first rows of a ranking with their new fields."""
+    columns = _columns(rewarded, ranking)
+    return [
+        row | {name: values[place] for name, values in columns.items()}
+        for place, row in enumerate(rows)
+    ]

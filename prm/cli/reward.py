@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prm.cli.options import AggregationOptions, OverwriteOptions, ShapingOptions, StoredOptions
 from prm.cli.stored import Rewarded, aggregated, open_scores, progress, reshaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def reward(
-    scores: Path,
-    output: Path,
-    aggregation: str | None = None,
-    aggregation_overrides: dict[str, Any] | None = None,
-    shaping: dict[str, Any] | None = None,
-    model: Path | None = None,
-    overwrite: bool = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Reward(ShapingOptions, AggregationOptions, OverwriteOptions, StoredOptions):
     """Aggregate stored scores into rewards again: no model, no text, a million rows in seconds.
 
     `prm score` stores the score of every objective. How they become one reward can be changed
@@ -38,33 +33,30 @@ def reward(
     output, so that the output can be ranked, filtered and aggregated again.
 
     Args:
-        scores: Scores that `prm score` wrote, .jsonl or .parquet.
         output: File for the rows with the new rewards, .jsonl or .parquet.
-        aggregation: Class (WeightedSum, WorstCase, ...), or YAML file; for chains min, product,
-            mean, last, mean_logit or softmin; by default as in the spec.
-        aggregation_overrides: Parameters to change, as JSON; --aggregation.weights.safety=2 is the
-            short way to write {"weights.safety": 2}.
-        shaping: Fields of the shaping to change, as JSON, or --shaping.squash=sigmoid for short.
-        model: Folder of the model, if no spec lies beside the scores.
-        overwrite: Replace the output if it exists.
-
-    Returns:
-        1 if no row has a reward, else 0.
     """
-    import numpy as np
 
-    from prm.scores.rewrite import check_outputs, write_scores
+    scores: Path = field()  # which is needed here
+    output: Path
 
-    check_outputs(output, overwrite=overwrite)
-    table = reshaped(open_scores(scores, model), shaping)
-    rewarded = aggregated(table, aggregation, aggregation_overrides)
-    order = np.arange(table.num_rows)
-    track = progress("writing", table.num_rows)
-    write_scores(scores, output, order, rewarded.columns(order), rewarded.spec, track=track)
-    print(f"{output}: {table.num_rows:,} rows, aggregation {rewarded.name}")
-    for line in _summary(rewarded):
-        print(f"  {line}")
-    return int(np.isnan(rewarded.rewards).all())
+    def run(self) -> int:
+        """Write the rows, and return 1 if none has a reward, else 0."""
+        import numpy as np
+
+        from prm.scores.rewrite import check_outputs, write_scores
+
+        check_outputs(self.output, overwrite=self.overwrite)
+        table = reshaped(open_scores(self.scores, self.model), self.shaping)
+        rewarded = aggregated(table, self.aggregation, self.aggregation_overrides)
+        order = np.arange(table.num_rows)
+        track = progress("writing", table.num_rows)
+        write_scores(
+            self.scores, self.output, order, rewarded.columns(order), rewarded.spec, track=track
+        )
+        print(f"{self.output}: {table.num_rows:,} rows, aggregation {rewarded.name}")
+        for line in _summary(rewarded):
+            print(f"  {line}")
+        return int(np.isnan(rewarded.rewards).all())
 
 
 def _summary(rewarded: Rewarded) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What `prm score` does once its options are known to be right: load, score, draw, report."""
+"""What commands that score do once their options are right: load, score, draw, report."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from transformers.utils import logging
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import STEP_AGGREGATIONS, StepAggregation, step_aggregation
 from prm.cli.aggregation import resolve_aggregation
+from prm.cli.options import ScoringOptions
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
 from prm.report.responses import draw_responses
@@ -38,25 +39,33 @@ from prm.spec import RewardSpec
 
 def scorer_options(
     model: Path,
-    device: str,
-    dtype: str | None,
-    aggregation: str | None,
-    beta: float | None,
-    overrides: Mapping[str, Any] | None,
-    max_tokens: int,
+    options: ScoringOptions,
+    *,
+    dtype: torch.dtype | None = None,
+    beta: float | None = None,
     shaping: Mapping[str, Any] | None = None,
 ) -> ScorerOptions:
-    """Return what the options of `prm score` ask to load.
+    """Return what to load.
+
+    Args:
+        model: Folder of the model.
+        options: The options of the command.
+        dtype: Type of the weights; by default as stored.
+        beta: Sharpness of softmin.
+        shaping: Fields of the shaping to change.
 
     Raises:
         SpecError: There is no spec, or it is too new.
         ConfigError: The aggregation does not fit the model, or the shaping is unknown.
     """
     spec = RewardSpec.load(model)
-    steps, objectives = _aggregations(spec, aggregation, beta, overrides)
-    weights = None if dtype is None else getattr(torch, dtype)
+    steps, objectives = _aggregations(
+        spec, options.aggregation, beta, options.aggregation_overrides
+    )
     shaped = spec.shaping.changed(shaping) if shaping else None
-    return ScorerOptions(model, device, weights, steps, max_tokens, objectives, shaped)
+    return ScorerOptions(
+        model, options.device, dtype, steps, options.max_tokens, objectives, shaped
+    )
 
 
 def load_scorer(options: ScorerOptions) -> RewardScorer:
@@ -92,7 +101,7 @@ def score_to_file(
     inputs: Survey,
     output: Path,
     *,
-    threshold: float,
+    threshold: float = 0.5,
     keep_text: bool,
     overwrite: bool,
 ) -> int:

@@ -5,51 +5,84 @@ Everything that can be wrong with the options and the input is found before torc
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from prm.cli.generator import GeneratorOptions
 from prm.cli.inputs import check_kind, model_kind
-from prm.cli.options import check_options
+from prm.cli.options import (
+    JsonOptions,
+    ModelOptions,
+    OptionRules,
+    Options,
+    OverwriteOptions,
+    ScoringOptions,
+    check_least,
+)
+from prm.cli.stored import wide_console
 from prm.errors import ConfigError
-from prm.generators.generator import Sampling
+from prm.records import Prompt
 from prm.search.problems import Problem, check_output, read_problems
 from prm.texts.answers import extractor
+from prm.texts.completions import RewardFrom
 
-Method = Literal["best_of_n", "weighted_vote", "majority", "beam"]
-RewardFrom = Literal["steps", "response"]
+if TYPE_CHECKING:
+    from prm.generators.generator import Generator
+    from prm.scoring.scorer import RewardScorer
+    from prm.search.choice import ChoiceRule
+    from prm.search.run import Search as Searcher
+    from prm.search.run import SearchSummary
 
-DEFAULT_KEY = "OPENAI_API_KEY"
+CHOICES: dict[str, ChoiceRule] = {
+    "best_of_n": "best",
+    "weighted_vote": "weighted_vote",
+    "majority": "majority",
+}
+"""How each method that samples whole responses chooses one."""
+
+BEAM = {"width": 4, "expand": 4, "max_steps": 32}
+"""Options of beam search, and what they are if not given."""
 
 
-def search(
-    model: Path,
-    generator: str,
-    method: Method = "best_of_n",
-    prompt: str | None = None,
-    input: str | None = None,
-    output: Path | None = None,
-    n: int | None = None,
-    width: int | None = None,
-    expand: int | None = None,
-    max_steps: int | None = None,
-    temperature: float = 0.8,
-    top_p: float = 1.0,
-    max_new_tokens: int = 512,
-    seed: int = 0,
-    prompt_suffix: str | None = None,
-    answer: str = "auto",
-    reward_from: RewardFrom | None = None,
-    aggregation: str | None = None,
-    aggregation_overrides: dict[str, Any] | None = None,
-    generator_model: str | None = None,
-    api_key_variable: str | None = None,
-    concurrency: int | None = None,
-    batch_size: int | None = None,
-    device: str = "auto",
-    max_tokens: int = 16384,
-    json: bool = False,
-    overwrite: bool = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class BeamOptions(Options):
+    """Beam search (--method beam).
+
+    Args:
+        width: Chains that are kept in a round; by default 4.
+        expand: Next steps that are sampled for each of them; by default 4.
+        max_steps: Rounds; by default 32.
+
+    Raises:
+        ConfigError: A number is below 1.
+    """
+
+    NEEDS: ClassVar[OptionRules] = tuple((f"--{name}", "--method beam") for name in BEAM)
+
+    width: int | None = None
+    expand: int | None = None
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in BEAM:
+            check_least(f"--{name}", getattr(self, name), 1)
+
+    def beam(self) -> dict[str, Any]:
+        """Return the numbers, with those that are not given."""
+        return {name: getattr(self, name) or default for name, default in BEAM.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(
+    BeamOptions, GeneratorOptions, ScoringOptions, OverwriteOptions, JsonOptions, ModelOptions
+):
     r"""Search for good answers: best of N, votes, or beam search over steps.
 
     One prompt, drawn with all candidates and the steps of the chosen one::
@@ -67,8 +100,6 @@ def search(
     candidate, and all candidates with their steps and scores.
 
     Args:
-        model: Folder of the reward model.
-        generator: Folder of a causal language model, or URL of a server with an OpenAI API.
         method: best_of_n takes the highest reward; majority the most frequent final answer,
             weighted_vote the one with most reward; beam grows chains step by step and keeps the
             best, and needs a model that scores steps.
@@ -76,128 +107,162 @@ def search(
         input: File, folder, glob or dataset of rows with `prompt`, and `id` if they have one.
         output: File for the results of `input`: .jsonl.
         n: Responses that are sampled for a prompt; by default 8.
-        width: Chains that are kept in a round of beam search; by default 4.
-        expand: Next steps that are sampled for each of them; by default 4.
-        max_steps: Rounds of beam search; by default 32.
-        temperature: Softmax temperature of the generator; 0 takes the most probable token.
-        top_p: Draw from the most probable tokens with this much mass.
-        max_new_tokens: Tokens of a response; in beam search, of a step.
         seed: Equal seeds give equal samples, as far as a server keeps to them.
-        prompt_suffix: Give the generator the prompt as plain text, followed by this, and not
-            through a chat template. Without it, a generator that has no chat template gets a line
-            break.
         answer: Where final answers are: boxed, number (after the last =), auto (one or the other),
             or a regular expression with one group.
         reward_from: Whether a joint model scores steps or the response; by default the response.
-        aggregation: As of `prm score`.
-        aggregation_overrides: Parameters of the objective aggregation to change, as JSON; written
-            `--aggregation.weights.safety=2` for short.
-        generator_model: Name of the model on the server; by default the only one it has.
-        api_key_variable: Environment variable with the server's key; by default OPENAI_API_KEY.
-        concurrency: Requests to the server at the same time; by default 8.
-        batch_size: Samples that a local generator draws together; by default 32.
-        device: Where local models run: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
-        max_tokens: Tokens in one forward pass of the reward model: sets the memory, not the scores.
-        json: Print the result as one line of JSON instead of drawing it.
-        overwrite: Replace the output, and unfinished rows that were made with other options.
-
-    Returns:
-        1 if nothing could be chosen, else 0.
     """
-    is_server = generator.startswith(("http://", "https://"))
-    if not is_server and not Path(generator).is_dir():
-        expected = "a folder with a causal language model, or the URL of a server"
-        raise ConfigError("there is no such generator", expected=expected, got=generator)
-    check_options(
-        {
-            "--prompt": prompt,
-            "--input": input,
-            "--output": output,
-            "--json": json,
-            "--overwrite": overwrite,
-            "--n": n,
-            "--width": width,
-            "--expand": expand,
-            "--max_steps": max_steps,
-            "--reward_from": reward_from,
-            "--method beam": method == "beam",
-            "a URL as --generator": is_server,
-            "a folder as --generator": not is_server,
-            "--generator_model": generator_model,
-            "--api_key_variable": api_key_variable,
-            "--concurrency": concurrency,
-            "--batch_size": batch_size,
-        },
-        _CONFLICTS,
-        _NEEDS,
+
+    CONFLICTS: ClassVar[OptionRules] = (
+        ("--prompt", "--input"),
+        ("--n", "--method beam"),
+        ("--reward_from", "--method beam"),
     )
-    if prompt is None and input is None:
-        raise ConfigError("there is nothing to search", fix="Give --prompt or --input")
-    numbers = {
-        "n": 8 if n is None else n,
-        "width": 4 if width is None else width,
-        "expand": 4 if expand is None else expand,
-        "max_steps": 32 if max_steps is None else max_steps,
-        "concurrency": 8 if concurrency is None else concurrency,
-        "batch_size": 32 if batch_size is None else batch_size,
-        "max_tokens": max_tokens,
-    }
-    for name, value in numbers.items():
-        if value < 1:
-            raise ConfigError(f"--{name} is wrong", expected="at least 1", got=value)
-    extractor(answer)
-    sampling = Sampling(temperature, top_p, max_new_tokens)
-    kind = model_kind(model)
-    if method == "beam" or reward_from is not None:
-        check_kind(kind, chains=method == "beam" or reward_from == "steps")
-    if output is not None:
-        check_output(output, overwrite=overwrite)
-    problems = [Problem("", prompt)] if prompt is not None else read_problems(str(input))
-
-    from prm.cli.score_first import Scoring
-    from prm.cli.search_run import Generating, Searching, search_prompt, search_to_file
-
-    generating = Generating(
-        generator,
-        sampling,
-        prompt_suffix,
-        device,
-        numbers["batch_size"],
-        generator_model,
-        api_key_variable or DEFAULT_KEY,
-        numbers["concurrency"],
+    NEEDS: ClassVar[OptionRules] = (
+        ("--input", "--output"),
+        ("--output", "--input"),
+        ("--json", "--prompt"),
     )
-    searching = Searching(
-        method,
-        numbers["n"],
-        numbers["width"],
-        numbers["expand"],
-        numbers["max_steps"],
-        answer,
-        reward_from,
-        seed,
+
+    method: Literal["best_of_n", "weighted_vote", "majority", "beam"] = "best_of_n"
+    prompt: str | None = None
+    input: str | None = None
+    output: Path | None = None
+    n: int | None = None
+    seed: int = 0
+    answer: str = "auto"
+    reward_from: RewardFrom | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prompt is None and self.input is None:
+            raise ConfigError("there is nothing to search", fix="Give --prompt or --input")
+        check_least("--n", self.n, 1)
+        extractor(self.answer)
+
+    def run(self) -> int:
+        """Search, and return 1 if nothing could be chosen, else 0."""
+        kind = model_kind(self.model)
+        if self.method == "beam" or self.reward_from is not None:
+            check_kind(kind, chains=self.method == "beam" or self.reward_from == "steps")
+        if self.output is None or self.input is None:
+            return self._search_prompt(self.prompt or "")
+        check_output(self.output, overwrite=self.overwrite)
+        return self._search_file(read_problems(self.input), self.output)
+
+    def _search_prompt(self, prompt: Prompt) -> int:
+        """Search one prompt, and draw or print what was found."""
+        from rich.console import Console
+
+        from prm.report.search import draw_search
+
+        scorer, generator = self._load()
+        with Console(stderr=True).status("searching"):
+            (result,) = self._searcher(scorer, generator)([prompt])
+        if self.json:
+            print(json.dumps(result.to_row(), ensure_ascii=False))
+            return int(result.best is None)
+        draw_search(wide_console(), result)
+        print(f"{len(result.candidates)} candidates, {_cost(scorer, generator)}")
+        return int(result.best is None)
+
+    def _search_file(self, problems: Sequence[Problem], output: Path) -> int:
+        """Search prompts into a file with a progress bar."""
+        from prm.search.run import search_file
+
+        scorer, generator = self._load()
+        settings = self._settings(scorer, generator)
+        search = self._searcher(scorer, generator)
+        try:
+            with _progress(len(problems)) as on_block:
+                summary = search_file(
+                    search, problems, output, settings, overwrite=self.overwrite, on_block=on_block
+                )
+        except KeyboardInterrupt:
+            print("The same command continues where it was stopped.", file=sys.stderr)
+            raise
+        _print_summary(summary, output, _cost(scorer, generator))
+        return int(summary.num_chosen == 0)
+
+    def _load(self) -> tuple[RewardScorer, Generator]:
+        from prm.scoring.session import ScoringSession
+
+        scorer = self.scorer(self.model)
+        used = ScoringSession(scorer) if self.method == "beam" else scorer
+        return used, self.load_generator()
+
+    def _searcher(self, scorer: RewardScorer, generator: Generator) -> Searcher:
+        """Return what searches prompts together."""
+        from prm.search.beam import beam_search
+        from prm.search.best_of_n import best_of_n
+
+        shared: dict[str, Any] = {"answer": self.answer, "seed": self.seed}
+        if self.method == "beam":
+            return partial(beam_search, scorer, generator, **shared, **self.beam())
+        return partial(
+            best_of_n,
+            scorer,
+            generator,
+            n=self.n or 8,
+            choice=CHOICES[self.method],
+            reward_from=self.reward_from,
+            **shared,
+        )
+
+    def _settings(self, scorer: RewardScorer, generator: Generator) -> dict[str, Any]:
+        """Return what the rows depend on."""
+        from prm.scoring.batch import LocalBlockScorer
+
+        spec = scorer.spec.to_dict()
+        return {
+            **LocalBlockScorer(scorer).identity(),
+            "aggregation": {k: spec[k] for k in ("step_aggregation", "objective_aggregation")},
+            **generator.identity(),
+            "method": self.method,
+            "n": self.n or 8,
+            **self.beam(),
+            "answer": self.answer,
+            "reward_from": self.reward_from,
+            "seed": self.seed,
+        }
+
+
+def _cost(scorer: RewardScorer, generator: Generator) -> str:
+    from prm.scoring.session import ScoringSession
+
+    cost = f"{generator.num_tokens:,} tokens generated"
+    if isinstance(scorer, ScoringSession):
+        stats = scorer.stats
+        cost += f", {stats.computed:,} of {stats.requested:,} scored tokens computed"
+    return cost
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[SearchSummary], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
     )
-    scoring = Scoring(model, aggregation, aggregation_overrides, device, max_tokens)
-    if output is None:
-        return search_prompt(scoring, generating, searching, problems[0].prompt, as_json=json)
-    return search_to_file(scoring, generating, searching, problems, output, overwrite=overwrite)
+
+    columns = (TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("searching", total=total)
+        yield lambda summary: progress.update(task, completed=summary.num_prompts)
 
 
-_NEEDS = (
-    ("--input", "--output"),
-    ("--output", "--input"),
-    ("--json", "--prompt"),
-    ("--overwrite", "--output"),
-    ("--width", "--method beam"),
-    ("--expand", "--method beam"),
-    ("--max_steps", "--method beam"),
-    ("--generator_model", "a URL as --generator"),
-    ("--api_key_variable", "a URL as --generator"),
-    ("--concurrency", "a URL as --generator"),
-    ("--batch_size", "a folder as --generator"),
-)
-_CONFLICTS = (
-    ("--prompt", "--input"),
-    ("--n", "--method beam"),
-    ("--reward_from", "--method beam"),
-)
+def _print_summary(summary: SearchSummary, output: Path, cost: str) -> None:
+    mean = summary.mean_reward
+    parts = [
+        f"{summary.num_chosen:,} of {summary.num_prompts:,} prompts answered",
+        f"mean reward {mean:.4f}" if mean is not None else "",
+        f"{summary.num_candidates:,} candidates",
+        cost,
+        f"{summary.num_resumed:,} rows kept from before" if summary.num_resumed else "",
+    ]
+    print(f"{output}: {', '.join(filter(None, parts))}")
+    for reason in summary.reasons:
+        print(f"  nothing chosen: {reason}")

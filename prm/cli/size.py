@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from prm.cli.options import Options, check_least
 from prm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prm.training.sizing.estimate import Training
+    from prm.training.sizing.estimate import Gpu, Training
     from prm.training.sizing.shapes import DecoderShape
 
 GpuName = Literal["A100-40", "A100-80", "L40S", "H100", "H200", "B200"]
@@ -15,22 +17,8 @@ StrategyName = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3"]
 PrecisionName = Literal["float32", "bf16-mixed", "bfloat16"]
 
 
-def size(
-    model: str | None = None,
-    gpu: GpuName = "H100",
-    gpu_memory: float | None = None,
-    tflops: float | None = None,
-    mfu: float = 0.4,
-    strategy: StrategyName = "auto",
-    num_gpus: int | None = None,
-    gpus_per_node: int = 8,
-    precision: PrecisionName = "bf16-mixed",
-    max_tokens: int = 16384,
-    path_length: int = 1024,
-    gradient_checkpointing: bool = True,
-    lora: int | None = None,
-    freeze_backbone: bool = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Size(Options):
     """Estimate the memory and speed of a training, and print the command that starts it.
 
     For a public model by its name, or a folder with a config.json; nothing is downloaded::
@@ -60,34 +48,62 @@ def size(
         gradient_checkpointing: Recompute activations in the backward pass.
         lora: Rank of adapters to train instead of the weights.
         freeze_backbone: Train the heads only.
-
-    Returns:
-        1 if it does not fit, else 0.
     """
-    from prm.report.sizing import Estimate, compare, draw
-    from prm.training.sizing.estimate import GPUS, Gpu, Training
-    from prm.training.sizing.shapes import load_shape
 
-    kind = GPUS[gpu]
-    gpus = Gpu(gpu_memory or kind.memory, tflops or kind.tflops)
-    _check_numbers(gpus.memory, gpus.tflops, mfu, gpus_per_node)
-    if model is None:
-        print(compare(gpus, mfu))
-        return 0
-    shape = load_shape(model)
-    training = Training(
-        precision=precision,
-        max_tokens=max_tokens,
-        path_length=path_length,
-        checkpointing=gradient_checkpointing,
-        lora_rank=lora,
-        frozen=freeze_backbone,
-    )
-    placed, fits = _place(shape, training, gpus.memory, strategy, num_gpus)
-    from rich.console import Console
+    model: str | None = None
+    gpu: GpuName = "H100"
+    gpu_memory: float | None = None
+    tflops: float | None = None
+    mfu: float = 0.4
+    strategy: StrategyName = "auto"
+    num_gpus: int | None = None
+    gpus_per_node: int = 8
+    precision: PrecisionName = "bf16-mixed"
+    max_tokens: int = 16384
+    path_length: int = 1024
+    gradient_checkpointing: bool = True
+    lora: int | None = None
+    freeze_backbone: bool = False
 
-    draw(Console(), Estimate(model, shape, placed, gpus, mfu, fits), gpus_per_node)
-    return int(not fits)
+    def run(self) -> int:
+        """Draw the estimate, and return 1 if the training does not fit, else 0."""
+        from prm.report.sizing import Estimate, compare, draw
+        from prm.training.sizing.estimate import Training
+        from prm.training.sizing.shapes import load_shape
+
+        gpus = self._gpus()
+        if self.model is None:
+            print(compare(gpus, self.mfu))
+            return 0
+        shape = load_shape(self.model)
+        training = Training(
+            precision=self.precision,
+            max_tokens=self.max_tokens,
+            path_length=self.path_length,
+            checkpointing=self.gradient_checkpointing,
+            lora_rank=self.lora,
+            frozen=self.freeze_backbone,
+        )
+        placed, fits = _place(shape, training, gpus.memory, self.strategy, self.num_gpus)
+        from rich.console import Console
+
+        estimate = Estimate(self.model, shape, placed, gpus, self.mfu, fits)
+        draw(Console(), estimate, self.gpus_per_node)
+        return int(not fits)
+
+    def _gpus(self) -> Gpu:
+        """Return what a GPU has; wrong numbers are refused."""
+        from prm.training.sizing.estimate import GPUS, Gpu
+
+        kind = GPUS[self.gpu]
+        gpus = Gpu(self.gpu_memory or kind.memory, self.tflops or kind.tflops)
+        for name, value in (("--gpu_memory", gpus.memory), ("--tflops", gpus.tflops)):
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"{name} is wrong", expected="a number above 0", got=value)
+        if not 0 < self.mfu <= 1:
+            raise ConfigError("--mfu is wrong", expected="a share in (0, 1]", got=self.mfu)
+        check_least("--gpus_per_node", self.gpus_per_node, 1)
+        return gpus
 
 
 def _place(
@@ -111,13 +127,3 @@ def _place(
     name = chosen[0] if num_gpus == 1 else chosen[-1]
     placed = replace(training, strategy=name, num_gpus=num_gpus)
     return placed, memory(shape, placed).total <= USABLE * gpu_memory * 1e9
-
-
-def _check_numbers(gpu_memory: float, tflops: float, mfu: float, gpus_per_node: int) -> None:
-    for name, value in (("--gpu_memory", gpu_memory), ("--tflops", tflops)):
-        if not 0 < value < float("inf"):
-            raise ConfigError(f"{name} is wrong", expected="a number above 0", got=value)
-    if not 0 < mfu <= 1:
-        raise ConfigError("--mfu is wrong", expected="a share in (0, 1]", got=mfu)
-    if gpus_per_node < 1:
-        raise ConfigError("--gpus_per_node is wrong", expected="at least 1", got=gpus_per_node)

@@ -6,7 +6,7 @@ A `Reading` gives the units of some sources; `labeled` makes their items.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -276,3 +276,13 @@ class Reading:
 def _records(sources: Sequence[Source]) -> Iterator[Any]:
     for source in sources:
         yield from source
+
+
+class Records(Iterable[Record]):
+    """The records of units, in order; they can be iterated repeatedly."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self.units = units
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for unit in self.units for record in unit.records)

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.records import Chain, Comparison, Outcome, Rating
+from prm.records import Chain, Outcome, Rating
 from prm.trees.units import ResponseSet
 
 
@@ -95,9 +95,8 @@ def shuffled_response_labels(sets: Sequence[ResponseSet], seed: int) -> list[Res
     generator = random.Random(seed)
     pools: dict[str, list[float]] = {}
     for record in (record for item in sets for record in item.records):
-        if isinstance(record, Rating):
-            for name, value in record.values.items():
-                pools.setdefault(name, []).extend([] if value is None else [value])
+        for name, value in record.values.items():
+            pools.setdefault(name, []).extend([] if value is None else [value])
     for pool in pools.values():
         generator.shuffle(pool)
     return [
@@ -113,7 +112,6 @@ def _shuffled(record: Outcome, pools: dict[str, list[float]], generator: random.
             for name, value in record.values.items()
         }
         return record.with_values(values)
-    assert isinstance(record, Comparison)
     order = list(range(len(record.responses)))
     generator.shuffle(order)
     return record.reordered(order)

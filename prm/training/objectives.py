@@ -17,7 +17,7 @@ from prm.losses.preference import BradleyTerry, PreferenceLoss
 from prm.losses.rating import RatingLoss
 from prm.losses.readouts import ResponseReadout
 from prm.losses.steps import BCE, StepLoss
-from prm.records import CORRECTNESS, Chain, Comparison, Rating, Record
+from prm.records import CORRECTNESS, Record
 from prm.spec import Direction, ResponseHead, StepHead
 
 
@@ -116,9 +116,8 @@ def fit_step_losses(objectives: Sequence[StepObjective], records: Iterable[Recor
 def _step_labels(records: Iterable[Record], objective: str) -> Iterator[float]:
     """Yield the labels of an objective, NaN where there is none."""
     for record in records:
-        if isinstance(record, Chain):
-            for value in record.labels.get(objective, ()):
-                yield math.nan if value is None else value
+        for value in record.labels.get(objective, ()):
+            yield math.nan if value is None else value
 
 
 def fit_response_losses(objectives: Sequence[ResponseObjective], records: Iterable[Record]) -> None:
@@ -157,11 +156,9 @@ def _response_labels(records: Iterable[Record]) -> tuple[Counter[str], dict[str,
     compared: Counter[str] = Counter()
     ratings: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
     for record in records:
-        if isinstance(record, Comparison):
-            compared[record.objective] += 1
-        elif isinstance(record, Rating):
-            for name, value in record.values.items():
-                ratings[name].extend([] if value is None else [value])
+        compared.update(record.objectives if record.ranks else ())
+        for name, value in record.values.items():
+            ratings[name].extend([] if value is None else [value])
     return compared, ratings
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from prm.records import Chain, Outcome, Prompt, Rating, Record
+from prm.records import Chain, Outcome, Prompt, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +119,9 @@ def _belongs(record: Outcome, members: Sequence[Outcome]) -> bool:
 
 def _rated(*records: Outcome) -> set[tuple[str, str]]:
     """Return which responses are rated for which objectives."""
-    ratings = [record for record in records if isinstance(record, Rating)]
-    return {(rating.response, name) for rating in ratings for name in rating.objectives}
+    return {
+        (record.responses[0], name)
+        for record in records
+        for name, value in record.values.items()
+        if value is not None
+    }

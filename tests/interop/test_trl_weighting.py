@@ -93,7 +93,7 @@ def test_the_schedule_is_in_force_and_in_the_log(model: Path, tmp_path: Path, wh
         assert reward == pytest.approx(mean(by_hand), abs=1e-5)
 
 
-def test_p49_the_multiplier_follows_the_measured_cost(model: Path, tmp_path: Path) -> None:
+def test_the_multiplier_follows_the_measured_cost(model: Path, tmp_path: Path) -> None:
     function = RewardFunction(model, device="cpu")
     seen = mean_safeties(function)
     trainer = trainer_of(tmp_path, function, [weighted(function, constraint())])

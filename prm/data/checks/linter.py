@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from prm.errors import DataError, PrmError
-from prm.records import Record
+from prm.records import Comparison, Outcome, Rating, Record
 
 Severity = Literal["error", "warning", "info"]
 Seen = TypeVar("Seen", bound=Record)
@@ -97,6 +97,23 @@ class Check(Protocol[SeenBy]):
 
     def findings(self) -> list[Finding]:
         """Return what was found; nothing if all is well."""
+
+
+class OutcomeCheck:
+    """A check that looks at comparisons and ratings apart; a subclass says what it looks at."""
+
+    def see(self, record: Outcome) -> None:
+        """Look at one record."""
+        if isinstance(record, Comparison):
+            self.see_comparison(record)
+        else:
+            self.see_rating(record)
+
+    def see_comparison(self, record: Comparison) -> None:
+        """Look at a comparison; by default not."""
+
+    def see_rating(self, record: Rating) -> None:
+        """Look at a rating; by default not."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prm.data.checks.keys import prompt_key, response_key
-from prm.data.checks.linter import Example, Finding, Tally
-from prm.records import Comparison, Outcome
+from prm.data.checks.linter import Example, Finding, OutcomeCheck, Tally
+from prm.records import Comparison
 
 Integers = NDArray[np.int64]
 
@@ -32,7 +32,7 @@ def preferences(record: Comparison) -> Iterator[tuple[int, int, int]]:
             yield first, second, (a < b) - (a > b)
 
 
-class PreferenceConsistency:
+class PreferenceConsistency(OutcomeCheck):
     """Finds pairs that are preferred both ways, and circles (a over b, b over c, c over a).
 
     Only comparisons of one prompt for one objective are held against each other. Circles are looked
@@ -43,10 +43,8 @@ class PreferenceConsistency:
         self._places: list[tuple[str, str]] = []
         self._pairs: dict[str, _Pairs] = defaultdict(_Pairs)
 
-    def see(self, record: Outcome) -> None:
+    def see_comparison(self, record: Comparison) -> None:
         """Collect the preferences of a comparison."""
-        if not isinstance(record, Comparison):
-            return
         pairs = self._pairs[record.objective]
         for first, second, sign in preferences(record):
             pairs.add(first, second, sign, len(self._places))

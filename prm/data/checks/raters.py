@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prm.data.checks.keys import prompt_key, response_key
-from prm.data.checks.linter import Example, Finding, Severity, Tally
+from prm.data.checks.linter import Example, Finding, OutcomeCheck, Severity, Tally
 from prm.data.checks.preferences import preferences
 from prm.data.formats.base import VERDICTS
 from prm.metrics.agreement import Level, krippendorff_alpha
-from prm.records import Comparison, Outcome
+from prm.records import Comparison, Outcome, Rating
 
 _LOW_AGREEMENT = 0.2
 _MAX_RATERS = 100
@@ -26,7 +26,7 @@ Unit = tuple[NDArray[np.float64], NDArray[np.int64]]
 """The opinions about one pair or response, and the places they were read at."""
 
 
-class Raters:
+class Raters(OutcomeCheck):
     """Measures agreement where a pair or a response was judged more than once.
 
     Opinions are the verdicts or votes of a comparison, and comparisons or ratings that come again
@@ -43,18 +43,23 @@ class Raters:
         self._pairs: dict[str, _Opinions] = defaultdict(_Opinions)
         self._ratings: dict[str, _Opinions] = defaultdict(_Opinions)
 
-    def see(self, record: Outcome) -> None:
-        """Collect the opinions of a record."""
-        place = len(self._places)
-        self._places.append((record.origin, record.id))
-        if isinstance(record, Comparison):
-            for unit, opinion in _pair_opinions(record):
-                self._pairs[record.objective].add(unit, opinion, place)
-            return
+    def see_comparison(self, record: Comparison) -> None:
+        """Collect the opinions of a comparison."""
+        place = self._place(record)
+        for unit, opinion in _pair_opinions(record):
+            self._pairs[record.objective].add(unit, opinion, place)
+
+    def see_rating(self, record: Rating) -> None:
+        """Collect the opinions of a rating."""
+        place = self._place(record)
         unit = response_key(prompt_key(record.prompt), record.response)
         for objective, value in record.values.items():
             if value is not None:
                 self._ratings[objective].add(unit, value, place)
+
+    def _place(self, record: Outcome) -> int:
+        self._places.append((record.origin, record.id))
+        return len(self._places) - 1
 
     def findings(self) -> list[Finding]:
         """Return ratings that conflict, and a table of agreement."""

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from prm.data.checks.keys import prompt_key
-from prm.data.checks.linter import Finding
+from prm.data.checks.linter import Finding, OutcomeCheck
 from prm.data.checks.step_statistics import STRONG_CORRELATION, length_finding
-from prm.records import Comparison, Outcome, Rating
+from prm.records import Comparison, Rating
 
 _ONE_SIDED = 0.95
 
 
-class Coverage:
+class Coverage(OutcomeCheck):
     """Counts, per objective, what supervises it, and on how much of the data."""
 
     def __init__(self) -> None:
@@ -26,13 +26,15 @@ class Coverage:
         self._comparisons: dict[str, _Comparisons] = defaultdict(_Comparisons)
         self._ratings: dict[str, _Ratings] = defaultdict(_Ratings)
 
-    def see(self, record: Outcome) -> None:
-        """Count a record under each of its objectives."""
+    def see_comparison(self, record: Comparison) -> None:
+        """Count a comparison under its objective."""
+        self._num_records += 1
+        self._comparisons[record.objective].add(record, prompt_key(record.prompt))
+
+    def see_rating(self, record: Rating) -> None:
+        """Count a rating under each of its objectives."""
         self._num_records += 1
         prompt = prompt_key(record.prompt)
-        if isinstance(record, Comparison):
-            self._comparisons[record.objective].add(record, prompt)
-            return
         for objective, value in record.values.items():
             if value is not None:
                 self._ratings[objective].add(record, value, prompt)
@@ -128,21 +130,22 @@ class _Ratings:
         return [Finding("one_sided_labels", "warning", message, len(self.values))]
 
 
-class ResponseLength:
+class ResponseLength(OutcomeCheck):
     """How much comparisons and ratings lean on the length of a response in characters."""
 
     def __init__(self) -> None:
         self._pairs: dict[str, _Lengths] = defaultdict(_Lengths)
         self._ratings: dict[str, _Lengths] = defaultdict(_Lengths)
 
-    def see(self, record: Outcome) -> None:
-        """Collect lengths beside labels; a pair gives the difference of its lengths."""
-        if isinstance(record, Comparison):
-            members = zip(map(len, record.responses), record.ranks, strict=True)
-            for (length, rank), (other, other_rank) in combinations(members, 2):
-                better = (rank < other_rank) - (rank > other_rank)
-                self._pairs[record.objective].add(length - other, better)
-            return
+    def see_comparison(self, record: Comparison) -> None:
+        """Collect the differences of lengths beside which response is better."""
+        members = zip(map(len, record.responses), record.ranks, strict=True)
+        for (length, rank), (other, other_rank) in combinations(members, 2):
+            better = (rank < other_rank) - (rank > other_rank)
+            self._pairs[record.objective].add(length - other, better)
+
+    def see_rating(self, record: Rating) -> None:
+        """Collect the length of a response beside its ratings."""
         for objective, value in record.values.items():
             if value is not None:
                 self._ratings[objective].add(len(record.response), value)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prm.data.checks.chains import Annotation
 from prm.data.checks.keys import prompt_key, response_key
-from prm.data.checks.linter import Check, CheckReport, Finding, Linter, Tally
+from prm.data.checks.linter import Check, CheckReport, Finding, Linter, OutcomeCheck, Tally
 from prm.data.checks.overlap import Overlap, ProblemIndex
 from prm.data.checks.preferences import PreferenceConsistency
 from prm.data.checks.raters import Raters
@@ -69,8 +69,8 @@ def check_outcomes(
     if builder is not None:
         checks.append(ResponseTruncation(builder))
     units: dict[str, Callable[[Outcome], int]] = {
-        "comparisons": lambda record: isinstance(record, Comparison),
-        "ratings": lambda record: isinstance(record, Rating),
+        "comparisons": lambda record: bool(record.ranks),
+        "ratings": lambda record: not record.ranks,
         "labels": lambda record: len(record.objectives),
     }
     return Linter[Outcome](checks, units).run(records)
@@ -96,7 +96,7 @@ class EmptyTexts:
         return [*self._prompts.findings(), *self._responses.findings()]
 
 
-class IdenticalResponses:
+class IdenticalResponses(OutcomeCheck):
     """Finds comparisons of a response with itself: no score can tell the two apart."""
 
     def __init__(self) -> None:
@@ -106,10 +106,8 @@ class IdenticalResponses:
         )
         self._tied = Tally("identical_tied_responses", "info", "a response tied with itself")
 
-    def see(self, record: Outcome) -> None:
+    def see_comparison(self, record: Comparison) -> None:
         """Compare the responses of a comparison."""
-        if isinstance(record, Rating):
-            return
         pair = _equal_pair(record.responses)
         if pair is not None:
             self._count(record, pair, self._same)
@@ -130,22 +128,24 @@ class IdenticalResponses:
         (self._tied if is_tied else decided).add(record, detail)
 
 
-class Repetition:
+class Repetition(OutcomeCheck):
     """Finds records that come again: the same prompt, responses and labels."""
 
     def __init__(self) -> None:
         self._seen: dict[int, str] = {}
         self._tally = Tally("duplicate_row", "warning", "rows that are there already")
 
-    def see(self, record: Outcome) -> None:
-        """Compare a record with those before it; the order of responses does not matter."""
-        prompt = prompt_key(record.prompt)
-        keys = (response_key(prompt, response) for response in record.responses)
-        labels: tuple[object, ...]
-        if isinstance(record, Comparison):
-            labels = (record.objective, *sorted(zip(keys, record.ranks, strict=True)))
-        else:
-            labels = (*keys, *sorted((name, record.values[name]) for name in record.objectives))
+    def see_comparison(self, record: Comparison) -> None:
+        """Compare a comparison with those before it; the order of responses does not matter."""
+        keys = _keys(record)
+        self._look(record, (record.objective, *sorted(zip(keys, record.ranks, strict=True))))
+
+    def see_rating(self, record: Rating) -> None:
+        """Compare a rating with those before it."""
+        values = sorted((name, record.values[name]) for name in record.objectives)
+        self._look(record, (*_keys(record), *values))
+
+    def _look(self, record: Outcome, labels: tuple[object, ...]) -> None:
         key = hash(labels)
         if key in self._seen:
             self._tally.add(record, f"first at {self._seen[key]}")
@@ -157,7 +157,12 @@ class Repetition:
         return self._tally.findings()
 
 
-class RatingRange:
+def _keys(record: Outcome) -> list[int]:
+    prompt = prompt_key(record.prompt)
+    return [response_key(prompt, response) for response in record.responses]
+
+
+class RatingRange(OutcomeCheck):
     """Finds ratings outside the range of their objective, and numbers that stand for "missing".
 
     Args:
@@ -177,10 +182,8 @@ class RatingRange:
         self._lowest: dict[str, float] = {}
         self._rated: set[str] = set()
 
-    def see(self, record: Outcome) -> None:
+    def see_rating(self, record: Rating) -> None:
         """Look at the values of a rating."""
-        if isinstance(record, Comparison):
-            return
         self._rated.update(record.objectives)
         for objective in record.objectives:
             value = record.values[objective] or 0.0

@@ -30,17 +30,19 @@ MAX_PROBLEMS = 1000
 
 @dataclass(frozen=True, slots=True)
 class ArithmeticConfig:
-    """What `generate` makes.
+    """Which chains are made.
+
+    What a difficulty is stands in `LEVELS`.
 
     Args:
-        difficulty: Number ranges, operations and number of steps; see `LEVELS`.
+        difficulty: Number ranges, operations and number of steps.
         error_rate: Share of chains with a wrong step, in [0, 1).
         error_kinds: Kinds of mistakes to draw from, uniformly among those the step allows.
         after_error: Label of the steps after the first wrong one, which are computed correctly
             from a wrong value: none (`unlabeled`, as ProcessBench sees them), 0 (`wrong`), or 1
             (`local`: each step is judged by itself).
         split: `train` and `test` never share a problem, whatever their seeds; `all` does not care.
-        seed: Chain i is a function of the configuration, the seed and i.
+        seed: Equal seeds give equal data: record i depends on these options and i alone.
 
     Raises:
         ConfigError: An option is not one of those above.

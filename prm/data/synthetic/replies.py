@@ -62,7 +62,7 @@ class ReplyConfig:
             helpful replies are the unsafe and wrong ones (`adversarial`).
         split: `train` and `test` never ask for the same items, whatever their seeds; `all` does
             not care. The facts are the same.
-        seed: Prompt i and its replies are a function of this configuration and i.
+        seed: Equal seeds give equal data: record i depends on these options and i alone.
 
     Raises:
         ConfigError: An option is not one of those above.

@@ -19,7 +19,7 @@ Supervision = Literal["ratings", "pairs", "mixed"]
 SOURCE = "replies"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LabelConfig:
     """How replies are labeled.
 

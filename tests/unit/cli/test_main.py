@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from dataclasses import dataclass
 from types import ModuleType
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import prm
 from prm.cli import main as cli
 from prm.cli.main import COMMANDS, DATA, GROUPS, USE, Command, main
+from prm.cli.options import Options
 from prm.cli.parsing import shorten_error
 from prm.errors import DataError
 
@@ -22,29 +24,35 @@ def loaded_modules(statement: str) -> set[str]:
 
 @pytest.fixture
 def probe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A module behind the commands `probe` (a typed function) and `fit` (parses by itself)."""
+    """A module behind the commands `probe` (a dataclass) and `fit` (parses by itself)."""
     module = ModuleType("prm_probe")
 
-    def probe(count: int, name: str = "a") -> int | None:
+    @dataclass(frozen=True, kw_only=True)
+    class Probe(Options):
         """Probe.
 
         Args:
             count: How many.
             name: Which one.
         """
-        if name == "interrupt":
-            raise KeyboardInterrupt
-        if name == "pipe":
-            raise BrokenPipeError
-        if name == "bad":
-            raise DataError("row is\nbroken", where="a.jsonl:3", fix="Repair it")
-        print(f"probed {name}")
-        return count or None
 
-    module.probe = probe  # type: ignore[attr-defined]
+        count: int
+        name: str = "a"
+
+        def run(self) -> int | None:
+            if self.name == "interrupt":
+                raise KeyboardInterrupt
+            if self.name == "pipe":
+                raise BrokenPipeError
+            if self.name == "bad":
+                raise DataError("row is\nbroken", where="a.jsonl:3", fix="Repair it")
+            print(f"probed {self.name}")
+            return self.count or None
+
+    module.Probe = Probe  # type: ignore[attr-defined]
     module.main = lambda argv: len(argv)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "prm_probe", module)
-    monkeypatch.setitem(cli.COMMANDS, "probe", Command("prm_probe:probe", "probe"))
+    monkeypatch.setitem(cli.COMMANDS, "probe", Command("prm_probe:Probe", "probe"))
     monkeypatch.setitem(cli.COMMANDS, "fit", Command("prm_probe:main", "fit"))
     return module
 

@@ -83,9 +83,9 @@ def test_commands_are_configurations(
     words = shlex.split(command(training).replace("CONFIG", CONFIG).replace("\\\n", " "))
     assert main([*words[1:], "--trainer.accelerator", "cpu"]) == 0
     (cli,) = built
-    assert cli.model.gradient_checkpointing == training.checkpointing
+    assert cli.model.recipe.gradient_checkpointing == training.checkpointing
     assert cli.trainer.num_nodes == max(1, training.num_gpus // 8)
-    assert (cli.model.lora is not None) == (training.lora_rank is not None)
+    assert (cli.model.recipe.lora is not None) == (training.lora_rank is not None)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero2", "zero3"])

@@ -106,7 +106,7 @@ def test_the_log_has_what_the_last_answers_were_weighted_with(
     assert logs["prm/utility_mean/safety"] == pytest.approx(mean_safety(function, ANSWERS[0]))
 
 
-def test_p49_the_multiplier_moves_by_the_mean_of_the_step(
+def test_the_multiplier_moves_by_the_mean_of_the_step(
     function: RewardFunction, tmp_path: Path
 ) -> None:
     weighting = constraint()

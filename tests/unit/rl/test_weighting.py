@@ -95,7 +95,7 @@ def test_an_unknown_interpolation_is_refused() -> None:
         WeightSchedule(WeightedSum(EQUAL), NAMES, POINTS, interpolation)
 
 
-def test_p49_the_multiplier_follows_the_sign_of_the_violation() -> None:
+def test_the_multiplier_follows_the_sign_of_the_violation() -> None:
     weighting = constraint()
     weighting.observe({"helpfulness": 5.0, "safety": -1.0})
     assert weighting.values(1)["multiplier"] == pytest.approx(1.5)
@@ -105,7 +105,7 @@ def test_p49_the_multiplier_follows_the_sign_of_the_violation() -> None:
     assert weighting.values(3)["multiplier"] == 0.0
 
 
-def test_p49_the_multiplier_waits_for_its_delay_and_stops_at_its_maximum() -> None:
+def test_the_multiplier_waits_for_its_delay_and_stops_at_its_maximum() -> None:
     weighting = constraint(delay=2, maximum=2.0)
     found = []
     for _ in range(5):

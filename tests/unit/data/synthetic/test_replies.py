@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from prm.cli.make import replies
+from prm.cli.make import Replies
 from prm.data.synthetic.facts import FACTS, LANDS, MISTAKES, VALUES, VERBS, Item, Statement
 from prm.data.synthetic.gold import OBJECTIVES, gold_reward, gold_values, values_of
 from prm.data.synthetic.options import Split
@@ -326,7 +326,7 @@ def test_the_sample_is_what_its_card_says(split: Split, tmp_path: Path) -> None:
     card = (SAMPLE / "README.md").read_text()
     found = re.search(rf"--split {split} --num_prompts (\d+)`", card)
     assert found
-    replies(tmp_path / "sample.jsonl", num_prompts=int(found[1]), split=split)
+    Replies(output=tmp_path / "sample.jsonl", num_prompts=int(found[1]), split=split).run()
     text = (tmp_path / "sample.jsonl").read_bytes()
     assert text == (SAMPLE / f"{split}.jsonl").read_bytes()
     assert f"| {len(text.splitlines())} |" in card
@@ -334,20 +334,24 @@ def test_the_sample_is_what_its_card_says(split: Split, tmp_path: Path) -> None:
 
 def test_parquet_holds_ratings_and_refuses_mixed_records(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    replies(tmp_path / "a.parquet", num_prompts=5, num_responses=3, supervision="ratings")
+    Replies(
+        output=tmp_path / "a.parquet", num_prompts=5, num_responses=3, supervision="ratings"
+    ).run()
     assert parquet.read_table(tmp_path / "a.parquet").num_rows == 15
     with pytest.raises(OutputError, match="different types"):
-        replies(tmp_path / "b.parquet", num_prompts=5)
+        Replies(output=tmp_path / "b.parquet", num_prompts=5).run()
 
 
 def test_no_prompts_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="num_prompts"):
-        replies(tmp_path / "replies.jsonl", num_prompts=0)
+        Replies(output=tmp_path / "replies.jsonl", num_prompts=0).run()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_are_canonical(tmp_path: Path) -> None:
-    replies(tmp_path / "replies.jsonl", num_prompts=3, supervision="pairs", num_responses=2)
+    Replies(
+        output=tmp_path / "replies.jsonl", num_prompts=3, supervision="pairs", num_responses=2
+    ).run()
     rows = [json.loads(line) for line in (tmp_path / "replies.jsonl").read_text().splitlines()]
     assert all({"prompt", "chosen", "rejected", "objective"} <= set(row) for row in rows)
 
