@@ -112,7 +112,6 @@ NAMES = {
         "PairwiseLoss": "prm.losses.preference.PreferenceLoss",
         "TwoOutcomeLoss": "prm.losses.preference.PairLabels",
         "bradley_terry_loss": "prm.losses.preference.bradley_terry",
-        "check_labels": "prm.losses.checks.check_labels",
     },
     "prm.models.reward_model": {
         "JointRewardModel": "prm.models.reward_model.RewardModel",
