@@ -230,7 +230,7 @@ class ScoredResponses:
         rankings = [
             (start, kendall_tau(scorer.utilities[start : start + len(record.ranks)], record.ranks))
             for record, start in zip(self.records, starts.tolist(), strict=True)
-            if isinstance(record, Comparison) and len(record.ranks) > 2
+            if len(record.ranks) > 2
         ]
         taus = np.array([tau for _, tau in rankings])
         return RankingUnits(taus, self.groups[[start for start, _ in rankings]])
