@@ -15,7 +15,7 @@ from prm.data.sources.rows import read_rows
 from prm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from prm.scores.columns import Indices, Mask
+    from prm.arrays import Indices, Mask
     from prm.scores.filtering import Rules
     from prm.scores.rewrite import Columns
     from prm.scores.rows import Row

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from prm.arrays import Array
 from prm.errors import DataError
 from prm.evaluation.baselines.responses import RESPONSE_BASELINES
 from prm.evaluation.parts import MODEL, REWARD, Bootstrap, Part
@@ -21,8 +21,6 @@ from prm.metrics.intervals import Interval
 from prm.metrics.pairs import hits
 from prm.records import Outcome, Rating
 from prm.spec import ResponseHead, RewardSpec
-
-Array = NDArray[np.float64]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 

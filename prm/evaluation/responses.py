@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prm.arrays import Array
 from prm.errors import DataError
 from prm.evaluation.labels import ObjectiveLabels
 from prm.evaluation.parts import Bootstrap, Part, measure_part
@@ -23,7 +24,6 @@ from prm.metrics.pairs import PairUnits, hits, minimum_domain
 from prm.metrics.values import ValueUnits
 from prm.records import Comparison, Outcome
 
-Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from prm.arrays import Array
 from prm.errors import DataError
 from prm.evaluation.parts import MODEL, Bootstrap, Part, measure_part
 from prm.metrics.binary import StepUnits, weighted_mean
@@ -25,7 +26,6 @@ from prm.metrics.intervals import group_indices
 from prm.metrics.metric import Measures, Metric, Units
 from prm.records import CORRECTNESS, Chain
 
-Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 

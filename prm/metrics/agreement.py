@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
+from prm.arrays import Array
 
 Level = Literal["nominal", "ordinal", "interval"]
 """What the values of ratings mean: names, an order, or numbers with distances."""

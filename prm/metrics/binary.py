@@ -13,9 +13,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from prm.arrays import Array
 from prm.metrics.metric import Index, Measures, Metric, Units, apart
-
-Array = NDArray[np.float64]
 
 
 class Ranking:

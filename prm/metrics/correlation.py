@@ -13,8 +13,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from prm.arrays import Array
 from prm.metrics.binary import weighted_mean
-from prm.metrics.metric import Array, Index, Measures, Metric, Units
+from prm.metrics.metric import Index, Measures, Metric, Units
 
 
 def pearson(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> float:

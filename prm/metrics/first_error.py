@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from prm.arrays import Array
 from prm.metrics.binary import weighted_mean
-from prm.metrics.metric import Array, Index, Measures, Metric, Units, apart
+from prm.metrics.metric import Index, Measures, Metric, Units, apart
 
 CLEAN = -1
 UNDECIDED = -2

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from prm.arrays import Array
 from prm.metrics.binary import Ranking
 
-Array = NDArray[np.float64]
 Statistic = Callable[[Array], ArrayLike]
 """From how often each group counts to one or several values."""
 

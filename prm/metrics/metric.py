@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from prm.arrays import Array
+
 Index = NDArray[np.int64]
 
 Place = Literal["headline", "brief", "full"]

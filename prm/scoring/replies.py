@@ -77,7 +77,7 @@ class RankedResponse:
     score: ChainScore | ResponseScore
 
 
-class Answers:
+class ReplyReader:
     """Reads the answers of one server.
 
     Args:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from prm.arrays import Array
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from prm.report.document import Plot
 
 BLUE, RED, GRAY = "#2563eb", "#dc2626", "#94a3b8"
-
-Array = NDArray[np.float64]
 
 
 def png(plot: Plot) -> bytes:
