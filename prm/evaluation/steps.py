@@ -13,7 +13,9 @@ from prm.errors import DataError
 from prm.evaluation.parts import MODEL, Bootstrap, Part, measure_part
 from prm.metrics.binary import StepUnits, weighted_mean
 from prm.metrics.first_error import (
-    CLEAN,
+    CORRECT_ACC,
+    ERROR_ACC,
+    FIRST_ERROR_ACCURACY,
     PROCESSBENCH_F1,
     UNDECIDED,
     ChainUnits,
@@ -198,7 +200,7 @@ class SourceUnits(Units):
         sources: Number of the source of each chain, from 0 up without a gap.
 
     Example:
-        >>> chains = ChainUnits(np.array([0, -1, -1, -1]), np.array([0, -1, 0, -1]), np.zeros(4))
+        >>> chains = ChainUnits(np.array([0, -1, -1, -1]), np.array([0, -1, 0, -1]))
         >>> SourceUnits(chains, np.array([0, 0, 1, 1])).values()
         {'macro_f1': 0.5, 'count_weighted_f1': 0.5}
     """
@@ -206,20 +208,19 @@ class SourceUnits(Units):
     def __init__(self, chains: ChainUnits, sources: Index) -> None:
         super().__init__(chains.groups)
         self.chains = chains
-        self.members = [sources == source for source in range(int(sources.max(initial=-1)) + 1)]
+        self.members = np.eye(int(sources.max(initial=-1)) + 1)[:, sources]
 
     def count(self, metric: Metric) -> int:
         return self.chains.count(PROCESSBENCH_F1)
 
-    def _f1(self, weights: Array) -> Array:
-        return np.array([self.chains.rates(weights * member).f1 for member in self.members])
+    def _f1(self, weights: Array) -> list[float]:
+        return [self.chains.f1(weights * members) for members in self.members]
 
     def _macro(self, weights: Array) -> float:
-        return float(self._f1(weights).mean())
+        return float(np.mean(self._f1(weights)))
 
     def _count_weighted(self, weights: Array) -> float:
-        decided = weights * (self.chains.true >= CLEAN)
-        return weighted_mean(self._f1(weights), [decided[member].sum() for member in self.members])
+        return weighted_mean(self._f1(weights), self.members @ (weights * self.chains.decided))
 
     metrics: ClassVar[Measures] = {MACRO_F1: _macro, COUNT_WEIGHTED_F1: _count_weighted}
 
@@ -290,16 +291,16 @@ class ScoredChains:
         return measure_part(units, self.num_groups, {}, bootstrap)
 
     def _counts(self, steps: StepUnits) -> dict[str, int]:
-        true = self.chains[MODEL].true
+        chains = self.chains[MODEL]
         return {
             "num_chains": len(self.model),
             "num_groups": self.num_groups,
             "num_steps": sum(len(p.probabilities) for p in self.model),
             "num_labeled_steps": len(steps),
             "num_wrong_steps": int((steps.label < 0.5).sum()),
-            "num_error_chains": int((true >= 0).sum()),
-            "num_clean_chains": int((true == CLEAN).sum()),
-            "num_undecided_chains": int((true == UNDECIDED).sum()),
+            "num_error_chains": chains.count(ERROR_ACC),
+            "num_clean_chains": chains.count(CORRECT_ACC),
+            "num_undecided_chains": len(chains) - chains.count(FIRST_ERROR_ACCURACY),
             "num_unscored_steps": sum(p.probabilities.count(None) for p in self.model),
             "num_truncated_chains": sum(bool(p.reason) for p in self.model),
         }
