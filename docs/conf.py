@@ -34,7 +34,7 @@ napoleon_numpy_docstring = False
 
 # Links point into prm only: other projects' names are not looked up, so that building needs no
 # network.
-suppress_warnings = ["ref.python"]  # two modules may have a class of one name, such as `Schedule`
+suppress_warnings = ["ref.python"]  # two modules may have a class of one name
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!prm\.).*"),
     (r"py:class", r"prm\..*\._\w+"),

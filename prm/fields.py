@@ -24,6 +24,18 @@ Prompt = str | tuple[Message, ...]
 StepLabels = tuple[float | None, ...]
 
 
+def prompt_text(prompt: str | Sequence[Message]) -> str:
+    """Return a prompt as one text; a conversation becomes the contents of its turns."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(message["content"] for message in prompt)
+
+
+def prompt_row(prompt: Prompt) -> str | list[Message]:
+    """Return a prompt as a JSON row holds it."""
+    return prompt if isinstance(prompt, str) else list(prompt)
+
+
 def check_encodable(texts: Sequence[str], where: str | None) -> None:
     """Refuse lone surrogates, which JSON can escape and no tokenizer or file can hold."""
     for text in texts:

@@ -19,6 +19,7 @@ from prm.fields import CORRECTNESS as CORRECTNESS
 from prm.fields import Message as Message
 from prm.fields import Prompt as Prompt
 from prm.fields import StepLabels as StepLabels
+from prm.fields import prompt_text as prompt_text
 
 NONE: Mapping[str, Any] = MappingProxyType({})
 """Labels of a kind that a record has none of: step labels, ranks and values are asked of any."""
@@ -132,7 +133,7 @@ class Chain:
             labels = labels[CORRECTNESS]
         row: dict[str, Any] = {
             "id": self.id,
-            "prompt": _prompt_row(self.prompt),
+            "prompt": fields.prompt_row(self.prompt),
             "completions": list(self.completions),
             "labels": labels or None,
             "source": self.source,
@@ -258,7 +259,7 @@ class Comparison:
 
     def to_row(self) -> dict[str, Any]:
         """Return the canonical JSON row: `chosen` and `rejected` for a decided pair."""
-        row: dict[str, Any] = {"id": self.id, "prompt": _prompt_row(self.prompt)}
+        row: dict[str, Any] = {"id": self.id, "prompt": fields.prompt_row(self.prompt)}
         if len(self.responses) == 2 and not self.is_tie:
             best = self.ranks.index(0)
             row |= {"chosen": self.responses[best], "rejected": self.responses[1 - best]}
@@ -360,7 +361,7 @@ class Rating:
         """Return the canonical JSON row."""
         return {
             "id": self.id,
-            "prompt": _prompt_row(self.prompt),
+            "prompt": fields.prompt_row(self.prompt),
             "response": self.response,
             "ratings": dict(self.values),
             "source": self.source,
@@ -385,13 +386,6 @@ def named(record: AnyRecord, id: str, source: str) -> AnyRecord:
     return twin
 
 
-def prompt_text(prompt: str | Sequence[Message]) -> str:
-    """Return a prompt as one text; a conversation becomes the contents of its turns."""
-    if isinstance(prompt, str):
-        return prompt
-    return "\n\n".join(message["content"] for message in prompt)
-
-
 def _set(record: object, **values: object) -> None:
     for name, value in values.items():
         object.__setattr__(record, name, value)
@@ -399,7 +393,3 @@ def _set(record: object, **values: object) -> None:
 
 def _where(origin: str, id: str) -> str | None:
     return ", ".join(part for part in (origin, f"row {id!r}" if id else "") if part) or None
-
-
-def _prompt_row(prompt: Prompt) -> str | list[Message]:
-    return prompt if isinstance(prompt, str) else list(prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -134,3 +135,33 @@ def test_every_exception_is_shown_somewhere() -> None:
     shown = [command for commands in COMMANDS.values() for command in commands]
     for start in NOT_RUN:
         assert any(command.startswith(start) for command in shown), start
+
+
+PITFALLS = REPOSITORY / "docs/reference/pitfalls.md"
+
+
+def tests_in(file: Path) -> set[str]:
+    """Return the names of a file's tests, as pytest writes them, without parameters."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        prefix, members = ("", [node])
+        if isinstance(node, ast.ClassDef):
+            prefix, members = (f"{node.name}::", node.body)
+        found |= {prefix + item.name for item in members if isinstance(item, ast.FunctionDef)}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_named_tests_exist(page: Path) -> None:
+    for path in re.findall(r"`(tests/[^`\n]*::[^`\n]*)`", page.read_text(encoding="utf-8")):
+        file, _, test = path.partition("::")
+        assert test.rpartition("::")[2].startswith("test_"), path
+        assert test in tests_in(REPOSITORY / file), path
+
+
+def test_every_pitfall_names_its_tests() -> None:
+    pitfalls = re.split(
+        r"^### ", PITFALLS.read_text("utf-8").partition("## Not held")[0], flags=re.M
+    )
+    for text in pitfalls[1:]:
+        assert re.search(r"^- `tests/[\w/]+\.py::[\w:]+`$", text, re.M), text.splitlines()[0]

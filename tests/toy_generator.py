@@ -11,7 +11,7 @@ from tokenizers import decoders
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from prm.errors import DataError
-from prm.generators.generator import Request, Sample
+from prm.generators.generator import Sample, SamplingRequest
 from tests.tiny_models import character_tokenizer
 
 Continue = Callable[[str], Sequence[Sample]]
@@ -24,19 +24,19 @@ class ToyGenerator:
     def __init__(self, follow: Continue, refused: Sequence[str] = ()) -> None:
         self.follow = follow
         self.refused = refused
-        self.requests: list[Request] = []
+        self.requests: list[SamplingRequest] = []
         self.num_tokens = 0
 
     def identity(self) -> dict[str, Any]:
         return {"generator": "toy"}
 
     def sample(
-        self, requests: Sequence[Request], stop: str | None = None
+        self, requests: Sequence[SamplingRequest], stop: str | None = None
     ) -> list[list[Sample] | DataError]:
         self.requests += requests
         return [self._samples(request) for request in requests]
 
-    def _samples(self, request: Request) -> list[Sample] | DataError:
+    def _samples(self, request: SamplingRequest) -> list[Sample] | DataError:
         if request.prompt in self.refused:
             return DataError("no such prompt", got=request.prompt)
         self.num_tokens += request.num_samples

@@ -10,35 +10,35 @@ import numpy as np
 import torch
 
 from prm.aggregation.objectives import ObjectiveAggregation
-from prm.audit.market import Market
+from prm.arrays import Array
+from prm.audit.decisions import Decisions
 from prm.audit.tradeoff_report import Exchange
-from prm.scores.columns import Array
 
 
-def exchange_rates(market: Market, base: ObjectiveAggregation) -> tuple[Exchange, ...]:
+def exchange_rates(decisions: Decisions, base: ObjectiveAggregation) -> tuple[Exchange, ...]:
     """Return the prices of all ordered pairs of objectives.
 
     The price under the aggregation is the ratio of its slopes at the winners. What the data ask is
     measured between undominated responses to the same prompt, where one objective can only be
     gained by giving up another.
     """
-    slopes = _slopes(base, market)
-    first, second = market.pairs
-    kept = ~(market.dominated[first] | market.dominated[second])
-    steps = market.utilities[first[kept]] - market.utilities[second[kept]]
-    places = range(len(market.objectives))
+    slopes = _slopes(base, decisions)
+    first, second = decisions.pairs
+    kept = ~(decisions.dominated[first] | decisions.dominated[second])
+    steps = decisions.utilities[first[kept]] - decisions.utilities[second[kept]]
+    places = range(len(decisions.objectives))
     return tuple(
-        _exchange(market.objectives, slopes, steps, gained, given)
+        _exchange(decisions.objectives, slopes, steps, gained, given)
         for gained, given in permutations(places, 2)
     )
 
 
-def _slopes(base: ObjectiveAggregation, market: Market) -> Array:
+def _slopes(base: ObjectiveAggregation, decisions: Decisions) -> Array:
     """Return the gradient of the winners' rewards in their utilities, `[group, objective]`."""
-    rows = market.candidates.winners(market.base_rewards)
-    values = torch.from_numpy(market.utilities[rows]).requires_grad_()
-    gates = None if market.gates is None else torch.from_numpy(market.gates[rows])
-    rewards = base(values, market.objectives, gates if base.needs_gates else None)
+    rows = decisions.candidates.winners(decisions.base_rewards)
+    values = torch.from_numpy(decisions.utilities[rows]).requires_grad_()
+    gates = None if decisions.gates is None else torch.from_numpy(decisions.gates[rows])
+    rewards = base(values, decisions.objectives, gates if base.needs_gates else None)
     rewards.sum().backward()
     assert values.grad is not None
     slopes: Array = values.grad.numpy()

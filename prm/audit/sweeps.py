@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prm.aggregation.objectives import ObjectiveAggregation, WeightedSum
-from prm.audit.candidates import share_flipped
-from prm.audit.market import Market
+from prm.arrays import Array
+from prm.audit.decisions import Decisions
+from prm.audit.groups import share_flipped
 from prm.audit.tradeoff_report import Flip, Sensitivity
-from prm.scores.columns import Array
 
 FACTORS = (0.0, 0.125, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0)
 """What a weight is multiplied with."""
@@ -27,30 +27,30 @@ class Sweep:
     """An aggregation whose weights are changed, and the rewards that it starts from.
 
     Args:
-        market: The candidates.
+        decisions: The candidates.
         aggregation: Has a weight for every objective.
         rewards: Its rewards, shape `[candidate]`.
     """
 
-    market: Market
+    decisions: Decisions
     aggregation: ObjectiveAggregation
     rewards: Array
 
     @classmethod
-    def around(cls, market: Market, base: ObjectiveAggregation) -> Sweep:
+    def around(cls, decisions: Decisions, base: ObjectiveAggregation) -> Sweep:
         """Start from the base; from equal weights if it does not weigh every objective."""
         swept = base
-        linear = base.linear_weights(market.objectives)
+        linear = base.linear_weights(decisions.objectives)
         if linear is not None:
             swept = WeightedSum(linear)
-        elif set(_weights(base, market)) != set(market.objectives):
-            swept = WeightedSum(_weights(WeightedSum(), market))
-        return cls(market, swept, market.rewards(swept))
+        elif set(_weights(base, decisions)) != set(decisions.objectives):
+            swept = WeightedSum(_weights(WeightedSum(), decisions))
+        return cls(decisions, swept, decisions.rewards(swept))
 
     @property
     def weights(self) -> dict[str, float]:
         """The weights that it starts from."""
-        return _weights(self.aggregation, self.market)
+        return _weights(self.aggregation, self.decisions)
 
     def by_weight(self, name: str) -> tuple[Flip, ...]:
         """Return what multiplying the weight of an objective changes."""
@@ -68,30 +68,30 @@ class Sweep:
 
     def sensitivity(self, name: str) -> Sensitivity:
         """Return what a weight that is 10 % higher or lower changes."""
-        winners = self.market.candidates.winners
+        winners = self.decisions.candidates.winners
         here = winners(self.rewards)
         up, down = (
             winners(self._changed({name: factor * self.weights[name]}))
             for factor in (STEP, 1 / STEP)
         )
-        utilities = self.market.utilities
+        utilities = self.decisions.utilities
         change = utilities[up].mean(axis=0) - utilities[down].mean(axis=0)
         changed = float((up != here).mean() + (down != here).mean()) / 2
-        return Sensitivity(changed, self.market.named(change / (2 * math.log(STEP))))
+        return Sensitivity(changed, self.decisions.named(change / (2 * math.log(STEP))))
 
     def _flip(self, setting: float, weights: Mapping[str, float]) -> Flip:
         if not any((self.weights | dict(weights)).values()):
             return Flip(setting, None, None)
-        rewards, winners = self._changed(weights), self.market.candidates.winners
+        rewards, winners = self._changed(weights), self.decisions.candidates.winners
         changed = float((winners(rewards) != winners(self.rewards)).mean())
-        return Flip(setting, changed, share_flipped(self.market.pairs, self.rewards, rewards))
+        return Flip(setting, changed, share_flipped(self.decisions.pairs, self.rewards, rewards))
 
     def _changed(self, weights: Mapping[str, float]) -> Array:
-        objectives = self.market.objectives
+        objectives = self.decisions.objectives
         changed = self.aggregation.with_overrides({"weights": dict(weights)}, objectives)
-        return self.market.rewards(changed)
+        return self.decisions.rewards(changed)
 
 
-def _weights(aggregation: ObjectiveAggregation, market: Market) -> dict[str, float]:
-    weights = aggregation.named_parameters(market.objectives).get("weights")
+def _weights(aggregation: ObjectiveAggregation, decisions: Decisions) -> dict[str, float]:
+    weights = aggregation.named_parameters(decisions.objectives).get("weights")
     return dict(weights) if isinstance(weights, Mapping) else {}

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from prm.audit.candidates import Mask
+from prm.arrays import Array, Mask
 from prm.metrics.intervals import Interval
-from prm.scores.columns import Array
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class WinnerStatistics:
     """The winners under one aggregation.
 
     Args:
@@ -144,7 +143,7 @@ class TradeoffReport:
     objectives: tuple[str, ...]
     base: str
     counts: Mapping[str, int]
-    choices: Mapping[str, Choice]
+    choices: Mapping[str, WinnerStatistics]
     references: Mapping[str, Mapping[str, float]]
     agreement: Mapping[str, Mapping[str, float]]
     swept: Mapping[str, Any]
@@ -164,7 +163,7 @@ class TradeoffReport:
 
 
 def _json(value: Any) -> Any:
-    if isinstance(value, Interval | Choice | Flip | Exchange | Sensitivity | Pareto):
+    if isinstance(value, Interval | WinnerStatistics | Flip | Exchange | Sensitivity | Pareto):
         return _json(asdict(value))
     if isinstance(value, Mapping):
         return {key: _json(item) for key, item in value.items()}

@@ -17,11 +17,11 @@ from prm.aggregation.objectives import (
     objective_aggregation,
     to_dict,
 )
+from prm.arrays import Indices
+from prm.audit.decisions import Decisions, correlation
 from prm.audit.exchange import exchange_rates
-from prm.audit.market import Market, correlation
 from prm.audit.sweeps import Sweep
 from prm.audit.tradeoff_report import TradeoffReport
-from prm.scores.columns import Indices
 from prm.scores.tables import ResponseTable
 
 BASE = "base"
@@ -48,25 +48,25 @@ def audit_tradeoffs(
         DataError: No prompt has two responses with all scores, or rows have no group.
     """
     table.check_groups()
-    market = Market.of(table, base)
+    decisions = Decisions.of(table, base)
     choices = {BASE: base, **_standard(table.objectives), **(compared or {})}
-    winners = {name: market.winners(choice) for name, choice in choices.items()}
-    sweep = Sweep.around(market, base)
+    winners = {name: decisions.winners(choice) for name, choice in choices.items()}
+    sweep = Sweep.around(decisions, base)
     return TradeoffReport(
         table.objectives,
         BASE,
-        market.counts(table),
-        {name: market.choice(choice) for name, choice in choices.items()},
-        market.references(),
+        decisions.counts(table),
+        {name: decisions.statistics(choice) for name, choice in choices.items()},
+        decisions.references(),
         agreement(winners),
         to_dict(sweep.aggregation),
         {name: sweep.by_weight(name) for name in table.objectives},
         {f"{a} / {b}": sweep.by_share(a, b) for a, b in combinations(table.objectives, 2)},
         {name: sweep.sensitivity(name) for name in table.objectives},
-        exchange_rates(market, base),
-        market.pareto(),
-        correlation(table.objectives, market.centered()),
-        market.scatter(),
+        exchange_rates(decisions, base),
+        decisions.pareto(),
+        correlation(table.objectives, decisions.centered()),
+        decisions.scatter(),
         dict(settings or {}),
     )
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from prm.aggregation.objectives import WeightedSum
+from prm.arrays import Indices
 from prm.cli.main import run
-from prm.scores.columns import Indices
 from prm.scores.rewrite import write_scores
 from prm.scores.stored import read_scores
 from prm.scores.tables import ScoreTable

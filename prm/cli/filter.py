@@ -15,7 +15,7 @@ from prm.data.sources.rows import read_rows
 from prm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from prm.scores.columns import Indices, Mask
+    from prm.arrays import Indices, Mask
     from prm.scores.filtering import Rules
     from prm.scores.rewrite import Columns
     from prm.scores.rows import Row
@@ -113,14 +113,14 @@ class Filter(ScoreFirstOptions):
             check_outputs(self.dropped, overwrite=self.overwrite)
             return self._scored(rules).run()
         check_outputs(self.output, self.dropped, overwrite=self.overwrite)
-        table = open_scores(self.scores, self.model)
-        rewarded = with_rewards(table, self.aggregation, self.aggregation_overrides)
-        failed = failures(table, rewarded.rewards, rules)
+        stored = open_scores(self.scores, self.model)
+        rewarded = with_rewards(stored, self.aggregation, self.aggregation_overrides)
+        failed = failures(rewarded.table, rewarded.rewards, rules)
         if self.data is None:
             code = self._filter_scores(rewarded, failed)
         else:
             code = self._filter_data(rewarded, failed, self.data)
-        for line in cut_off(table):
+        for line in cut_off(rewarded.table):
             print(line)
         return code
 

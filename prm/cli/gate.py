@@ -13,7 +13,6 @@ from prm.data.formats import OutcomeFormat, all_formats
 from prm.data.formats.outcomes import Outcomes
 from prm.data.sources.source import Source
 from prm.errors import ConfigError, OutputError
-from prm.records import Comparison
 
 if TYPE_CHECKING:
     from prm.training.gate.train import GateReport
@@ -69,7 +68,7 @@ class Gate(ForwardOptions, OverwriteOptions, ModelOptions):
         if self.output.exists() and not self.overwrite:
             raise OutputError("the output exists", where=str(self.output), fix="Add --overwrite")
         records = Source(self.input, self.format or Outcomes(objective=self.objective))
-        comparisons = [record for record in records if isinstance(record, Comparison)]
+        comparisons = [record for record in records if record.ranks]
 
         import torch
         from transformers.utils import logging

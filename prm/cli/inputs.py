@@ -161,10 +161,10 @@ class ScoreFirstOptions(ScoringOptions, OverwriteOptions, StoredOptions):
                 fix=f"{instead}, or --overwrite to score it again",
             )
         inputs = survey_source(self.input, choose_format(model_kind(self.model), self.format))
-        scorer = self.scorer(self.model)
 
-        from prm.cli.scoring import score_to_file
+        from prm.cli.scoring import load_scorer, score_to_file, scorer_options
 
+        scorer = load_scorer(scorer_options(self.model, self))
         score_to_file(scorer, inputs, scores, keep_text=keep_text, overwrite=self.overwrite)
         done: dict[str, Any] = dict.fromkeys(
             ("input", "model", "format", "aggregation", "aggregation_overrides")

@@ -15,8 +15,6 @@ from prm.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-    from prm.scoring.scorer import RewardScorer
-
 
 OptionRules = tuple[tuple[str, ...], ...]
 """Groups of options that have to do with each other, as they are written: `--engine ray`."""
@@ -194,9 +192,3 @@ class ForwardOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class ScoringOptions(AggregationOptions, ForwardOptions):
     """What a model is asked to score with."""
-
-    def scorer(self, model: Path) -> RewardScorer:
-        """Load a model; raises as `scorer_options` and `load_scorer`."""
-        from prm.cli.scoring import load_scorer, scorer_options
-
-        return load_scorer(scorer_options(model, self))

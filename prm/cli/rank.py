@@ -15,7 +15,7 @@ from prm.errors import ConfigError
 from prm.records import prompt_text
 
 if TYPE_CHECKING:
-    from prm.scores.ranking import Ranking
+    from prm.scores.ranking import RankedRows
     from prm.scores.rewrite import Columns
     from prm.scores.rows import Row
 
@@ -111,7 +111,7 @@ class Rank(ScoreFirstOptions):
             print(line)
         return int((ranking.rank < 0).all())
 
-    def _shown(self, ranking: Ranking) -> Ranking:
+    def _shown(self, ranking: RankedRows) -> RankedRows:
         return ranking if self.top is None else ranking.top(self.top)
 
     def _rank_typed(self, prompt: str, responses: str) -> int:
@@ -119,6 +119,7 @@ class Rank(ScoreFirstOptions):
         assert self.model is not None
         check_kind(model_kind(self.model), chains=False)
 
+        from prm.cli.scoring import load_scorer, scorer_options
         from prm.report.ranking import draw_ranking
         from prm.scores.responses import single_responses
         from prm.scores.stored import tabulate
@@ -130,7 +131,7 @@ class Rank(ScoreFirstOptions):
                 expected="--responses with a JSON list of two or more different texts",
                 got=responses,
             )
-        scorer = self.scorer(self.model)
+        scorer = load_scorer(scorer_options(self.model, self))
         scored = scorer.score(records)
         rows = [
             score.to_row() | {"response_text": record.response}
@@ -148,19 +149,19 @@ class Rank(ScoreFirstOptions):
         return int((ranking.rank < 0).all())
 
 
-def _ranking(rewarded: Rewarded) -> Ranking:
+def _ranking(rewarded: Rewarded) -> RankedRows:
     from prm.scores.ranking import rank_candidates
 
     table = rewarded.table
     return rank_candidates(table.groups, rewarded.rewards, table.deviations())
 
 
-def _columns(rewarded: Rewarded, ranking: Ranking) -> Columns:
+def _columns(rewarded: Rewarded, ranking: RankedRows) -> Columns:
     """Return the fields of ranked rows that are new."""
     return {**rewarded.columns(ranking.order), **ranking.columns()}
 
 
-def _write(rewarded: Rewarded, ranking: Ranking, output: Path) -> None:
+def _write(rewarded: Rewarded, ranking: RankedRows, output: Path) -> None:
     from prm.scores.rewrite import write_scores
 
     columns = _columns(rewarded, ranking)
@@ -168,7 +169,7 @@ def _write(rewarded: Rewarded, ranking: Ranking, output: Path) -> None:
     write_scores(rewarded.table.path, output, ranking.order, columns, rewarded.spec, track=track)
 
 
-def _summary(rewarded: Rewarded, ranking: Ranking) -> list[str]:
+def _summary(rewarded: Rewarded, ranking: RankedRows) -> list[str]:
     """Return how many prompts have a winner, how clear it is, and what has no reward."""
     import numpy as np
 
@@ -193,7 +194,7 @@ def _summary(rewarded: Rewarded, ranking: Ranking) -> list[str]:
     return lines
 
 
-def _draw(rewarded: Rewarded, ranking: Ranking) -> None:
+def _draw(rewarded: Rewarded, ranking: RankedRows) -> None:
     """Draw the first prompts, each with a table of its responses."""
     import numpy as np
 
@@ -214,7 +215,7 @@ def _draw(rewarded: Rewarded, ranking: Ranking) -> None:
         print(f"... and {len(ranking.order) - count:,} more rows; --output FILE writes all of them")
 
 
-def _ranked_rows(rows: list[Row], rewarded: Rewarded, ranking: Ranking) -> list[Row]:
+def _ranked_rows(rows: list[Row], rewarded: Rewarded, ranking: RankedRows) -> list[Row]:
     """Return the first rows of a ranking with their new fields."""
     columns = _columns(rewarded, ranking)
     return [

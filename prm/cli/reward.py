@@ -79,10 +79,10 @@ def _mean(rewards: Any) -> str:
 
 
 def _changes(rewarded: Rewarded, both: Any) -> Iterator[str]:
-    from prm.audit.candidates import Candidates, share_flipped
+    from prm.audit.groups import PromptGroups, share_flipped
 
     noun = rewarded.table.noun
-    candidates = Candidates.of(rewarded.table.groups, both)
+    candidates = PromptGroups.of(rewarded.table.groups, both)
     if candidates.num_groups == 0:
         yield f"no prompt has two {noun} with rewards, so no ranking can change"
         return

@@ -26,7 +26,7 @@ from prm.data.formats.base import Format
 from prm.data.sources.writers import check_output
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
-from prm.scoring.ray import RayEngine, Workers, check_installed
+from prm.scoring.ray import RayBlockScorer, Workers, check_installed
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -184,7 +184,7 @@ class Score(
         if self.output is None:
             return score_records(load_scorer(options), records, self.threshold, as_json=self.json)
         return score_to_file(
-            RayEngine(options, workers) if self.engine == "ray" else load_scorer(options),
+            RayBlockScorer(options, workers) if self.engine == "ray" else load_scorer(options),
             inputs,
             self.output,
             threshold=self.threshold,

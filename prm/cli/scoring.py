@@ -32,7 +32,7 @@ from prm.report.terminal import draw_chain
 from prm.scores.chains import ChainScore
 from prm.scoring.batch import Summary, Survey, score_file
 from prm.scoring.loading import ScorerOptions
-from prm.scoring.ray import RayEngine
+from prm.scoring.ray import RayBlockScorer
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec
 
@@ -97,7 +97,7 @@ def score_records(
 
 
 def score_to_file(
-    scorer: RewardScorer | RayEngine,
+    scorer: RewardScorer | RayBlockScorer,
     inputs: Survey,
     output: Path,
     *,

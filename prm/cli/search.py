@@ -35,11 +35,11 @@ from prm.texts.completions import RewardFrom
 if TYPE_CHECKING:
     from prm.generators.generator import Generator
     from prm.scoring.scorer import RewardScorer
-    from prm.search.choice import Choice
+    from prm.search.choice import ChoiceRule
     from prm.search.run import Search as Searcher
     from prm.search.run import SearchSummary
 
-CHOICES: dict[str, Choice] = {
+CHOICES: dict[str, ChoiceRule] = {
     "best_of_n": "best",
     "weighted_vote": "weighted_vote",
     "majority": "majority",
@@ -185,9 +185,10 @@ class Search(
         return int(summary.num_chosen == 0)
 
     def _load(self) -> tuple[RewardScorer, Generator]:
+        from prm.cli.scoring import load_scorer, scorer_options
         from prm.scoring.session import ScoringSession
 
-        scorer = self.scorer(self.model)
+        scorer = load_scorer(scorer_options(self.model, self))
         used = ScoringSession(scorer) if self.method == "beam" else scorer
         return used, self.load_generator()
 
@@ -211,11 +212,11 @@ class Search(
 
     def _settings(self, scorer: RewardScorer, generator: Generator) -> dict[str, Any]:
         """Return what the rows depend on."""
-        from prm.scoring.batch import LocalEngine
+        from prm.scoring.batch import LocalBlockScorer
 
         spec = scorer.spec.to_dict()
         return {
-            **LocalEngine(scorer).identity(),
+            **LocalBlockScorer(scorer).identity(),
             "aggregation": {k: spec[k] for k in ("step_aggregation", "objective_aggregation")},
             **generator.identity(),
             "method": self.method,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from prm.aggregation.objectives import ObjectiveAggregation
     from prm.aggregation.steps import StepAggregation
-    from prm.scores.columns import Array, Indices
+    from prm.arrays import Array, Indices
     from prm.scores.rewrite import Columns, Track
     from prm.scores.tables import ScoreTable
     from prm.spec import RewardSpec

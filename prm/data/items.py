@@ -6,7 +6,7 @@ A `Reading` gives the units of some sources; `labeled` makes their items.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from prm.data.checks.overlap import ProblemIndex
 from prm.data.sources.source import Source
-from prm.records import Chain, Comparison, Outcome, Rating, Record
+from prm.records import Chain, Comparison, Outcome, Record
 from prm.trees.prompts import DroppedRecord
-from prm.trees.tokenize import TokenizedChain, TokenizedResponses, Tokens, TreeBuilder
+from prm.trees.tokenize import TokenizedChain, TokenizedResponses, TreeBuilder
 from prm.trees.tree import TokenTree
 from prm.trees.units import ResponseSet, Unit, units_of
 
@@ -105,7 +105,7 @@ class LabeledResponses:
     def labels(self) -> object:
         """Everything about the labels that training depends on."""
         return [
-            (record.values if isinstance(record, Rating) else _decision(record))
+            (_decision(record) if isinstance(record, Comparison) else record.values)
             for record in self.records
         ]
 
@@ -152,12 +152,24 @@ def labeled(builder: TreeBuilder, units: Sequence[Unit]) -> Iterator[LabeledItem
         yield tokens if isinstance(tokens, DroppedRecord) else item_of(unit, tokens)
 
 
-def item_of(unit: Unit, tokens: Tokens) -> LabeledItem:
+def by_kind(
+    items: Iterable[tuple[int, LabeledItem]],
+) -> tuple[dict[int, LabeledChain], dict[int, LabeledResponses]]:
+    """Divide numbered items into chains and response sets, each by its number, in order."""
+    chains: dict[int, LabeledChain] = {}
+    sets: dict[int, LabeledResponses] = {}
+    for index, item in items:
+        if isinstance(item, LabeledChain):
+            chains[index] = item
+        else:
+            sets[index] = item
+    return chains, sets
+
+
+def item_of(unit: Unit, tokens: Any) -> LabeledItem:
     """Join a unit with its tokens; records that no longer make sense are left out of a set."""
     if isinstance(unit, Chain):
-        assert isinstance(tokens, TokenizedChain)
         return LabeledChain(unit, tokens)
-    assert isinstance(tokens, TokenizedResponses)
     kept = (index for index, places in enumerate(unit.places) if _distinct(places, tokens))
     return LabeledResponses(unit, tokens, tuple(kept))
 
@@ -276,3 +288,13 @@ class Reading:
 def _records(sources: Sequence[Source]) -> Iterator[Any]:
     for source in sources:
         yield from source
+
+
+class Records(Iterable[Record]):
+    """The records of units, in order; they can be iterated repeatedly."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self.units = units
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for unit in self.units for record in unit.records)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from prm.data.items import LabeledChain, LabeledItem, LabeledResponses
+from prm.data.items import LabeledChain, LabeledItem, LabeledResponses, by_kind
 from prm.losses.preference import PreferenceTargets
 from prm.records import Comparison, Rating
 from prm.trees.tree import TokenTree
@@ -114,18 +114,15 @@ class Labeler:
 
     def __call__(self, items: Sequence[LabeledItem], filler: bool = False) -> Labels:
         """Return the labels of the reads of some items; those of a filler are all missing."""
-        chains = [item for item in items if isinstance(item, LabeledChain)]
-        sets = [item for item in items if isinstance(item, LabeledResponses)]
-        is_step = torch.tensor(
-            [isinstance(item, LabeledChain) for item in items for _ in range(item.tree.num_reads)],
-            dtype=torch.bool,
-        )
-        steps = step_labels(chains, self.step_names)
+        chains, sets = by_kind(enumerate(items))
+        owners = [index for index, item in enumerate(items) for _ in range(item.tree.num_reads)]
+        is_step = torch.tensor([owner in chains for owner in owners], dtype=torch.bool)
+        steps = step_labels(list(chains.values()), self.step_names)
         if filler:
             steps.labels.fill_(math.nan)
         return Labels(
             steps,
-            response_labels(sets, self.response_names, filler),
+            response_labels(list(sets.values()), self.response_names, filler),
             is_step.nonzero().squeeze(-1),
             (~is_step).nonzero().squeeze(-1),
         )

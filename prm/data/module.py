@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prm.data.batches import MicroBatch, Packer
-from prm.data.items import Facts, LabeledItem, Reading
+from prm.data.items import Facts, LabeledItem, Reading, Records
 from prm.data.labels import Labeler
 from prm.data.loaders import EvaluationLoader, TrainingLoader
 from prm.data.mixture import Mixture
@@ -25,6 +25,7 @@ from prm.data.store.memory import MemoryStore
 from prm.errors import ConfigError, DataError
 from prm.records import Record, prompt_text
 from prm.spec import RewardSpec
+from prm.trees.packing import Pack
 from prm.trees.prompts import place
 from prm.trees.tokenize import TreeBuilder
 from prm.trees.units import Unit
@@ -83,9 +84,8 @@ class RecordDataModule(L.LightningDataModule):
         store: Path | None = None,
     ) -> None:
         super().__init__()
-        _check_shares(validation_share, test_share)
-        _check_control(shuffle_labels, store)
-        _check_sizes(batch_size=batch_size, max_tokens=max_tokens)
+        sizes = {"batch_size": batch_size, "max_tokens": max_tokens}
+        _check_options(sizes, validation_share, test_share, shuffle_labels, store)
         parts = {"train": train, "validation": validation, "test": test, "predict": predict}
         self.sources = {part: sources or [] for part, sources in parts.items()}
         self.batch_size = batch_size
@@ -169,7 +169,7 @@ class RecordDataModule(L.LightningDataModule):
 
     def training_records(self) -> Iterable[Record]:
         """Return the training records, which can be iterated repeatedly (for statistics)."""
-        return _Records(self.training_units())
+        return Records(self.training_units())
 
     def train_dataloader(self) -> TrainingLoader:
         """Return the loader of this rank's optimizer batches."""
@@ -337,12 +337,11 @@ class RecordDataModule(L.LightningDataModule):
             raise ConfigError(f"{type(self).__name__} needs a trainer with a prm task")
         return self._builder
 
-    @property
-    def packer(self) -> Packer:
-        """What packs items; raises as `builder`."""
+    def packer(self, items: Sequence[LabeledItem]) -> Pack:
+        """Return what packs these items; raises as `builder`."""
         assert self.builder is not None
         assert self._packer is not None
-        return self._packer
+        return self._packer(items)
 
     @property
     def _labeler(self) -> Labeler:
@@ -380,32 +379,18 @@ class RecordDataModule(L.LightningDataModule):
             )
 
 
-class _Records(Iterable[Record]):
-    """The records of units, in order."""
-
-    def __init__(self, units: Sequence[Unit]) -> None:
-        self.units = units
-
-    def __iter__(self) -> Iterator[Record]:
-        return (record for unit in self.units for record in unit.records)
-
-
-def _check_sizes(**sizes: int) -> None:
+def _check_options(
+    sizes: dict[str, int], validation: float, test: float, shuffle_labels: bool, store: Path | None
+) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise ConfigError(f"{name} is wrong", expected="at least 1", got=size)
-
-
-def _check_shares(validation: float, test: float) -> None:
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise ConfigError(
             "validation_share and test_share are wrong",
             expected="numbers of at least 0 that leave something to train on",
             got=(validation, test),
         )
-
-
-def _check_control(shuffle_labels: bool, store: Path | None) -> None:
     if shuffle_labels and store is not None:
         raise ConfigError(
             "shuffle_labels permutes all labels in memory and cannot be used with a store",

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prm.arrays import Indices
 from prm.errors import ConfigError
-
-Indices = NDArray[np.int64]
 
 
 class Sampler(Protocol):

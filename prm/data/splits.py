@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,11 +63,14 @@ def split_by_rank(
 
 def shuffled(units: Sequence[Chain | ResponseSet], seed: int) -> list[Chain | ResponseSet]:
     """Permute the labels of units: those of chains among chains, those of responses among them."""
-    chains = iter(shuffled_step_labels([unit for unit in units if isinstance(unit, Chain)], seed))
-    sets = iter(
-        shuffled_response_labels([unit for unit in units if isinstance(unit, ResponseSet)], seed)
-    )
-    return [next(chains) if isinstance(unit, Chain) else next(sets) for unit in units]
+    places = [index for index, unit in enumerate(units) if isinstance(unit, Chain)]
+    others = sorted({*range(len(units))} - {*places})
+    chains: list[Any] = [units[index] for index in places]
+    sets: list[Any] = [units[index] for index in others]
+    found: dict[int, Chain | ResponseSet] = {}
+    found |= dict(zip(places, shuffled_step_labels(chains, seed), strict=True))
+    found |= dict(zip(others, shuffled_response_labels(sets, seed), strict=True))
+    return [found[index] for index in range(len(units))]
 
 
 def shuffled_step_labels(chains: Sequence[Chain], seed: int) -> list[Chain]:

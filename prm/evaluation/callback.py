@@ -135,8 +135,7 @@ class EvaluationReport(Callback):
         items = task.data.items(part)
         predictions = []
         for record, steps in sorted(reads, key=lambda item: item[0]):
-            item = items[record]
-            assert isinstance(item, LabeledChain)
+            item: Any = items[record]
             predictions.append(_step_prediction(item, steps, task.spec.chain_reward))
         return predictions + [
             StepPrediction(chain, (None,) * len(chain.completions), reason, task.spec.chain_reward)
@@ -156,8 +155,7 @@ class EvaluationReport(Callback):
         items = task.data.items(part)
         predictions = []
         for record, values in sorted(scores, key=lambda pair: pair[0]):
-            item = items[record]
-            assert isinstance(item, LabeledResponses)
+            item: Any = items[record]
             predictions.extend(_record_predictions(item, values, task))
         missing = torch.full((1, len(task.spec.response_names)), torch.nan)
         return predictions + [

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prm.arrays import Array
 from prm.records import Comparison, Outcome
-
-Array = NDArray[np.float64]
 
 
 class ObjectiveLabels:

@@ -11,12 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prm.arrays import Array
 from prm.metrics.intervals import Interval, Statistic, make_interval
 from prm.metrics.metric import Metric, Units
-
-Array = NDArray[np.float64]
 
 MODEL = "model"
 """Name of the model under evaluation, among the scorers."""

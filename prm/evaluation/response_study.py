@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from prm.arrays import Array
 from prm.errors import DataError
 from prm.evaluation.baselines.responses import RESPONSE_BASELINES
 from prm.evaluation.parts import MODEL, REWARD, Bootstrap, Part
@@ -19,10 +19,8 @@ from prm.metrics.binary import weighted_mean
 from prm.metrics.correlation import CorrelationMatrix, correlation_matrix
 from prm.metrics.intervals import Interval
 from prm.metrics.pairs import hits
-from prm.records import Outcome, Rating
+from prm.records import Outcome
 from prm.spec import ResponseHead, RewardSpec
-
-Array = NDArray[np.float64]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -142,7 +140,7 @@ def study_responses(
 def _labels(records: Sequence[Outcome], spec: RewardSpec) -> list[list[float]]:
     rows = []
     for record in records:
-        if isinstance(record, Rating):
+        if record.values:
             values = [record.values.get(name) for name in spec.response_names]
             rows.append([np.nan if value is None else value for value in values])
     return rows

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prm.arrays import Array, Indices
 from prm.errors import DataError
 from prm.evaluation.parts import MODEL, Bootstrap, Part, measure_part
 from prm.metrics.binary import StepUnits, weighted_mean
@@ -26,9 +26,6 @@ from prm.metrics.first_error import (
 from prm.metrics.intervals import group_indices
 from prm.metrics.metric import Measures, Metric, Units
 from prm.records import CORRECTNESS, Chain
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +126,7 @@ class LabeledStep(NamedTuple):
     """A step that was scored and has a label.
 
     Args:
-        chain: Index of its prediction.
+        chain: Indices of its prediction.
         position: Its index in the chain.
         probability: Probability of being correct.
         label: Step label in [0, 1].
@@ -153,7 +150,7 @@ def labeled_steps(predictions: Sequence[StepPrediction]) -> list[LabeledStep]:
     ]
 
 
-def step_units(predictions: Sequence[StepPrediction], groups: Index) -> StepUnits:
+def step_units(predictions: Sequence[StepPrediction], groups: Indices) -> StepUnits:
     """Return the labeled steps of some chains as one scorer sees them.
 
     Args:
@@ -169,7 +166,7 @@ def step_units(predictions: Sequence[StepPrediction], groups: Index) -> StepUnit
 
 
 def chain_units(
-    predictions: Sequence[StepPrediction], groups: Index, threshold: float
+    predictions: Sequence[StepPrediction], groups: Indices, threshold: float
 ) -> ChainUnits:
     """Return chains with the first error that one scorer predicts; see `step_units`."""
     return ChainUnits(
@@ -205,7 +202,7 @@ class SourceUnits(Units):
         {'macro_f1': 0.5, 'count_weighted_f1': 0.5}
     """
 
-    def __init__(self, chains: ChainUnits, sources: Index) -> None:
+    def __init__(self, chains: ChainUnits, sources: Indices) -> None:
         super().__init__(chains.groups)
         self.chains = chains
         self.members = np.eye(int(sources.max(initial=-1)) + 1)[:, sources]

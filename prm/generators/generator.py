@@ -39,7 +39,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SamplingRequest:
     """Asks for samples that continue a response.
 
     Args:
@@ -79,7 +79,7 @@ class Generator(Protocol):
         """Return what samples depend on, as JSON values by name."""
 
     def sample(
-        self, requests: Sequence[Request], stop: str | None = None
+        self, requests: Sequence[SamplingRequest], stop: str | None = None
     ) -> list[list[Sample] | DataError]:
         """Return the samples of each request, or why its prompt is refused.
 

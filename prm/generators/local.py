@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from prm.errors import ConfigError, DataError, ModelError
-from prm.generators.generator import Request, Sample, Sampling, derived_seed
+from prm.generators.generator import Sample, Sampling, SamplingRequest, derived_seed
 from prm.models.sources import load_tokenizer
 from prm.records import Rating
 from prm.spec import RewardSpec, Template
@@ -54,7 +54,8 @@ class LocalGenerator:
 
     Example:
         >>> generator = LocalGenerator("runs/rl/policy-arithmetic")  # doctest: +SKIP
-        >>> generator.sample([Request("2 + 3 = ?", num_samples=2)], stop="\n")  # doctest: +SKIP
+        >>> request = SamplingRequest("2 + 3 = ?", num_samples=2)
+        >>> generator.sample([request], stop="\n")  # doctest: +SKIP
         [[Sample(text='2 + 3 = 5', end='end'), Sample(text='2 + 3 = 6', end='end')]]
     """
 
@@ -101,7 +102,7 @@ class LocalGenerator:
         }
 
     def sample(
-        self, requests: Sequence[Request], stop: str | None = None
+        self, requests: Sequence[SamplingRequest], stop: str | None = None
     ) -> list[list[Sample] | DataError]:
         """Return the samples of each request; arguments and result as of `Generator`."""
         started = self._starts(requests)
@@ -120,7 +121,7 @@ class LocalGenerator:
             for request, ids in zip(requests, started, strict=True)
         ]
 
-    def _starts(self, requests: Sequence[Request]) -> list[list[int] | DataError]:
+    def _starts(self, requests: Sequence[SamplingRequest]) -> list[list[int] | DataError]:
         """Return the tokens that each request begins with, or why there is no room for more."""
         prompts = self._prompts.ids([Rating(request.prompt, "") for request in requests])
         prefixes = encode(self.tokenizer, [request.prefix for request in requests])

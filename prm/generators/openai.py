@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from prm.connection import Connection, TooLargeError
 from prm.errors import ConfigError, DataError, RemoteError
-from prm.generators.generator import End, Request, Sample, Sampling
+from prm.generators.generator import End, Sample, Sampling, SamplingRequest
 from prm.spec import Template
 from prm.trees.prompts import chat_messages
 
@@ -43,7 +43,7 @@ class OpenAIGenerator:
 
     Example:
         >>> generator = OpenAIGenerator("http://127.0.0.1:8000")  # doctest: +SKIP
-        >>> generator.sample([Request("What is 2 + 3?", num_samples=2)])  # doctest: +SKIP
+        >>> generator.sample([SamplingRequest("What is 2 + 3?", num_samples=2)])  # doctest: +SKIP
         [[Sample(text='5', end='end'), Sample(text='2 + 3 = 5', end='end')]]
     """
 
@@ -104,7 +104,7 @@ class OpenAIGenerator:
         }
 
     def sample(
-        self, requests: Sequence[Request], stop: str | None = None
+        self, requests: Sequence[SamplingRequest], stop: str | None = None
     ) -> list[list[Sample] | DataError]:
         """Return the samples of each request; arguments and result as of `Generator`.
 
@@ -114,11 +114,11 @@ class OpenAIGenerator:
         return self._connection.run(self._sample_all(self.model, requests, stop))
 
     async def _sample_all(
-        self, model: str, requests: Sequence[Request], stop: str | None
+        self, model: str, requests: Sequence[SamplingRequest], stop: str | None
     ) -> list[list[Sample] | DataError]:
         places = asyncio.Semaphore(self.concurrency)
 
-        async def one(request: Request) -> list[Sample] | DataError:
+        async def one(request: SamplingRequest) -> list[Sample] | DataError:
             async with places:
                 return await self._sample(model, request, stop)
 
@@ -130,7 +130,7 @@ class OpenAIGenerator:
                 task.cancel()
 
     async def _sample(
-        self, model: str, request: Request, stop: str | None
+        self, model: str, request: SamplingRequest, stop: str | None
     ) -> list[Sample] | DataError:
         """Ask until there are as many samples as wanted; every answer brings at least one."""
         samples: list[Sample] = []
@@ -150,7 +150,9 @@ class OpenAIGenerator:
     def _path(self) -> str:
         return "/chat/completions" if self.template.style == "chat" else "/completions"
 
-    def _body(self, model: str, request: Request, stop: str | None, first: int) -> dict[str, Any]:
+    def _body(
+        self, model: str, request: SamplingRequest, stop: str | None, first: int
+    ) -> dict[str, Any]:
         """Return the body that asks for the samples from number `first` on."""
         return {
             "model": model,
@@ -163,7 +165,7 @@ class OpenAIGenerator:
             **(self._text(request) if self.template.style == "plain" else self._messages(request)),
         }
 
-    def _text(self, request: Request) -> dict[str, Any]:
+    def _text(self, request: SamplingRequest) -> dict[str, Any]:
         if not isinstance(request.prompt, str):
             raise DataError(
                 "a conversation needs the chat template",
@@ -173,7 +175,7 @@ class OpenAIGenerator:
         start = self.template.prefix + request.prompt + self.template.suffix
         return {"prompt": start + request.prefix}
 
-    def _messages(self, request: Request) -> dict[str, Any]:
+    def _messages(self, request: SamplingRequest) -> dict[str, Any]:
         messages = chat_messages(request.prompt, self.template.system)
         if not request.prefix:
             return {"messages": messages}

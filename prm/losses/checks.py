@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from prm.errors import ConfigError
+from prm.errors import ConfigError, DataError
 
 
 def check_smoothing(label_smoothing: float) -> float:
@@ -50,3 +50,14 @@ def check_shapes(*tensors: Tensor) -> None:
     shapes = [tuple(tensor.shape) for tensor in tensors]
     if len(set(shapes)) != 1 or len(shapes[0]) != 1:
         raise ConfigError("shapes are wrong", expected="one dimension, equal lengths", got=shapes)
+
+
+def check_labels(name: str, values: Tensor, right: Tensor, expected: str) -> None:
+    """Check that all values that are not NaN are right.
+
+    Raises:
+        DataError: One of them is not; it is named.
+    """
+    wrong = values[~right & ~values.isnan()]
+    if wrong.numel():
+        raise DataError(f"a {name} is out of range", expected=expected, got=wrong[0].item())

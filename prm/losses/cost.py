@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from prm.errors import ConfigError
+from prm.losses.checks import check_labels
 from prm.losses.preference import (
     MemberPairs,
     PairLabels,
     PreferenceLoss,
     PreferenceTargets,
     bradley_terry,
-    check_labels,
 )
 from prm.losses.readouts import ResponseReadout, score
 

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prm import moved
 from prm.errors import ConfigError, DataError
-from prm.losses.checks import check_shapes, check_sign, check_smoothing
+from prm.losses.checks import check_labels, check_shapes, check_sign, check_smoothing
 from prm.losses.readouts import ResponseLoss, ResponseReadout, score
 
 
@@ -334,17 +335,9 @@ class BradleyTerry(PreferenceLoss):
         return losses + self.center * (first + second).square()
 
 
-def check_labels(name: str, values: Tensor, right: Tensor, expected: str) -> None:
-    """Check that all values that are not NaN are right.
-
-    Raises:
-        DataError: One of them is not; it is named.
-    """
-    wrong = values[~right & ~values.isnan()]
-    if wrong.numel():
-        raise DataError(f"a {name} is out of range", expected=expected, got=wrong[0].item())
-
-
 def _sum_per_comparison(values: Tensor, pairs: MemberPairs, targets: PreferenceTargets) -> Tensor:
     total = values.new_zeros(targets.num_comparisons)
     return total.index_add(0, pairs.comparison, values)
+
+
+__getattr__ = moved.names_of(__name__)

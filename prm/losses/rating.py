@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prm.errors import ConfigError, DataError
-from prm.losses.checks import check_class_weight, check_smoothing
+from prm.errors import ConfigError
+from prm.losses.checks import check_class_weight, check_labels, check_smoothing
 from prm.losses.readouts import ResponseLoss, ResponseReadout, score, standard_deviation
 
 MIN_GAP = 1e-3
@@ -75,7 +75,7 @@ class RatingLoss(ResponseLoss):
         Raises:
             DataError: One of them is not; it is named.
         """
-        _check_values(values, values.isfinite(), "a finite number")
+        check_labels("rating", values, values.isfinite(), "a finite number")
 
     def fit(self, values: Tensor) -> None:
         """Take from all training values, `[rating]`, what the loss must know before training."""
@@ -105,7 +105,9 @@ class MeanSquaredError(RatingLoss):
     def check(self, values: Tensor) -> None:
         super().check(values)
         low, high = self._range
-        _check_values(values, (values >= low) & (values <= high), f"a number in [{low}, {high}]")
+        check_labels(
+            "rating", values, (values >= low) & (values <= high), f"a number in [{low}, {high}]"
+        )
 
     def _losses(self, columns: Tensor, values: Tensor) -> Tensor:
         return (score(columns, "value") - values).square()
@@ -139,7 +141,7 @@ class BinaryCrossEntropy(RatingLoss):
         self.positive_weight = positive_weight
 
     def check(self, values: Tensor) -> None:
-        _check_values(values, (values >= 0) & (values <= 1), "a number in [0, 1]")
+        check_labels("rating", values, (values >= 0) & (values <= 1), "a number in [0, 1]")
 
     def fit(self, values: Tensor) -> None:
         """Replace `positive_weight="balanced"` by the ratio of negatives to positives.
@@ -228,7 +230,7 @@ class CumulativeLink(RatingLoss):
 
     def check(self, values: Tensor) -> None:
         levels = (values >= 0) & (values < self.num_levels) & (values == values.floor())
-        _check_values(values, levels, f"a whole number from 0 to {self.num_levels - 1}")
+        check_labels("rating", values, levels, f"a whole number from 0 to {self.num_levels - 1}")
 
     @torch.no_grad()
     def fit(self, values: Tensor) -> None:
@@ -307,9 +309,3 @@ class GaussianLikelihood(RatingLoss):
 
     def _losses(self, columns: Tensor, values: Tensor) -> Tensor:
         return gaussian_loss(score(columns, "gaussian"), standard_deviation(columns), values)
-
-
-def _check_values(values: Tensor, right: Tensor, expected: str) -> None:
-    wrong = values[~right & ~values.isnan()]
-    if wrong.numel():
-        raise DataError("a rating is out of range", expected=expected, got=wrong[0].item())

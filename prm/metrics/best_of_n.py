@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from prm.arrays import Array
 from prm.errors import ConfigError, DataError
-
-Array = NDArray[np.float64]
 
 
 def expected_best_of_n(rewards: ArrayLike, gold: ArrayLike, n: int) -> float:

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prm.metrics.metric import Array, Index, Measures, Metric, Units, apart
+from prm.arrays import Array, Indices
+from prm.metrics.metric import Measures, Metric, Units, apart
 
 CLEAN = -1
 UNDECIDED = -2
@@ -118,7 +119,7 @@ def first_error_rates(
 
 
 def best_threshold(
-    probabilities: Sequence[NDArray[np.float64]],
+    probabilities: Sequence[Array],
     true: ArrayLike,
     complete: ArrayLike | None = None,
 ) -> tuple[float, float]:
@@ -161,7 +162,7 @@ def best_threshold(
     return float(thresholds[best]), float(scores[best])
 
 
-def _hit_range(probabilities: NDArray[np.float64], first: int) -> tuple[float, float]:
+def _hit_range(probabilities: Array, first: int) -> tuple[float, float]:
     """Return (low, high): thresholds with low < threshold <= high find exactly step `first`."""
     if first >= len(probabilities) or np.isnan(probabilities[first]):
         return np.inf, np.inf
@@ -169,13 +170,13 @@ def _hit_range(probabilities: NDArray[np.float64], first: int) -> tuple[float, f
     return (low, high) if low < high else (np.inf, np.inf)
 
 
-def _lowest(probabilities: NDArray[np.float64], default: float = -np.inf) -> float:
+def _lowest(probabilities: Array, default: float = -np.inf) -> float:
     """Return the smallest scored probability; `default` if there is none."""
     scored = probabilities[~np.isnan(probabilities)]
     return float(scored.min()) if len(scored) else default
 
 
-def lowest_is_last(probabilities: NDArray[np.float64]) -> float:
+def lowest_is_last(probabilities: Array) -> float:
     """Return 1 if the last scored step alone has the lowest probability, else 0.
 
     Args:
@@ -261,7 +262,7 @@ class ChainUnits(Units):
         predicted: NDArray[Any],
         true: NDArray[Any],
         lowest_is_last: Array | None = None,
-        groups: Index | None = None,
+        groups: Indices | None = None,
     ) -> None:
         super().__init__(apart(len(true)) if groups is None else groups)
         lowest = np.full(len(true), np.nan) if lowest_is_last is None else lowest_is_last

@@ -9,8 +9,9 @@ import torch
 import torchmetrics
 from torch import Tensor
 
+from prm.arrays import Array
 from prm.errors import DataError
-from prm.metrics.metric import Array, Metric
+from prm.metrics.metric import Metric
 from prm.metrics.pairs import PairUnits
 from prm.metrics.steps import joined
 from prm.metrics.values import ValueUnits

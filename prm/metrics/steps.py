@@ -10,6 +10,7 @@ import torchmetrics
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from prm.arrays import Array
 from prm.errors import DataError
 from prm.metrics.binary import StepUnits
 from prm.metrics.first_error import (
@@ -19,7 +20,7 @@ from prm.metrics.first_error import (
     lowest_is_last,
     predict_first_error,
 )
-from prm.metrics.metric import Array, Metric
+from prm.metrics.metric import Metric
 
 
 class StepMetrics(torchmetrics.Metric):

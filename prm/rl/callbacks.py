@@ -39,7 +39,7 @@ class RewardWeighting(TrainerCallback):
     Example:
         >>> function = RewardFunction("runs/replies/model")  # doctest: +SKIP
         >>> points = {0: {"weights.safety": 1}, 500: {"weights.safety": 4}}  # doctest: +SKIP
-        >>> ramp = Schedule(WeightedSum(), function.objectives, points)  # doctest: +SKIP
+        >>> ramp = WeightSchedule(WeightedSum(), function.objectives, points)  # doctest: +SKIP
         >>> weighting = RewardWeighting(function, ramp)  # doctest: +SKIP
         >>> GRPOTrainer(policy, function, args, data, callbacks=[weighting])  # doctest: +SKIP
     """

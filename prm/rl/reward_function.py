@@ -56,7 +56,7 @@ class CompletionReward:
     @property
     def step_probabilities(self) -> tuple[float | None, ...]:
         """Probability of each step, for the reward objective; empty without steps."""
-        return self.score.probabilities if isinstance(self.score, ChainScore) else ()
+        return self.score.probabilities
 
 
 class RewardFunction:

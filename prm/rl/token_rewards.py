@@ -18,7 +18,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from prm.errors import ConfigError, DataError
-from prm.scores.responses import ResponseScore
 
 if TYPE_CHECKING:
     from prm.rl.reward_function import CompletionReward
@@ -204,7 +203,7 @@ def completion_token_rewards(
 
 def _whole_reward(reward: CompletionReward, credit: StepCredit) -> float:
     """Return what goes on the last token of a completion."""
-    if credit.mode != "terminal" and isinstance(reward.score, ResponseScore):
+    if credit.mode != "terminal" and not reward.score.step_logits:
         raise DataError("the model scores whole responses", fix="Use mode 'terminal'")
     if reward.reward is not None:
         return reward.reward

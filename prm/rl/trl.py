@@ -16,7 +16,6 @@ from prm.errors import ConfigError, DataError
 from prm.rl.completions import Text
 from prm.rl.reward_function import CompletionReward, RewardFunction
 from prm.rl.weighting import linear_weights
-from prm.scores.chains import ChainScore
 from prm.scores.responses import ResponseScore
 
 AGGREGATED = "aggregated"
@@ -252,8 +251,7 @@ def _score_columns(results: Sequence[CompletionReward]) -> dict[str, Values]:
 
 def _step_columns(results: Sequence[CompletionReward]) -> dict[str, list[Any]]:
     """Return the step probabilities of each completion, by objective."""
-    scores = [result.score for result in results if isinstance(result.score, ChainScore)]
-    probabilities = [score.step_probabilities for score in scores]
+    probabilities = [result.score.step_probabilities for result in results]
     names = probabilities[0] if probabilities else ()
     return {f"prm/steps/{name}": [list(row[name]) for row in probabilities] for name in names}
 
@@ -269,7 +267,7 @@ def _weights(
     if aggregation is None or not aggregation.needs_gates:
         return {}
     scores = [result.score for result in results]
-    gates = [score.gates for score in scores if isinstance(score, ResponseScore) and score.gates]
+    gates = [score.gates for score in scores if score.gates]
     return {
         f"prm/weight/{name}": _mean([row[name] for row in gates]) for name in function.objectives
     }

@@ -61,7 +61,7 @@ class Weighting:
         """
 
 
-class Schedule(Weighting):
+class WeightSchedule(Weighting):
     """Parameters of an aggregation that change from training step to training step.
 
     Any number can be scheduled: weights, but also the threshold of a gate or a floor. Before the
@@ -83,7 +83,7 @@ class Schedule(Weighting):
         >>> from prm.aggregation.objectives import WeightedSum
         >>> names = ("helpfulness", "safety")
         >>> points = {0: {"weights.safety": 1}, 100: {"weights.safety": 3}}
-        >>> Schedule(WeightedSum({"helpfulness": 1, "safety": 1}), names, points).values(50)
+        >>> WeightSchedule(WeightedSum({"helpfulness": 1, "safety": 1}), names, points).values(50)
         {'weights.helpfulness': 1.0, 'weights.safety': 2.0}
     """
 

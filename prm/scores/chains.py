@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -44,6 +44,13 @@ class ChainScore:
     num_truncated: int = 0
     reason: str = ""
     group: str = ""
+
+    gates: ClassVar[Mapping[str, float | None] | None] = None
+
+    @property
+    def utilities(self) -> Mapping[str, float | None]:
+        """Objective to the score of which more is better: the aggregated one."""
+        return self.scores
 
     @property
     def step_probabilities(self) -> dict[str, tuple[float | None, ...]]:
@@ -107,7 +114,7 @@ def score_chain(
         logits: Log-odds, read by read and step objective by step objective.
         spec: The model's spec.
     """
-    steps = tokens.steps if isinstance(tokens, TokenizedChain) else ()
+    steps: Sequence[int] = getattr(tokens, "steps", ())
     finite = {
         step: values
         for step, values in zip(steps, logits, strict=True)
@@ -131,7 +138,7 @@ def score_chain(
         reward=None,
         reward_objective=spec.chain_reward,
         aggregation=spec.step_aggregation.name,
-        num_truncated=tokens.num_truncated if isinstance(tokens, TokenizedChain) else 0,
+        num_truncated=getattr(tokens, "num_truncated", 0),
         reason=reason,
         group=chain.group,
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prm.arrays import Array, Indices, Mask
 from prm.data.sources.files import read_file
 from prm.errors import DataError
 from prm.scores.rows import ChainRow, ResponseRow, RowKind, arrow_fields
@@ -16,9 +16,6 @@ from prm.scores.rows import ChainRow, ResponseRow, RowKind, arrow_fields
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 BLOCK_BYTES = 1 << 25
 """Bytes of JSON lines that are parsed at once; also the longest line."""

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from prm.arrays import Array, Mask
 from prm.errors import ConfigError, DataError
-from prm.scores.columns import Array, Mask
 from prm.scores.ranking import rank_candidates
 from prm.scores.tables import ChainTable, ScoreTable, Unit
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from prm.scores.columns import Array, Indices, plain
+from prm.arrays import Array, Indices
+from prm.scores.columns import plain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ranking:
+class RankedRows:
     """Rows in order: group by group as they appear, and within a group the best first.
 
     Candidates of equal reward stay in the order they came in, with margin 0 between them. Those
@@ -31,10 +32,10 @@ class Ranking:
     margin: Array
     win_probability: Array
 
-    def top(self, count: int) -> Ranking:
+    def top(self, count: int) -> RankedRows:
         """Return the `count` best places of each group; those without a rank are left out."""
         kept = (self.rank >= 0) & (self.rank < count)
-        return Ranking(
+        return RankedRows(
             self.order[kept],
             self.groups[kept],
             self.rank[kept],
@@ -51,7 +52,7 @@ class Ranking:
         }
 
 
-def rank_candidates(groups: Indices, rewards: Array, deviations: Array | None = None) -> Ranking:
+def rank_candidates(groups: Indices, rewards: Array, deviations: Array | None = None) -> RankedRows:
     r"""Rank the candidates of each group.
 
     With independent normal errors, the better of two neighbors is really better with probability
@@ -77,7 +78,7 @@ def rank_candidates(groups: Indices, rewards: Array, deviations: Array | None = 
     probability = np.full(len(group), np.nan)
     if deviations is not None:
         probability = _phi(margin / _to_next(group, deviations[order], np.hypot))
-    return Ranking(order, group, np.where(np.isnan(reward), -1, place), margin, probability)
+    return RankedRows(order, group, np.where(np.isnan(reward), -1, place), margin, probability)
 
 
 def _to_next(group: Indices, values: Array, combine: np.ufunc) -> Array:

@@ -61,12 +61,11 @@ def reaggregate(
         >>> reaggregate(score, spec).reward
         -2.0
     """
-    names = [objective.name for objective in spec.step_heads]
-    if isinstance(score, ResponseScore):
-        names = list(spec.response_names)
-    _check_names(score, names, applicable)
     if isinstance(score, ChainScore):
+        _check_names(score.id, score.step_logits, spec.step_names, applicable)
         return _chain(aggregated_chain(score, spec), applicable)
+    names = spec.response_names
+    _check_names(score.id, score.scores, names, applicable)
     return _response(score, spec, names if applicable is None else applicable)
 
 
@@ -118,10 +117,9 @@ def unit_score(score: ChainScore | ResponseScore, spec: RewardSpec) -> float | N
 
 
 def _check_names(
-    score: ChainScore | ResponseScore, names: list[str], applicable: Collection[str] | None
+    id: str, stored: Collection[str], names: Collection[str], applicable: Collection[str] | None
 ) -> None:
-    stored = score.step_logits if isinstance(score, ChainScore) else score.scores
-    place = f"row {score.id!r}" if score.id else None
+    place = f"row {id!r}" if id else None
     if not names or set(stored) != set(names):
         raise DataError(
             "the score is not of this model",

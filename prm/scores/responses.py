@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from prm.records import Outcome, Rating, named
+from prm.records import NONE, Outcome, Rating, named
 from prm.scores.rows import ResponseRow, row_of
 from prm.spec import RewardSpec
 from prm.trees.prompts import DroppedRecord
@@ -48,6 +48,10 @@ class ResponseScore:
     num_truncated: int = 0
     reason: str = ""
     gates: Mapping[str, float | None] | None = None
+
+    step_logits: ClassVar[Mapping[str, tuple[float | None, ...]]] = NONE
+    step_probabilities: ClassVar[Mapping[str, tuple[float | None, ...]]] = NONE
+    probabilities: ClassVar[tuple[float | None, ...]] = ()
 
     def to_row(self) -> dict[str, Any]:
         """Return the score as one JSON row."""
@@ -114,7 +118,7 @@ def _values(found: ResponseSet, index: int) -> dict[str, float | None]:
     """Return what ratings say about one response of a set."""
     values: dict[str, float | None] = {}
     for record, places in zip(found.records, found.places, strict=True):
-        if isinstance(record, Rating) and places == (index,):
+        if places == (index,):
             values |= record.values
     return values
 

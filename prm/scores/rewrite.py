@@ -14,10 +14,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from prm.arrays import Indices
 from prm.atomic import atomic_file, write_text
 from prm.data.sources.writers import check_output
 from prm.errors import OutputError
-from prm.scores.columns import BLOCK_BYTES, Indices
+from prm.scores.columns import BLOCK_BYTES
 from prm.scores.partial import in_blocks
 from prm.scores.rows import Row, column_type
 from prm.scores.tables import spec_path

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prm.arrays import Array
 from prm.data.sources.files import read_file
 from prm.errors import ConfigError, DataError
 from prm.scores.columns import (
-    Array,
     by_objective,
     column,
     counts,

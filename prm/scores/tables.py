@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prm.arrays import Array, Indices, Mask
 from prm.errors import ConfigError, DataError
-from prm.scores.columns import Array, Indices, Mask, plain
+from prm.scores.columns import plain
 from prm.spec import RewardSpec
 
 if TYPE_CHECKING:

@@ -138,7 +138,7 @@ class RowFormat:
 
 
 @runtime_checkable
-class Engine(Protocol):
+class BlockScorer(Protocol):
     """Scores blocks of records: this process, or the workers of a cluster."""
 
     @property
@@ -154,7 +154,7 @@ class Engine(Protocol):
         """Yield the rows of each block of `size` records, in order, from record `start` on."""
 
 
-class LocalEngine:
+class LocalBlockScorer:
     """Scores blocks in this process; arguments as for `score_file`."""
 
     def __init__(self, scorer: RewardScorer) -> None:
@@ -199,7 +199,7 @@ def blocks_of(
 
 
 def score_file(
-    scorer: RewardScorer | Engine,
+    scorer: RewardScorer | BlockScorer,
     inputs: Survey,
     output: str | Path,
     *,
@@ -217,7 +217,7 @@ def score_file(
     `<output>.spec.json`, so that the scores can be aggregated anew without the model.
 
     Args:
-        scorer: Scores the records: a `RewardScorer` in this process, or a `RayEngine`.
+        scorer: Scores the records: a `RewardScorer` in this process, or a `RayBlockScorer`.
         inputs: The records, from `survey`.
         output: JSON lines (`.jsonl`) or Parquet (`.parquet`).
         threshold: The first step of a chain with a probability below it is its `first_error`.
@@ -239,22 +239,22 @@ def score_file(
 
     output = Path(output)
     check_output(output, overwrite=overwrite)
-    engine = scorer if isinstance(scorer, Engine) else LocalEngine(scorer)
+    own = scorer if isinstance(scorer, BlockScorer) else LocalBlockScorer(scorer)
     row_format = RowFormat(threshold, keep_text)
-    partial = PartialFile(output, _settings(engine, inputs, row_format), block)
+    partial = PartialFile(output, _settings(own, inputs, row_format), block)
     summary = Summary()
     with partial.opened(overwrite=overwrite):
-        blocks = engine.score_blocks(inputs.records, partial.num_rows, block, row_format)
+        blocks = own.score_blocks(inputs.records, partial.num_rows, block, row_format)
         partial.fill(blocks, summary, on_block)
         _check_complete(summary, inputs)
-        write_text(spec_path(output), engine.spec.to_json())
+        write_text(spec_path(output), own.spec.to_json())
         publish(partial, keep_text)
     return summary
 
 
-def _settings(engine: Engine, inputs: Survey, row_format: RowFormat) -> dict[str, Any]:
+def _settings(scorer: BlockScorer, inputs: Survey, row_format: RowFormat) -> dict[str, Any]:
     """Return everything that rows depend on."""
-    identity, chosen = engine.identity(), engine.spec.to_dict()
+    identity, chosen = scorer.identity(), scorer.spec.to_dict()
     fields = ("step_aggregation", "objective_aggregation", "shaping")
     return {
         "model": identity["model"],

@@ -14,7 +14,7 @@ from prm.connection import Connection, OnError, send_all
 from prm.records import Chain, Prompt, Rating
 from prm.scores.chains import ChainScore
 from prm.scores.responses import RESPONSE
-from prm.scoring.replies import Answers, RankedResponse, ScoredStep, ScoredSteps
+from prm.scoring.replies import RankedResponse, ReplyReader, ScoredStep, ScoredSteps
 from prm.scoring.scorer import Scorable, as_records, is_one_record
 from prm.scoring.stages import Score
 from prm.spec import RewardSpec
@@ -62,7 +62,7 @@ class RemoteScorer:
         self.model = model
         self.on_error = on_error
         self._connection = Connection(url, token=token, timeout=timeout, retries=retries)
-        self._answers = Answers(self._connection.url)
+        self._reader = ReplyReader(self._connection.url)
 
     def __repr__(self) -> str:
         return f"RemoteScorer({self._connection.url!r}, {self.model!r})"
@@ -180,7 +180,7 @@ class RemoteScorer:
     async def _name(self) -> str:
         if self.model is None:
             found = await self._connection.request("GET", "/v1/models")
-            self.model = str(self._answers.read(found, "models", 0, "name"))
+            self.model = str(self._reader.read(found, "models", 0, "name"))
         return self.model
 
     async def _fetch_spec(self) -> RewardSpec:
@@ -201,10 +201,10 @@ class RemoteScorer:
 
     async def _send(self, spec: RewardSpec, records: Sequence[Chain | Rating]) -> list[Score]:
         found = await self._post("/v1/score", {"records": [_row(record) for record in records]})
-        rows = self._answers.rows(found, "results", len(records))
+        rows = self._reader.rows(found, "results", len(records))
         self._follow(spec, found)
         return [
-            _placed(self._answers.score(row, spec, record), record)
+            _placed(self._reader.score(row, spec, record), record)
             for row, record in zip(rows, records, strict=True)
         ]
 
@@ -221,11 +221,11 @@ class RemoteScorer:
         key = "response" if isinstance(response, str) else "steps"
         asked = {"prompt": _plain(prompt), "threshold": threshold, key: response}
         found = await self._post("/v1/steps", asked)
-        rows = self._answers.read(found, "steps")
-        steps = tuple(self._answers.built(ScoredStep, row) for row in rows)
+        rows = self._reader.read(found, "steps")
+        steps = tuple(self._reader.built(ScoredStep, row) for row in rows)
         if key == "steps" and [step.text for step in steps] != list(response):
-            raise self._answers.wrong("the steps that were sent", rows)
-        built: ScoredSteps = self._answers.built(ScoredSteps, found | {"steps": steps})
+            raise self._reader.wrong("the steps that were sent", rows)
+        built: ScoredSteps = self._reader.built(ScoredSteps, found | {"steps": steps})
         return built
 
     async def _rank(
@@ -234,15 +234,15 @@ class RemoteScorer:
         spec = await self._known_spec()
         asked = {"prompt": _plain(prompt), "responses": list(responses), "top": top}
         found = await self._post("/v1/rank", asked)
-        ranking = self._answers.read(found, "ranking")
+        ranking = self._reader.read(found, "ranking")
         count = len(responses) if top is None else min(top, len(responses))
-        places = [self._answers.read(row, "index") for row in ranking]
+        places = [self._reader.read(row, "index") for row in ranking]
         if len(places) > count or len(set(places) & set(range(len(responses)))) < len(places):
-            raise self._answers.wrong(f"the places of up to {count} candidates", places)
+            raise self._reader.wrong(f"the places of up to {count} candidates", places)
         is_chain = spec.kind == "process"
-        scores = [self._answers.any_score(row, spec, is_chain=is_chain) for row in ranking]
+        scores = [self._reader.any_score(row, spec, is_chain=is_chain) for row in ranking]
         return [
-            self._answers.built(RankedResponse, row | {"score": score})
+            self._reader.built(RankedResponse, row | {"score": score})
             for row, score in zip(ranking, scores, strict=True)
         ]
 
@@ -250,10 +250,9 @@ class RemoteScorer:
         spec = await self._known_spec()
         rows = [score.to_row() for score in scores]
         found = await self._post("/v1/reaggregate", {"results": rows} | chosen)
-        changed = self._answers.rows(found, "results", len(rows))
+        changed = self._reader.rows(found, "results", len(rows))
         return [
-            self._answers.score(row, spec, score)
-            for row, score in zip(changed, scores, strict=True)
+            self._reader.score(row, spec, score) for row, score in zip(changed, scores, strict=True)
         ]
 
     async def _set_aggregation(self, chosen: dict[str, Any]) -> dict[str, Any]:

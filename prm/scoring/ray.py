@@ -1,4 +1,4 @@
-"""`RayEngine`: batch scoring on the workers of a Ray cluster, with Ray Data.
+"""`RayBlockScorer`: batch scoring on the workers of a Ray cluster, with Ray Data.
 
 One Ray task reads the input and streams its blocks; every worker loads the model once and scores
 whole blocks; the process that was started receives their rows in order, and writes them as it
@@ -64,7 +64,7 @@ class Workers:
             raise ConfigError("--gpus_per_worker is wrong", expected="0 or more", got=self.gpus)
 
 
-class RayEngine:
+class RayBlockScorer:
     """Scores blocks on the workers of a Ray cluster.
 
     Args:
@@ -79,8 +79,8 @@ class RayEngine:
 
     Example:
         >>> options = ScorerOptions(Path("runs/arithmetic/model"))  # doctest: +SKIP
-        >>> engine = RayEngine(options, Workers(number=8))  # doctest: +SKIP
-        >>> score_file(engine, survey(chains), "scores.jsonl")  # doctest: +SKIP
+        >>> workers = RayBlockScorer(options, Workers(number=8))  # doctest: +SKIP
+        >>> score_file(workers, survey(chains), "scores.jsonl")  # doctest: +SKIP
     """
 
     def __init__(self, options: ScorerOptions, workers: Workers = Workers()) -> None:

@@ -77,7 +77,7 @@ class RankedResponse:
     score: ChainScore | ResponseScore
 
 
-class Answers:
+class ReplyReader:
     """Reads the answers of one server.
 
     Args:
@@ -123,11 +123,11 @@ class Answers:
         score = self.any_score(row, spec, is_chain=is_chain)
         if score.id != sent.id:
             raise self.wrong(f"the score of record {sent.id!r}", score.id)
-        if isinstance(score, ChainScore) and isinstance(sent, Chain):
+        if isinstance(sent, Chain):
             self._check_steps(score, len(sent.completions))
         return score
 
-    def _check_steps(self, score: ChainScore, count: int) -> None:
+    def _check_steps(self, score: Score, count: int) -> None:
         lengths = [len(logits) for logits in score.step_logits.values()]
         if set(lengths) != {count}:
             raise self.wrong(f"one log-odds for each of {count} steps", lengths)
@@ -137,8 +137,7 @@ class Answers:
         try:
             score = ChainScore.from_row(row, spec) if is_chain else ResponseScore.from_row(row)
             values = [score.reward, *score.scores.values()]
-            if isinstance(score, ChainScore):
-                values += [value for logits in score.step_logits.values() for value in logits]
+            values += [value for logits in score.step_logits.values() for value in logits]
             names = set(score.scores)
         except (LookupError, TypeError, AttributeError) as error:
             raise self.wrong("a score", row) from error

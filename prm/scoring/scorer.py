@@ -185,9 +185,8 @@ def is_one_record(records: object) -> bool:
 
 def _checked(record: Chain | Rating, spec: RewardSpec) -> Chain | Rating:
     if not spec.has_heads_for(record):
-        kind = "steps" if isinstance(record, Chain) else "whole responses"
         raise ModelError(
-            f"the model does not score {kind}",
+            f"the model does not score {'whole responses' if spec.step_heads else 'steps'}",
             expected=f"records for a model of kind {spec.kind}",
             got=f"a {type(record).__name__.lower()}",
         )

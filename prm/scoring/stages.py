@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -16,8 +17,7 @@ from prm.records import Chain, Rating
 from prm.scores.chains import ChainScore, score_chain
 from prm.scores.responses import ResponseScore, score_responses
 from prm.spec import RewardSpec
-from prm.trees.prompts import DroppedRecord
-from prm.trees.tokenize import TokenizedChain, TokenizedResponses, Tokens, TreeBuilder
+from prm.trees.tokenize import TreeBuilder
 from prm.trees.tree import TokenTree
 from prm.trees.units import Unit, unit_of
 
@@ -31,17 +31,19 @@ class Tokenized:
     Args:
         places: Index of each record among those that were tokenized together.
         unit: The chain, or the set of the responses.
-        tokens: The tokens, or why the records were left out.
+        tokens: The unit's `TokenizedChain` or `TokenizedResponses`, or a `DroppedRecord` that says
+            why the records were left out.
     """
 
     places: tuple[int, ...]
     unit: Unit
-    tokens: Tokens | DroppedRecord
+    tokens: Any
 
     @property
     def tree(self) -> TokenTree | None:
         """The token tree; `None` if the records were left out."""
-        return None if isinstance(self.tokens, DroppedRecord) else self.tokens.tree
+        tree: TokenTree | None = getattr(self.tokens, "tree", None)
+        return tree
 
 
 def tokenize(
@@ -94,8 +96,6 @@ def finish(
     """
     tokens = item.tokens
     if isinstance(item.unit, Chain):
-        assert not isinstance(tokens, TokenizedResponses)
         return [score_chain(item.unit, tokens, step_logits(columns, spec).tolist(), spec)]
-    assert not isinstance(tokens, TokenizedChain)
     scores, spreads = response_scores(columns, spec), response_spreads(columns, spec)
     return list(score_responses(item.unit, tokens, scores, spreads, spec, gates))

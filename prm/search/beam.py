@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from prm.errors import ConfigError, DataError
-from prm.generators.generator import Generator, Request, Sample, derived_seed
+from prm.generators.generator import Generator, Sample, SamplingRequest, derived_seed
 from prm.records import Prompt
 from prm.scoring.scorer import RewardScorer
 from prm.scoring.session import ScoringSession
 from prm.search.candidates import Candidate, Draft, Judge, Scorer, SearchResult
-from prm.search.choice import Choice, choose
+from prm.search.choice import ChoiceRule, choose
 from prm.texts.answers import extractor
 
 MAX_BLANKS = 2
@@ -27,7 +27,7 @@ def beam_search(
     width: int = 4,
     expand: int = 4,
     max_steps: int = 32,
-    choice: Choice = "best",
+    choice: ChoiceRule = "best",
     answer: str = "auto",
     seed: int = 0,
 ) -> list[SearchResult]:
@@ -107,11 +107,11 @@ class _Beams:
             return [] if self.refusal else [None]
         return [index for index in self.kept if self._can_grow(self.candidates[index])]
 
-    def request(self, parent: int | None, seed: int) -> Request:
+    def request(self, parent: int | None, seed: int) -> SamplingRequest:
         """Return what asks for the next steps of a chain."""
         number = self.width * self.expand if parent is None else self.expand
         prefix = self._response(parent)
-        return Request(self.prompt, prefix, number, derived_seed(seed, self.prompt, prefix))
+        return SamplingRequest(self.prompt, prefix, number, derived_seed(seed, self.prompt, prefix))
 
     def grow(self, parent: int | None, samples: list[Sample] | DataError) -> list[Draft]:
         """Return the longer chains that samples make of one."""
@@ -144,7 +144,7 @@ class _Beams:
         ]
         self.kept = sorted([*finished, *new], key=self._reward, reverse=True)[: self.width]
 
-    def result(self, choice: Choice) -> SearchResult:
+    def result(self, choice: ChoiceRule) -> SearchResult:
         """Return all chains with one of them chosen: a complete one, or the best that was kept."""
         found = choose(self.prompt, self.candidates, choice)
         if found.chosen is not None and found.chosen.is_complete:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from prm.errors import ConfigError, DataError
-from prm.generators.generator import Generator, Request, Sample, derived_seed
+from prm.generators.generator import Generator, Sample, SamplingRequest, derived_seed
 from prm.records import Prompt
 from prm.scores.reaggregate import reaggregate
 from prm.search.candidates import Candidate, Draft, Judge, Scorer, SearchResult
-from prm.search.choice import Choice, choose
+from prm.search.choice import ChoiceRule, choose
 from prm.spec import RewardSpec
 from prm.texts.answers import extractor
 from prm.texts.completions import RewardFrom
@@ -22,7 +22,7 @@ def best_of_n(
     prompts: Sequence[Prompt],
     n: int = 8,
     *,
-    choice: Choice = "best",
+    choice: ChoiceRule = "best",
     answer: str = "auto",
     reward_from: RewardFrom | None = None,
     seed: int = 0,
@@ -50,7 +50,7 @@ def best_of_n(
         raise ConfigError("n is wrong", expected="at least 1", got=n)
     judge = Judge(scorer, extractor(answer), reward_from)
     seeds = [derived_seed(seed, prompt) for prompt in prompts]
-    requests = [Request(p, "", n, own) for p, own in zip(prompts, seeds, strict=True)]
+    requests = [SamplingRequest(p, "", n, own) for p, own in zip(prompts, seeds, strict=True)]
     found = generator.sample(requests)
     drafts = [_drafts(prompt, samples) for prompt, samples in zip(prompts, found, strict=True)]
     scored = iter(judge.candidates([draft for own in drafts for draft in own]))
@@ -62,7 +62,9 @@ def best_of_n(
     ]
 
 
-def choose_again(result: SearchResult, spec: RewardSpec, choice: Choice = "best") -> SearchResult:
+def choose_again(
+    result: SearchResult, spec: RewardSpec, choice: ChoiceRule = "best"
+) -> SearchResult:
     """Choose among the same candidates by another aggregation; no model is run.
 
     Args:

@@ -8,10 +8,10 @@ from typing import Literal
 from prm.records import Prompt
 from prm.search.candidates import Candidate, SearchResult
 
-Choice = Literal["best", "weighted_vote", "majority"]
+ChoiceRule = Literal["best", "weighted_vote", "majority"]
 
 
-def choose(prompt: Prompt, candidates: Sequence[Candidate], choice: Choice) -> SearchResult:
+def choose(prompt: Prompt, candidates: Sequence[Candidate], choice: ChoiceRule) -> SearchResult:
     """Return the candidates with one of them chosen.
 
     `best` takes the highest reward; one that was cut off counts only where none is complete. The

@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from prm.errors import DataError, PrmError
 from prm.records import Chain, Rating
 from prm.scores.chains import ChainScore
-from prm.scores.ranking import Ranking, rank_candidates
+from prm.scores.ranking import RankedRows, rank_candidates
 from prm.scores.reaggregate import reaggregate
 from prm.scores.responses import ResponseScore
 from prm.scores.rows import ChainRow, ResponseRow, row_kind
@@ -232,7 +232,7 @@ def _ranked(rows: list[dict[str, Any]], spec: RewardSpec, top: int | None) -> li
     ]
 
 
-def _ranking(rows: list[dict[str, Any]], spec: RewardSpec) -> Ranking:
+def _ranking(rows: list[dict[str, Any]], spec: RewardSpec) -> RankedRows:
     table = tabulate(rows, spec, Path("responses"))
     groups = np.zeros(len(rows), dtype=np.int64)
     return rank_candidates(groups, table.stored_rewards, table.deviations())

@@ -191,13 +191,13 @@ class ModelList(BaseModel):
     models: list[ModelInfo]
 
 
-class Reply(InForce):
+class ModelReply(InForce):
     """What every answer says."""
 
     model: str
 
 
-class ScoreReply(Reply):
+class ScoreReply(ModelReply):
     """A row per record, in order."""
 
     results: list[ChainRow | ResponseRow]
@@ -213,7 +213,7 @@ class StepOut(BaseModel):
     probabilities: dict[str, Probability | None]
 
 
-class StepsReply(Reply):
+class StepsReply(ModelReply):
     """The steps of a chain with their scores."""
 
     steps: list[StepOut]
@@ -225,7 +225,7 @@ class StepsReply(Reply):
     reason: str
 
 
-class RankReply(Reply):
+class RankReply(ModelReply):
     """Score rows, the best first, with index, rank, margin and win_probability."""
 
     ranking: list[dict[str, Any]]

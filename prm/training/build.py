@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from prm.errors import ConfigError
+from prm.losses.language import LanguageModelLoss
 from prm.models.heads import HeadKind
 from prm.models.layers import compile_layers
 from prm.models.lora import LoRA
@@ -34,6 +36,8 @@ class Recipe:
         freeze_backbone: Train the heads only.
         gradient_checkpointing: Recompute activations in the backward pass.
         compile_layers: Compile the decoder layers.
+        state_cache: Folder for the states of a frozen backbone, if they are kept.
+        language_model: Next-token regularizer, if there is one.
 
     Raises:
         ConfigError: Options exclude each other.
@@ -45,10 +49,19 @@ class Recipe:
     freeze_backbone: bool
     gradient_checkpointing: bool
     compile_layers: bool
+    state_cache: Path | None
+    language_model: LanguageModelLoss | None
 
     def __post_init__(self) -> None:
         if self.lora is not None and self.freeze_backbone:
             raise ConfigError("lora and freeze_backbone exclude each other")
+        if self.language_model is not None and self.freeze_backbone:
+            raise ConfigError("language_model has no effect on a frozen backbone")
+        if self.state_cache is not None and not self.freeze_backbone:
+            raise ConfigError(
+                "state_cache needs a backbone that does not change",
+                fix="Set model.freeze_backbone true, or take state_cache out",
+            )
 
     def tokenizer(self, texts: Iterator[str], strategy: Strategy) -> PreTrainedTokenizerBase:
         """Return the tokenizer, the same on all ranks; one from scratch is trained on `texts`."""
@@ -89,7 +102,12 @@ class Recipe:
             return self.model(tokenizer, spec)
 
     def language_head(self, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Parameter | None:
-        """Return the output embeddings of a model that has its own, frozen and on the CPU."""
+        """Return the output embeddings of a model that has its own, frozen and on the CPU.
+
+        Nothing without a next-token regularizer, which is what needs them.
+        """
+        if self.language_model is None:
+            return None
         with torch.device("cpu"):
             weight = self.source.language_head(tokenizer)
         if weight is not None:

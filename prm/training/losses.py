@@ -105,6 +105,15 @@ class BatchLoss(nn.Module):
             parts.append(share * self.uncertainty.penalty(labeled))
         return torch.stack(parts).sum()
 
+    def logged(
+        self, sums: dict[str, Tensor], totals: dict[str, Tensor], share: float
+    ) -> dict[str, Tensor]:
+        """Return `S_n / T_n` under `loss_n`, and `mean` under `loss`; arguments as there."""
+        means = {f"loss_{name}": total / totals[name].clamp(1e-8) for name, total in sums.items()}
+        if len(means) == 1:
+            return {"loss": next(iter(means.values()))}
+        return means | {"loss": self.mean(sums, totals, share).detach()}
+
     def _factor(self, name: str) -> float | Tensor:
         if self.uncertainty is None:
             return self.weights[name]

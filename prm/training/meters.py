@@ -11,7 +11,7 @@ import torch
 import torchmetrics
 from torch import Tensor, nn
 
-from prm.data.items import LabeledChain, LabeledItem
+from prm.data.items import Facts, LabeledItem
 from prm.losses.preference import PreferenceTargets, pairs_of
 from prm.metrics.first_error import UNDECIDED
 from prm.metrics.pairs import PAIR_ACCURACY_HALF
@@ -75,8 +75,7 @@ class StepMeters(nn.Module):
         probabilities = reads.steps.logits[:, self.column].sigmoid()
         for position, record in enumerate(reads.steps.records):
             chosen = reads.steps.chain == position
-            item = items[record]
-            assert isinstance(item, LabeledChain)
+            item: Any = items[record]
             self._count(item.chain, reads.steps.step[chosen], probabilities[chosen])
 
     def _count(self, chain: Chain, steps: Tensor, probabilities: Tensor) -> None:
@@ -182,6 +181,34 @@ MONITORED = (
 def _path(*names: str | None) -> str:
     """Return the key of a metric; records of all sources have no name."""
     return "/".join(name for name in names if name is not None)
+
+
+class Meters(nn.ModuleList):
+    """The meters of everything that a spec has heads for.
+
+    Args:
+        spec: The reward spec.
+        facts: What there is to know of the items that are measured, the same on every rank.
+        in_label_units: Response objectives whose scores are in the units of their ratings.
+    """
+
+    def __init__(self, spec: RewardSpec, facts: Facts, in_label_units: Sequence[str]) -> None:
+        meters: list[nn.Module] = []
+        if spec.step_heads:
+            column = spec.step_names.index(spec.chain_reward)
+            meters.append(StepMeters(spec.chain_reward, column, facts.sources(chains=True)))
+        if spec.response_heads:
+            meters.append(ResponseMeters(spec, facts.sources(chains=False), in_label_units))
+        super().__init__(meters)
+
+    def count(self, items: Sequence[LabeledItem], reads: Reads) -> None:
+        """Add a micro-batch."""
+        for meters in self:
+            meters.count(items, reads)  # type: ignore[operator]
+
+    def values(self) -> dict[str, Tensor]:
+        """Return the metrics over all ranks by name."""
+        return {name: value for meters in self for name, value in meters.values().items()}  # type: ignore[operator]
 
 
 def _ranking(values: dict[str, Tensor]) -> list[Tensor]:

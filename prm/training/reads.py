@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prm.data.batches import MicroBatch
-from prm.data.items import LabeledChain, LabeledItem, LabeledResponses
+from prm.data.items import LabeledItem, LabeledResponses, by_kind
 from prm.data.labels import ResponseLabels
 from prm.models.reward_model import ModelOutput, RewardModel
 
@@ -72,33 +72,31 @@ def collect(
         model: The model.
         items: The items of the data set that `batch.records` counts.
     """
-    has_steps, has_responses = bool(model.spec.step_heads), bool(model.spec.response_heads)
+    chains, sets = by_kind((index, items[index]) for index in batch.records)
     return Reads(
-        _steps(batch, output, model, items) if has_steps else None,
-        _responses(batch, output, model, items) if has_responses else None,
+        _steps(batch, output, model, tuple(chains)) if model.spec.step_heads else None,
+        _responses(batch, output, model, sets) if model.spec.response_heads else None,
     )
 
 
 def _steps(
-    batch: MicroBatch, output: ModelOutput, model: RewardModel, items: Sequence[LabeledItem]
+    batch: MicroBatch, output: ModelOutput, model: RewardModel, records: tuple[int, ...]
 ) -> StepReads:
     labels = batch.labels.steps
-    records = tuple(index for index in batch.records if isinstance(items[index], LabeledChain))
     logits = model.step_logits(output.columns[batch.labels.step_reads])
     return StepReads(records, labels.chain.cpu(), labels.step.cpu(), _plain(logits))
 
 
 def _responses(
-    batch: MicroBatch, output: ModelOutput, model: RewardModel, items: Sequence[LabeledItem]
+    batch: MicroBatch, output: ModelOutput, model: RewardModel, sets: dict[int, LabeledResponses]
 ) -> ResponseReads:
     labels = batch.labels.responses
-    records = tuple(index for index in batch.records if isinstance(items[index], LabeledResponses))
-    sizes = torch.tensor([items[index].tree.num_reads for index in records], dtype=torch.int64)
-    owner = torch.arange(len(records)).repeat_interleave(sizes)
+    sizes = torch.tensor([item.tree.num_reads for item in sets.values()], dtype=torch.int64)
+    owner = torch.arange(len(sets)).repeat_interleave(sizes)
     columns = output.columns[batch.labels.response_reads]
     columns = columns[: len(owner)]  # the reads of a filler belong to no record
     return ResponseReads(
-        records,
+        tuple(sets),
         owner,
         _plain(model.response_scores(columns)),
         _plain(model.response_spreads(columns)),

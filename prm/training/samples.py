@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from prm.data.items import LabeledChain, LabeledItem, LabeledResponses
+from prm.data.items import LabeledItem, LabeledResponses
 from prm.markdown import table
 from prm.spec import RewardSpec
 from prm.training.reads import Reads
@@ -51,8 +51,7 @@ def _step_rows(
     for position, step, probability in places:
         if position >= len(reads.steps.records) or reads.steps.records[position] not in chosen:
             continue
-        item = items[reads.steps.records[position]]
-        assert isinstance(item, LabeledChain)
+        item: Any = items[reads.steps.records[position]]
         labels = item.chain.labels.get(spec.chain_reward)
         label = labels[step] if labels else None
         text = item.chain.completions[step]
@@ -66,8 +65,7 @@ def _response_rows(
         return
     first = 0
     for record in reads.responses.records:
-        item = items[record]
-        assert isinstance(item, LabeledResponses)
+        item: Any = items[record]
         if record in chosen:
             yield from _set_rows(reads, item, first, spec.response_names)
         first += item.tree.num_reads

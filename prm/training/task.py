@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
@@ -15,14 +14,13 @@ from transformers import PreTrainedTokenizerBase
 
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import named_aggregation
-from prm.data.batches import MicroBatch, OptimizerBatch
+from prm.data.batches import OptimizerBatch
 from prm.data.items import LabeledItem
-from prm.data.module import RecordDataModule
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss
 from prm.models.heads import HeadKind
 from prm.models.lora import LoRA
-from prm.models.reward_model import ModelOutput, RewardModel
+from prm.models.reward_model import RewardModel
 from prm.models.sources import BackboneSource
 from prm.spec import ResponseFormat, RewardSpec, Shaping, StepFormat, Template
 from prm.training.build import Recipe
@@ -30,25 +28,19 @@ from prm.training.cache.states import StateCache
 from prm.training.checkpoints import snapshot
 from prm.training.distributed import average_gradients, clip_gradients, gradient_sync, whole
 from prm.training.losses import BatchLoss, LanguageLoss, LossPart, ResponseLosses, StepLosses
-from prm.training.meters import RANKING, ResponseMeters, StepMeters
-from prm.training.normalizers import fit_normalizers
+from prm.training.measured import MeasuredModule
 from prm.training.objectives import (
     ResponseObjective,
     StepObjective,
     fit_response_losses,
     fit_step_losses,
-    in_label_units,
 )
 from prm.training.optim import Schedule, parameter_groups
-from prm.training.reads import Reads, collect
 from prm.training.strategies import ShardedStrategy, ZeroStrategy
 from prm.trees.packing import Pack, pack
 
-SHOWN = ("step_auroc", "processbench_f1", RANKING)
-"""Metrics on the progress bar."""
 
-
-class RewardTask(L.LightningModule):
+class RewardTask(MeasuredModule):
     """Trains a reward model on labeled records: of steps, of whole responses, or of both.
 
     Every objective has its own head and its own losses; a record supervises the objectives it has
@@ -154,21 +146,24 @@ class RewardTask(L.LightningModule):
             )
         )
         self.recipe = Recipe(
-            backbone, head, lora, freeze_backbone, gradient_checkpointing, compile_layers
+            backbone,
+            head,
+            lora,
+            freeze_backbone,
+            gradient_checkpointing,
+            compile_layers,
+            state_cache,
+            language_model,
         )
-        self.language_model = language_model
-        self.state_cache = state_cache
         self.optimizer = optimizer
         self.lr = lr
         self.head_lr_factor = head_lr_factor
         self.weight_decay = weight_decay
         self.schedule = schedule
         self.gradient_clip = gradient_clip
-        self._check_options()
+        _refuse_gates(self.spec)
         self.loss = BatchLoss(self._loss_parts(), learn_weights)
-        self.model: RewardModel | None = None
         self._states: StateCache | None = None
-        self.meters = torch.nn.ModuleList()
         self.language_head: torch.nn.Parameter | None = None
 
     def _loss_parts(self) -> list[LossPart]:
@@ -177,28 +172,14 @@ class RewardTask(L.LightningModule):
             parts.append(StepLosses(self.steps, self.spec))
         if self.responses:
             parts.append(ResponseLosses(self.responses, self.spec))
-        if self.language_model is not None:
-            parts.append(LanguageLoss(self.language_model, self.spec))
+        if self.recipe.language_model is not None:
+            parts.append(LanguageLoss(self.recipe.language_model, self.spec))
         return parts
 
     @property
     def monitored(self) -> str:
         """Validation metric that the best checkpoint is chosen by, if the user names none."""
         return "val/ranking" if self.responses else "val/step_auroc"
-
-    @property
-    def reward_model(self) -> RewardModel:
-        """The model.
-
-        Raises:
-            ConfigError: It is not built yet.
-        """
-        if self.model is None:
-            raise ConfigError(
-                "the model is not built yet",
-                fix="A backbone from scratch needs training data or a checkpoint (--ckpt_path)",
-            )
-        return self.model
 
     def configure_model(self) -> None:
         """Build the model, once; a from-scratch tokenizer is trained on the training data."""
@@ -230,8 +211,7 @@ class RewardTask(L.LightningModule):
     def _take(self, model: RewardModel) -> None:
         """Train this model, on the data of the run if there are any."""
         self.model, self.spec = model, model.spec
-        if self.language_model is not None:
-            self.language_head = self.recipe.language_head(model.tokenizer)
+        self.language_head = self.recipe.language_head(model.tokenizer)
         if self._trainer is not None and self._has_data:
             self.data.attach(model.builder, self.packer)
 
@@ -241,18 +221,12 @@ class RewardTask(L.LightningModule):
 
     def packer(self, items: Sequence[LabeledItem]) -> Pack:
         """Return what makes the model's input of these items: tokens, or cached states."""
-        if self.state_cache is None:
+        folder = self.recipe.state_cache
+        if folder is None:
             return pack
         if self._states is None:
-            self._states = StateCache(
-                self.state_cache, self.reward_model, self.trainer, self.data.max_tokens
-            )
+            self._states = StateCache(folder, self.reward_model, self.trainer, self.data.max_tokens)
         return self._states.packer(items)
-
-    def forward(self, batch: MicroBatch) -> ModelOutput:
-        """Run the model on a micro-batch."""
-        output: ModelOutput = self.reward_model(batch.trees)
-        return output
 
     def training_step(self, batch: OptimizerBatch, batch_idx: int) -> None:
         """Take one optimizer step."""
@@ -287,45 +261,6 @@ class RewardTask(L.LightningModule):
         optimizer.step()
         return norm
 
-    def validation_step(  # type: ignore[override]
-        self, batch: MicroBatch, batch_idx: int
-    ) -> Reads:
-        """Score a micro-batch and count it in the validation metrics."""
-        return self._evaluate(batch, "validation")
-
-    def test_step(  # type: ignore[override]
-        self, batch: MicroBatch, batch_idx: int
-    ) -> Reads:
-        """Score a micro-batch and count it in the test metrics."""
-        return self._evaluate(batch, "test")
-
-    def predict_step(self, batch: MicroBatch, batch_idx: int) -> Reads:
-        """Score a micro-batch."""
-        return collect(batch, self(batch), self.reward_model, self.data.items("predict"))
-
-    def on_validation_epoch_start(self) -> None:
-        """Finish the spec with the present weights, and start the validation metrics anew."""
-        if not self.trainer.sanity_checking:
-            self._finish()
-        self._start_meters("validation")
-
-    def on_test_epoch_start(self) -> None:
-        """Start the test metrics anew."""
-        self._finish_once()
-        self._start_meters("test")
-
-    def on_predict_epoch_start(self) -> None:
-        """Finish the spec, if no validation did."""
-        self._finish_once()
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics, per source and over all."""
-        self._log_meters("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the test metrics, per source and over all."""
-        self._log_meters("test")
-
     def configure_optimizers(self) -> Any:
         """Return optimizer and schedule."""
         model = self.reward_model
@@ -359,40 +294,6 @@ class RewardTask(L.LightningModule):
         if "state_dict" in checkpoint:
             snapshot.check_same_shapes(self.state_dict(), checkpoint["state_dict"])
 
-    def _check_options(self) -> None:
-        aggregation = self.spec.objective_aggregation
-        if aggregation is not None and aggregation.needs_gates:
-            raise ConfigError(
-                f"{aggregation.name} needs a gate, which is learned on trained heads",
-                fix="Train with another aggregation, then run `prm gate`",
-            )
-        if self.language_model is not None and self.recipe.freeze_backbone:
-            raise ConfigError("language_model has no effect on a frozen backbone")
-        if self.state_cache is not None and not self.recipe.freeze_backbone:
-            raise ConfigError(
-                "state_cache needs a backbone that does not change",
-                fix="Set model.freeze_backbone true, or take state_cache out",
-            )
-
-    @property
-    def _has_data(self) -> bool:
-        return isinstance(getattr(self.trainer, "datamodule", None), RecordDataModule)
-
-    @property
-    def data(self) -> RecordDataModule:
-        """The data module of the run.
-
-        Raises:
-            ConfigError: There is none.
-        """
-        if not self._has_data:
-            raise ConfigError(f"{type(self).__name__} needs a data module")
-        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
-
-    def finish(self, model: RewardModel) -> None:
-        """Fill in what a model's spec says of its present weights: the normalizers."""
-        fit_normalizers(self.responses, model, self.data)
-
     def setup(self, stage: str) -> None:
         """Show the training records to the losses."""
         if stage == "fit":
@@ -400,42 +301,8 @@ class RewardTask(L.LightningModule):
             fit_step_losses(self.steps, records)
             fit_response_losses(self.responses, records)
 
-    def _finish(self) -> None:
-        self.finish(self.reward_model)
-        self.spec = self.reward_model.spec
-
-    def _finish_once(self) -> None:
-        """Finish the spec unless the checkpoint brought one that was."""
-        if not self.spec.normalizers:
-            self._finish()
-
-    def _evaluate(self, batch: MicroBatch, part: str) -> Reads:
-        items = self.data.items(part)
-        reads = collect(batch, self(batch), self.reward_model, items)
-        for meters in self.meters:
-            meters.count(items, reads)  # type: ignore[operator]
-        return reads
-
-    def _start_meters(self, part: str) -> None:
-        meters: list[StepMeters | ResponseMeters] = []
-        facts = self.data.facts(part)
-        if self.spec.step_heads:
-            column = self.spec.step_names.index(self.spec.chain_reward)
-            sources = facts.sources(chains=True)
-            meters.append(StepMeters(self.spec.chain_reward, column, sources))
-        if self.spec.response_heads:
-            sources = facts.sources(chains=False)
-            meters.append(ResponseMeters(self.spec, sources, in_label_units(self)))
-        self.meters = torch.nn.ModuleList(meters).to(self.device)
-
-    def _log_meters(self, prefix: str) -> None:
-        for meters in self.meters:
-            for name, value in meters.values().items():  # type: ignore[operator]
-                self.log(f"{prefix}/{name}", value, prog_bar=name in SHOWN, rank_zero_only=True)
-        self.meters = torch.nn.ModuleList()
-
     def _output_embeddings(self) -> Tensor | None:
-        if self.language_model is None:
+        if self.recipe.language_model is None:
             return None
         weight: Any = self.language_head
         if weight is None:
@@ -449,16 +316,21 @@ class RewardTask(L.LightningModule):
         totals: dict[str, Tensor],
         norm: Tensor,
     ) -> None:
-        means = {
-            f"train/loss_{name}" if len(sums) > 1 else "train/loss": total
-            / totals[name].clamp(1e-8)
-            for name, total in sums.items()
-        }
-        if len(sums) > 1:
-            means["train/loss"] = self.loss.mean(sums, totals, 1 / self.trainer.world_size).detach()
+        means = self.loss.logged(sums, totals, 1 / self.trainer.world_size)
         for name, value in means.items():
-            self.log(name, value, prog_bar=name == "train/loss", sync_dist=True, reduce_fx="sum")
+            self.log(
+                f"train/{name}", value, prog_bar=name == "loss", sync_dist=True, reduce_fx="sum"
+            )
         tokens = sum(part.trees.num_tokens for part in batch.micro_batches if part.records)
         self.log("train/grad_norm", norm)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log("train/tokens", float(tokens), sync_dist=True, reduce_fx="sum")
+
+
+def _refuse_gates(spec: RewardSpec) -> None:
+    aggregation = spec.objective_aggregation
+    if aggregation is not None and aggregation.needs_gates:
+        raise ConfigError(
+            f"{aggregation.name} needs a gate, which is learned on trained heads",
+            fix="Train with another aggregation, then run `prm gate`",
+        )

@@ -17,7 +17,7 @@ UTILITIES = ([[-1.0, -4.0, None], [None]], [[2.0], []])
 """Safety of the answers by rank and step; rank 1 has no answer in the second step."""
 
 
-def test_p49_the_mean_is_taken_over_all_ranks(tmp_path: Path) -> None:
+def test_the_mean_is_taken_over_all_ranks(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

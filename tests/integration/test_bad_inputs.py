@@ -17,6 +17,7 @@ import pytest
 from tests.integration import test_bad_inputs_fit as fit
 from tests.integration import test_bad_inputs_outcome as outcome
 from tests.integration import test_bad_inputs_score as score
+from tests.integration import test_bad_inputs_stored as stored
 from tests.refusals import Case, documented_errors, refuse
 
 GOOD: dict[str, Any] = {
@@ -464,7 +465,8 @@ def test_bad_data_is_one_clear_line(
 
 
 def test_every_documented_error_is_tried() -> None:
-    tried = {case.name for case in (*CASES, *fit.RUNS, *score.CASES, *outcome.CASES)}
+    cases = (*CASES, *fit.RUNS, *score.CASES, *outcome.CASES, *stored.CASES)
+    tried = {case.name for case in cases}
     tried |= fit.CONFIGURATIONS.keys() | fit.ARRANGED.keys() | outcome.CONFIGURATIONS.keys()
     assert documented_errors().keys() <= tried
     assert len(documented_errors()) > 40

@@ -100,7 +100,7 @@ def test_the_saved_configuration_says_the_same(run: Path) -> None:
 
 
 def test_one_number_on_every_surface(run: Path) -> None:
-    """Exported model = best checkpoint through `prm test` = `prm predict` (DESIGN 6.1)."""
+    """Exported model = best checkpoint through `prm test` = `prm predict`."""
     chains = list(Source(str(run.parent / "test.jsonl"), HFStepwise()))
     scores = RewardScorer.from_pretrained(run / "model").score(chains)
     tested, predicted = (
@@ -254,7 +254,7 @@ def test_gradient_checkpointing_recomputes_a_pretrained_model(
 def test_the_update_does_not_depend_on_the_token_budget(
     run_dir: Path, model: dict[str, Any]
 ) -> None:
-    """One micro-batch or many, the same three steps (DESIGN 6.3)."""
+    """One micro-batch or many, the same three steps."""
     write_data(run_dir, 21)
     large = fit(run_dir, "large", model=model, data={"max_tokens": 4096})
     small = fit(run_dir, "small", model=model, data={"max_tokens": 48})
@@ -296,7 +296,7 @@ def test_an_mlp_head_is_exported(run_dir: Path) -> None:
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_the_schedule_ends_with_the_run(run_dir: Path, epochs: int) -> None:
-    """P25: linear from the peak at step 0 to 0 after the last step, whatever the epochs."""
+    """Linear from the peak at step 0 to 0 after the last step, whatever the epochs."""
     write_data(run_dir, 40)
     schedule = {"decay": "linear", "warmup": 0}
     run = fit(run_dir, model={"schedule": schedule}, trainer={"max_epochs": epochs})

@@ -1,4 +1,4 @@
-"""LoRA: heads are trained and saved, adapters are merged into the export (P34, P36)."""
+"""LoRA: heads are trained and saved, adapters are merged into the export."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_minimized_scores_count_against_the_reward(run: Path) -> None:
 
 
 def test_one_number_on_every_surface(run: Path) -> None:
-    """Exported model = best checkpoint through `prm test` = `prm predict` (DESIGN 6.1)."""
+    """Exported model = best checkpoint through `prm test` = `prm predict`."""
     scorer = RewardScorer.from_pretrained(run / "model")
     tested, predicted = (
         read_jsonl(run / name / "predictions.jsonl") for name in ("test", "predict")

@@ -26,7 +26,7 @@ from prm.scoring import batch
 from prm.scoring import ray as ray_engine
 from prm.scoring.batch import RowFormat, Summary, Survey, survey
 from prm.scoring.loading import ScorerOptions
-from prm.scoring.ray import RayEngine, Workers
+from prm.scoring.ray import RayBlockScorer, Workers
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec
 from tests.outcome_models import save_outcome_model
@@ -80,8 +80,8 @@ def score_locally(model: Path, records: Sequence[Chain | Rating], output: Path) 
     return output.read_bytes()
 
 
-def on_ray(model: Path, number: int = 2) -> RayEngine:
-    return RayEngine(ScorerOptions(model), Workers(number))
+def on_ray(model: Path, number: int = 2) -> RayBlockScorer:
+    return RayBlockScorer(ScorerOptions(model), Workers(number))
 
 
 def worker_ids() -> list[int]:
@@ -149,7 +149,7 @@ def test_the_command_continues_what_the_local_engine_left(
     assert specs[0] == specs[1]
 
 
-def interrupted(scorer: RewardScorer | RayEngine, inputs: Survey, output: Path) -> None:
+def interrupted(scorer: RewardScorer | RayBlockScorer, inputs: Survey, output: Path) -> None:
     def interrupt(summary: Summary) -> None:
         if summary.num_records == 3 * BLOCK:
             raise KeyboardInterrupt
@@ -211,7 +211,7 @@ def test_records_that_end_every_worker_are_named(
 def test_workers_that_never_fit_are_refused(
     process: Path, tmp_path: Path, workers: Workers, message: str
 ) -> None:
-    engine = RayEngine(ScorerOptions(process), workers)
+    engine = RayBlockScorer(ScorerOptions(process), workers)
     with pytest.raises(ConfigError, match=message):
         score_file(engine, survey(CHAINS), tmp_path / "scores.jsonl")
 
@@ -222,7 +222,7 @@ from pathlib import Path
 from prm.records import Chain
 from prm.scoring import batch
 from prm.scoring.loading import ScorerOptions
-from prm.scoring.ray import RayEngine, Workers
+from prm.scoring.ray import RayBlockScorer, Workers
 from prm.scoring.scorer import RewardScorer
 
 class SlowRows(batch.RowFormat):
@@ -233,7 +233,7 @@ class SlowRows(batch.RowFormat):
 model, rows, output = sys.argv[1:]
 chains = [Chain(**row) for row in __import__("json").loads(Path(rows).read_text())]
 batch.RowFormat = SlowRows
-engine = RayEngine(ScorerOptions(Path(model)), Workers(2))
+engine = RayBlockScorer(ScorerOptions(Path(model)), Workers(2))
 batch.score_file(engine, batch.survey(chains), output, keep_text=True, block=4)
 """
 

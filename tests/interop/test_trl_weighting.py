@@ -14,7 +14,7 @@ from prm.aggregation.objectives import WeightedSum
 from prm.models import checkpoint
 from prm.rl.group_rewards import GroupNormalizedReward
 from prm.rl.reward_function import CompletionReward, RewardFunction
-from prm.rl.weighting import ByHand, Constraint, Schedule, Weighting
+from prm.rl.weighting import ByHand, Constraint, Weighting, WeightSchedule
 from prm.spec import ResponseHead
 from tests.interop.trl_runs import TRL_WARNINGS, Which, make_trainer
 from tests.outcome_models import outcome_model
@@ -48,9 +48,9 @@ def weighted(function: RewardFunction, weighting: Weighting) -> Any:
     return RewardWeighting(function, weighting)
 
 
-def ramp() -> Schedule:
+def ramp() -> WeightSchedule:
     points = {0: {"weights.safety": 1.0}, 3: {"weights.safety": 4.0}}
-    return Schedule(WeightedSum(), NAMES, points)
+    return WeightSchedule(WeightedSum(), NAMES, points)
 
 
 def constraint() -> Constraint:
@@ -93,7 +93,7 @@ def test_the_schedule_is_in_force_and_in_the_log(model: Path, tmp_path: Path, wh
         assert reward == pytest.approx(mean(by_hand), abs=1e-5)
 
 
-def test_p49_the_multiplier_follows_the_measured_cost(model: Path, tmp_path: Path) -> None:
+def test_the_multiplier_follows_the_measured_cost(model: Path, tmp_path: Path) -> None:
     function = RewardFunction(model, device="cpu")
     seen = mean_safeties(function)
     trainer = trainer_of(tmp_path, function, [weighted(function, constraint())])

@@ -1,4 +1,4 @@
-"""Editing a step never changes the score of a step before it (DESIGN 6.2)."""
+"""Editing a step never changes the score of a step before it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_editing_a_step_does_change_its_own_and_later_scores(family: str) -> Non
 
 
 @pytest.mark.parametrize("family", TREE_FAMILIES)
-def test_p5_tokens_after_the_read_position_do_not_matter(family: str) -> None:
+def test_tokens_after_the_read_position_do_not_matter(family: str) -> None:
     model = model_of(family)
     short = columns_alone(model, Chain("1 + 1 = ?", ["1 + 1 = 2"]))
     for later in ("", "x", "wrong wrong wrong", "1 + 1 = 2"):

@@ -107,7 +107,7 @@ def test_no_loss_is_forgotten() -> None:
 
 
 @every
-def test_p23_extremes_have_finite_loss_and_gradient(make: Callable[[], ResponseLoss]) -> None:
+def test_extremes_have_finite_loss_and_gradient(make: Callable[[], ResponseLoss]) -> None:
     loss = make()
     num_reads = len(columns_for(loss))
     for signs in itertools.product((-1e4, 0.0, 1e4), repeat=loss.num_columns):
@@ -118,7 +118,7 @@ def test_p23_extremes_have_finite_loss_and_gradient(make: Callable[[], ResponseL
 
 
 @every
-def test_p22_half_precision_and_autocast_are_computed_in_float32(
+def test_half_precision_and_autocast_are_computed_in_float32(
     make: Callable[[], ResponseLoss],
 ) -> None:
     loss = make()
@@ -187,7 +187,7 @@ def test_reads_without_a_rating_never_enter(make: Callable[[], RatingLoss], junk
 
 
 @preference
-def test_p21_one_value_per_comparison(make: Callable[[], PreferenceLoss]) -> None:
+def test_one_value_per_comparison(make: Callable[[], PreferenceLoss]) -> None:
     """The value of a comparison depends on its own reads alone."""
     loss = make()
     columns = columns_for(loss).requires_grad_()
@@ -200,7 +200,7 @@ def test_p21_one_value_per_comparison(make: Callable[[], PreferenceLoss]) -> Non
 
 
 @preference
-def test_p21_permuting_the_losers_changes_the_loss(make: Callable[[], PreferenceLoss]) -> None:
+def test_permuting_the_losers_changes_the_loss(make: Callable[[], PreferenceLoss]) -> None:
     loss, labels = make(), targets_of([0, 1], [0, 1])
     columns = columns_for(loss)[:4]
     whole = loss.sum(columns, loss.readouts[0], 1, labels)
@@ -242,7 +242,7 @@ rankings = st.lists(
 
 @given(st.sampled_from(PREFERENCE), rankings, st.data())
 @settings(max_examples=60)
-def test_p19_preference_sums_over_micro_batches_are_the_whole(
+def test_preference_sums_over_micro_batches_are_the_whole(
     make: Callable[[], PreferenceLoss], ranks: list[list[int]], data: st.DataObject
 ) -> None:
     loss = make()
@@ -266,7 +266,7 @@ def test_p19_preference_sums_over_micro_batches_are_the_whole(
     st.lists(st.sampled_from([0.0, 1.0, NAN]), min_size=2, max_size=8),
     st.data(),
 )
-def test_p19_rating_sums_over_micro_batches_are_the_whole(
+def test_rating_sums_over_micro_batches_are_the_whole(
     make: Callable[[], RatingLoss], ratings: list[float], data: st.DataObject
 ) -> None:
     loss, values = make(), torch.tensor(ratings)
@@ -281,7 +281,7 @@ def test_p19_rating_sums_over_micro_batches_are_the_whole(
 
 
 @every
-def test_p29_another_readout_or_width_is_refused(make: Callable[[], ResponseLoss]) -> None:
+def test_another_readout_or_width_is_refused(make: Callable[[], ResponseLoss]) -> None:
     loss = make()
     with pytest.raises(ConfigError, match=r"reads \d column"):
         sum_of(loss, torch.zeros(len(columns_for(loss)), loss.num_columns + 1))
@@ -291,7 +291,7 @@ def test_p29_another_readout_or_width_is_refused(make: Callable[[], ResponseLoss
 
 
 @preference
-def test_p23_an_unknown_direction_is_refused(make: Callable[[], PreferenceLoss]) -> None:
+def test_an_unknown_direction_is_refused(make: Callable[[], PreferenceLoss]) -> None:
     loss = make()
     for sign in (0, 2):
         with pytest.raises(ConfigError, match="sign is wrong"):

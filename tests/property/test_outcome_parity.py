@@ -1,4 +1,4 @@
-"""A response's scores are the same wherever and beside whatever they are asked for (DESIGN 6.1)."""
+"""A response's scores are the same wherever and beside whatever they are asked for."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_only_what_stock_transformers_cannot_express_has_heads_of_its_own(
         if side == "right" or "bert" not in name
     ],
 )
-def test_p15_p17_stock_sequence_classification_whatever_the_padding(
+def test_stock_sequence_classification_whatever_the_padding(
     name: str, folders: dict[str, Path], side: str
 ) -> None:
     """A padded batch of the same ids gives the columns; an encoder pools its first position."""

@@ -1,4 +1,4 @@
-"""One batch, one update: however it is cut, and whatever labels are missing (DESIGN 6.3)."""
+"""One batch, one update: however it is cut, and whatever labels are missing."""
 
 from __future__ import annotations
 
@@ -147,9 +147,7 @@ def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 @pytest.mark.parametrize("learn_weights", [False, True], ids=["fixed", "learned"])
-def test_p19_the_update_does_not_depend_on_how_the_batch_is_cut(
-    kind: str, learn_weights: bool
-) -> None:
+def test_the_update_does_not_depend_on_how_the_batch_is_cut(kind: str, learn_weights: bool) -> None:
     objectives, units = [objective(kind)], sets("main")
     whole = gradients(objectives, units, learn_weights=learn_weights)
     assert whole["model.heads.layers.weight"].abs().max() > 1e-4
@@ -160,7 +158,7 @@ def test_p19_the_update_does_not_depend_on_how_the_batch_is_cut(
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
-def test_p12_fillers_add_nothing(kind: str) -> None:
+def test_fillers_add_nothing(kind: str) -> None:
     objectives, units = [objective(kind)], sets("main")
     expected = gradients(objectives, units, learn_weights=True)
     assert_close(gradients(objectives, units, learn_weights=True, fillers=3), expected)

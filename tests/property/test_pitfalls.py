@@ -66,9 +66,7 @@ def loss_and_gradient(
 @pytest.mark.parametrize(
     "loss", [BCE(), BCE(0.1, "chain", 2.0), QValueRanking()], ids=["bce", "weighted", "ranking"]
 )
-def test_p19_the_update_does_not_depend_on_the_token_budget(
-    model: RewardModel, loss: StepLoss
-) -> None:
+def test_the_update_does_not_depend_on_the_token_budget(model: RewardModel, loss: StepLoss) -> None:
     whole, expected = loss_and_gradient(model, loss, LABELED, 10_000)
     for max_tokens in (64, 100):
         value, gradients = loss_and_gradient(model, loss, LABELED, max_tokens)
@@ -77,7 +75,7 @@ def test_p19_the_update_does_not_depend_on_the_token_budget(
             torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_p7_p52_what_is_unlabeled_never_reaches_the_gradient(model: RewardModel) -> None:
+def test_what_is_unlabeled_never_reaches_the_gradient(model: RewardModel) -> None:
     """A chain cut after its first error trains as the chain whose later steps have no label."""
     chain = CHAINS[4]
     labels: list[float | None] = [1, 0, None, None]
@@ -92,7 +90,7 @@ def test_p7_p52_what_is_unlabeled_never_reaches_the_gradient(model: RewardModel)
 
 
 @pytest.mark.parametrize("loss", [BCE(), QValueRanking()], ids=["bce", "ranking"])
-def test_p12_a_filler_gives_zero_and_a_gradient_to_every_rank(
+def test_a_filler_gives_zero_and_a_gradient_to_every_rank(
     model: RewardModel, loss: StepLoss
 ) -> None:
     """Ranks exchange gradients after every pass, so a filler needs one, and it must be 0."""
@@ -107,7 +105,7 @@ def test_p12_a_filler_gives_zero_and_a_gradient_to_every_rank(
     model.zero_grad()
 
 
-def test_p6_a_soft_label_is_not_a_hard_one(model: RewardModel) -> None:
+def test_a_soft_label_is_not_a_hard_one(model: RewardModel) -> None:
     soft, hard = (
         loss_and_gradient(model, BCE(), [Chain("1 + 1", ["2"], [label])], 1000)[0]
         for label in (0.6, 1.0)
@@ -116,7 +114,7 @@ def test_p6_a_soft_label_is_not_a_hard_one(model: RewardModel) -> None:
     assert soft == pytest.approx(0.6 * hard + 0.4 * cut, rel=1e-5)
 
 
-def test_p2_p3_marker_text_in_the_prompt_shifts_no_score(model: RewardModel) -> None:
+def test_marker_text_in_the_prompt_shifts_no_score(model: RewardModel) -> None:
     """One score per step, however often the texts spell the marker."""
     chain = Chain(f"{STEP_MARKER} 1 {STEP_MARKER}", [f"a {STEP_MARKER} b", "c"])
     score = RewardScorer(model).score(chain)[0]
@@ -126,7 +124,7 @@ def test_p2_p3_marker_text_in_the_prompt_shifts_no_score(model: RewardModel) -> 
 
 @given(st.lists(st.sampled_from(["", " ", "\n", "1", "2 \n", "\n\n3"]), min_size=1, max_size=5))
 @settings(max_examples=15)
-def test_p4_one_score_per_non_empty_step(texts: list[str]) -> None:
+def test_one_score_per_non_empty_step(texts: list[str]) -> None:
     if not any(text.strip() for text in texts):
         return
     score = RewardScorer(_MODEL).score(("1 + 1", texts))[0]
@@ -137,7 +135,7 @@ def test_p4_one_score_per_non_empty_step(texts: list[str]) -> None:
 _MODEL = tiny_model()
 
 
-def test_p18_the_read_token_is_the_marker_of_its_step(model: RewardModel) -> None:
+def test_the_read_token_is_the_marker_of_its_step(model: RewardModel) -> None:
     assert model.spec.tokenizer is not None
     for item in read(model, LABELED):
         branch = item.tokens.tree.segments[1]
@@ -154,7 +152,7 @@ def test_p18_the_read_token_is_the_marker_of_its_step(model: RewardModel) -> Non
         {"step_heads": (StepHead(readout="softmax"),)},
     ],
 )
-def test_p40_every_field_of_the_spec_changes_the_score(changes: dict[str, Any]) -> None:
+def test_every_field_of_the_spec_changes_the_score(changes: dict[str, Any]) -> None:
     plain = columns_packed(tiny_model(), CHAINS[:1])[0]
     changed = columns_packed(
         tiny_model(spec=RewardSpec(max_length=256).with_(**changes)), CHAINS[:1]
@@ -162,7 +160,7 @@ def test_p40_every_field_of_the_spec_changes_the_score(changes: dict[str, Any]) 
     assert changed[0].shape != plain.shape or not torch.allclose(changed[0], plain, atol=1e-4)
 
 
-def test_p39_a_probability_of_zero_is_a_score(model: RewardModel) -> None:
+def test_a_probability_of_zero_is_a_score(model: RewardModel) -> None:
     """Steps are selected by position, never by value."""
     scorer = RewardScorer(tiny_model())
     with torch.no_grad():
@@ -175,7 +173,7 @@ def test_p39_a_probability_of_zero_is_a_score(model: RewardModel) -> None:
     assert score.first_error() == 0
 
 
-def test_p22_scores_of_a_half_precision_model_stay_close() -> None:
+def test_scores_of_a_half_precision_model_stay_close() -> None:
     exact = torch.cat(columns_packed(tiny_model(), CHAINS))
     half = torch.cat(columns_packed(tiny_model().to(torch.bfloat16), CHAINS))
     assert half.dtype == torch.float32
@@ -183,7 +181,7 @@ def test_p22_scores_of_a_half_precision_model_stay_close() -> None:
     assert half.unique().numel() == exact.unique().numel()
 
 
-def test_p44_two_columns_are_read_as_the_second_over_the_first() -> None:
+def test_two_columns_are_read_as_the_second_over_the_first() -> None:
     model = tiny_model(spec=RewardSpec(step_heads=(StepHead(readout="softmax"),), max_length=256))
     columns = columns_packed(model, CHAINS[:1])[0]
     score = RewardScorer(model).score(CHAINS[0])[0]

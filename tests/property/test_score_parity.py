@@ -1,4 +1,4 @@
-"""A score is the same wherever and beside whatever it is asked for (DESIGN 6.1)."""
+"""A score is the same wherever and beside whatever it is asked for."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_chains_do_differ(alone: list[Tensor]) -> None:
     assert not torch.allclose(alone[0][1], alone[4][1], atol=1e-3)
 
 
-def test_p42_alone_equals_packed(model: RewardModel, alone: list[Tensor]) -> None:
+def test_alone_equals_packed(model: RewardModel, alone: list[Tensor]) -> None:
     close(columns_packed(model, CHAINS), alone)
     assert model.backbone.mode == "tree"
 
@@ -87,7 +87,7 @@ def test_the_scorer(model: RewardModel, alone: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("amount", [0, 7])
-def test_p15_p16_p17_stock_transformers_whatever_the_padding(
+def test_stock_transformers_whatever_the_padding(
     model: RewardModel, folder: Path, alone: list[Tensor], side: str, amount: int
 ) -> None:
     """Stock token classification gives the columns at the reads, on either side of pads."""
@@ -112,7 +112,7 @@ def test_p15_p16_p17_stock_transformers_whatever_the_padding(
         close(actual, alone)
 
 
-def test_p47_one_pass_equals_a_pass_per_prefix(model: RewardModel, alone: list[Tensor]) -> None:
+def test_one_pass_equals_a_pass_per_prefix(model: RewardModel, alone: list[Tensor]) -> None:
     for chain, columns in zip(CHAINS, alone, strict=True):
         prefixes = [
             Chain(chain.prompt, chain.completions[:end])

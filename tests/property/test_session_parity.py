@@ -1,4 +1,4 @@
-"""A session gives the scores of the full pass, whatever it was asked before (DESIGN 6.1)."""
+"""A session gives the scores of the full pass, whatever it was asked before."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def test_a_plain_list_of_labels_is_correctness() -> None:
     assert chain.labels == {CORRECTNESS: (1.0, None)}
 
 
-def test_p6_soft_labels_keep_their_value() -> None:
+def test_soft_labels_keep_their_value() -> None:
     assert Chain("q", ["a"], [0.99]).labels[CORRECTNESS] == (0.99,)
 
 
@@ -60,7 +60,7 @@ def test_a_label_that_is_no_probability_is_refused(label: Any) -> None:
 
 
 @pytest.mark.parametrize("labels", [[1], [1, 0, 1], [], "11", 3, {CORRECTNESS: 1}])
-def test_p8_labels_that_do_not_match_the_steps_are_refused(labels: Any) -> None:
+def test_labels_that_do_not_match_the_steps_are_refused(labels: Any) -> None:
     with pytest.raises(DataError, match="correctness"):
         Chain("q", ["a", "b"], labels)
 
@@ -82,7 +82,7 @@ def test_errors_name_the_file_line_and_row() -> None:
         Chain("q", [], id="r7", origin="a.jsonl:3")
 
 
-def test_p4_empty_steps_keep_their_place() -> None:
+def test_empty_steps_keep_their_place() -> None:
     assert Chain("q", ["a", "", "b"], [1, None, 0]).completions == ("a", "", "b")
 
 

@@ -83,7 +83,7 @@ def test_the_only_objective_is_the_reward() -> None:
     assert RewardSpec(step_heads=(StepHead("clarity"),)).chain_reward == "clarity"
 
 
-def test_p29_several_objectives_need_a_named_reward() -> None:
+def test_several_objectives_need_a_named_reward() -> None:
     with pytest.raises(SpecError, match="chain_reward is missing"):
         RewardSpec(step_heads=(StepHead("a"), StepHead("b")))
 
@@ -113,7 +113,7 @@ def test_contradictory_specs_are_refused(fields: dict[str, Any], problem: str) -
         {"step_format": {"marker": 7}},
     ],
 )
-def test_p23_unknown_options_are_errors_and_no_fallback(fields: dict[str, Any]) -> None:
+def test_unknown_options_are_errors_and_no_fallback(fields: dict[str, Any]) -> None:
     with pytest.raises(SpecError):
         RewardSpec.from_dict(changed(**fields))
 

@@ -118,7 +118,7 @@ def test_every_aggregation_and_normalizer_is_tried() -> None:
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS, ids=lambda item: item.name)
 @pytest.mark.parametrize("normalizer", NORMALIZER_EXAMPLES, ids=lambda item: item.name)
-def test_p40_what_rewards_depend_on_survives_json(
+def test_what_rewards_depend_on_survives_json(
     aggregation: ObjectiveAggregation, normalizer: Normalizer
 ) -> None:
     """Not only equal: the same scores give the same rewards, bit by bit."""
@@ -175,7 +175,7 @@ def test_the_only_objective_is_the_reward_whatever_its_direction() -> None:
     assert spec.rewards(torch.tensor([[2.0], [-1.0]])).tolist() == [-2.0, 1.0]
 
 
-def test_p29_several_objectives_need_a_declared_aggregation() -> None:
+def test_several_objectives_need_a_declared_aggregation() -> None:
     with pytest.raises(SpecError, match=r"objective_aggregation is missing.*of a, b.*WeightedSum"):
         outcome(objective_aggregation=None)
 

@@ -120,9 +120,9 @@ def _num_steps(chain: Chain) -> int:
 
 
 def _is_labeled(record: Record) -> bool:
-    if isinstance(record, Chain):
-        return _num_labels(record) > 0
-    return bool(record.objectives)
+    return any(label is not None for labels in record.labels.values() for label in labels) or (
+        not record.labels and bool(record.objectives)
+    )
 
 
 def _num_labels(chain: Chain) -> int:

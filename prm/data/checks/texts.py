@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prm.data.checks.linter import Finding, Tally
 from prm.errors import DataError
-from prm.records import Chain, Comparison, Outcome, Rating, Record, prompt_text
+from prm.records import Chain, Outcome, Record, prompt_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,8 +108,8 @@ def _parts(record: Record) -> list[tuple[str, str]]:
     """Return the texts after a record's prompt, each with its name."""
     if isinstance(record, Chain):
         return [(f"step {index}", step) for index, step in enumerate(record.completions, 1)]
-    if isinstance(record, Rating):
-        return [("response", record.response)]
+    if len(record.responses) == 1:
+        return [("response", record.responses[0])]
     return [(f"response {index}", text) for index, text in enumerate(record.responses, 1)]
 
 
@@ -195,8 +195,8 @@ class ResponseTruncation:
         if not num_cut:
             return
         self._cut.add(record, f"{num_cut} of {len(record.responses)} responses")
-        if isinstance(record, Comparison) and not record.is_tie and _equal_ids(places, tokens):
-            self._same.add(record, f"{record.objective}: {num_cut} responses are cut")
+        if any(record.ranks) and _equal_ids(places, tokens):
+            self._same.add(record, f"{record.objectives[0]}: {num_cut} responses are cut")
 
 
 def _equal_ids(places: Sequence[int], tokens: TokenizedResponses) -> bool:

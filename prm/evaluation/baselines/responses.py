@@ -13,14 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prm.arrays import Array
 from prm.errors import DataError
 from prm.evaluation.labels import ObjectiveLabels
 from prm.metrics.pairs import sigmoid
 from prm.records import Outcome, prompt_text
-
-Array = NDArray[np.float64]
 
 WORD = r"\b\w+\b"
 

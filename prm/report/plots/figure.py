@@ -6,7 +6,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from prm.arrays import Array, Indices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from prm.report.document import Plot
 
 BLUE, RED, GRAY = "#2563eb", "#dc2626", "#94a3b8"
-
-Array = NDArray[np.float64]
 
 
 def png(plot: Plot) -> bytes:
@@ -37,7 +36,7 @@ def only_axes(figure: Figure) -> Axes:
     return axes
 
 
-def wilson(share: Array, count: NDArray[np.int64]) -> Array:
+def wilson(share: Array, count: Indices) -> Array:
     """Return the distances down and up to the 95 % Wilson bounds of shares.
 
     Args:

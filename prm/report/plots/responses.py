@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prm.arrays import Array
 from prm.evaluation.parts import LENGTH_ONLY, MODEL, REWARD
 from prm.metrics.correlation import CorrelationMatrix
 from prm.metrics.intervals import Interval
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = NDArray[np.float64]
 
 NUM_BINS = 10
 COLORS = {

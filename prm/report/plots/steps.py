@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prm.arrays import Array
 from prm.evaluation.steps import StepPrediction, labeled_steps
 from prm.metrics.binary import step_auroc
 from prm.metrics.intervals import auroc_interval
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = NDArray[np.float64]
 
 NUM_BINS = 10
 MAX_OFFSET = 5

@@ -25,10 +25,10 @@ Body = Annotated[
     Discriminator(_engine),
 ]
 
-Reply = ClassifyReply | Embedding | list[Embedding]
+AnyClassifyReply = ClassifyReply | Embedding | list[Embedding]
 
 
-@router.post("/classify", responses={200: {"model": Reply}, **errors()})
+@router.post("/classify", responses={200: {"model": AnyClassifyReply}, **errors()})
 async def classify(request: Request, body: Body) -> Response:
     """Return one row of numbers per text: head columns, or the reward of NAME:reward."""
     if isinstance(body, ClassifyRequest):

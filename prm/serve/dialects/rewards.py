@@ -144,7 +144,7 @@ def _reward(
     return TextReward(
         reward=score.reward,
         probability=unit_score(score, model.spec),
-        objectives=score.scores if isinstance(score, ChainScore) else score.utilities,
+        objectives=score.utilities,
         truncated=score.num_truncated > 0,
         finished=answer.finished,
         reason=score.reason,

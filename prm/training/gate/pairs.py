@@ -102,7 +102,6 @@ def _pairs(
     offset = 0
     for prompt, (one, tokens) in enumerate(kept):
         comparison = one.records[0]
-        assert isinstance(comparison, Comparison)
         reads = [offset + int(tokens.branches[place] or 0) for place in one.places[0]]
         ranked = sorted(zip(comparison.ranks, reads, strict=True))
         pairs = [(a, b) for (i, a), (j, b) in combinations(ranked, 2) if i < j and a != b]

@@ -59,7 +59,7 @@ def test_gates_of_present_objectives_are_renormalized() -> None:
     assert result[1].isnan()
 
 
-def test_p26_gates_must_sum_to_one_over_the_objectives() -> None:
+def test_gates_must_sum_to_one_over_the_objectives() -> None:
     logits = torch.arange(12.0).reshape(2, 2, 3)
     utilities = torch.zeros(2, 2, 3)
     Gated()(utilities, NAMES, logits.softmax(dim=-1))
@@ -73,7 +73,7 @@ def test_p26_gates_must_sum_to_one_over_the_objectives() -> None:
         Gated()(utilities, NAMES)
 
 
-def test_p27_penalties_are_subtracted() -> None:
+def test_penalties_are_subtracted() -> None:
     gated = Gated({"helpfulness": 0.5, "safety": 0.0}, against="factuality")
     gates = rows([0.5, 0.25, 0.25])
     result = gated(rows([1.0, 2.0, 4.0]), NAMES, gates)

@@ -162,7 +162,7 @@ def test_an_objective_of_weight_zero_is_no_score(advantage: Advantage) -> None:
     torch.testing.assert_close(values, advantage(rewards[:, :1], groups).values)
 
 
-def test_p31_an_answer_is_not_punished_for_what_was_not_measured() -> None:
+def test_an_answer_is_not_punished_for_what_was_not_measured() -> None:
     """Two good answers, one without its second score, and a bad one."""
     rewards = torch.tensor([[1.0, 1.0], [1.0, NAN], [0.0, 0.0]])
     values = sum_then_normalize(rewards, torch.zeros(3, dtype=torch.int64)).values

@@ -48,7 +48,7 @@ def test_the_multiplier_grows_while_the_constraint_is_violated() -> None:
     assert multiplier.aggregation() == Lagrangian(multiplier=multiplier.value)
 
 
-def test_p49_the_step_is_proportional_to_the_violation() -> None:
+def test_the_step_is_proportional_to_the_violation() -> None:
     steps = []
     for violation in (0.01, 0.1, 1.0):
         multiplier = LagrangeMultiplier(Lagrangian(multiplier=0.0), limit=0.0, learning_rate=0.5)
@@ -56,14 +56,14 @@ def test_p49_the_step_is_proportional_to_the_violation() -> None:
     assert steps == pytest.approx([0.005, 0.05, 0.5])
 
 
-def test_p49_the_multiplier_stays_between_zero_and_its_maximum() -> None:
+def test_the_multiplier_stays_between_zero_and_its_maximum() -> None:
     multiplier = LagrangeMultiplier(Lagrangian(), limit=0.0, learning_rate=1.0, maximum=5.0)
     assert multiplier.update(torch.tensor([-1e6])) == 5.0
     assert multiplier.update(torch.tensor([1.0])) == 4.0
     assert multiplier.update(torch.tensor([1e6])) == 0.0
 
 
-def test_p49_the_first_updates_can_be_delayed() -> None:
+def test_the_first_updates_can_be_delayed() -> None:
     multiplier = LagrangeMultiplier(Lagrangian(), limit=0.0, learning_rate=1.0, delay=2)
     values = [multiplier.update(torch.tensor([-1.0])) for _ in range(4)]
     assert values == [1.0, 1.0, 2.0, 3.0]

@@ -197,7 +197,7 @@ def utilities_of(normalizer: Normalizer, *scores: float) -> Tensor:
     return normalizer(torch.tensor(scores))
 
 
-def test_p40_parameters_change_the_result() -> None:
+def test_parameters_change_the_result() -> None:
     base = utilities_of(ZScore(0.0, 0.1), 1.0)
     assert utilities_of(ZScore(0.5, 0.1), 1.0) != base
     assert utilities_of(ZScore(0.0, 0.2), 1.0) != base

@@ -115,7 +115,7 @@ def test_half_precision_is_computed_in_float32(aggregation: ObjectiveAggregation
 
 
 @every
-def test_p31_a_row_without_any_objective_is_nan_and_never_zero(
+def test_a_row_without_any_objective_is_nan_and_never_zero(
     aggregation: ObjectiveAggregation,
 ) -> None:
     for missing in ("nan", "renormalize"):
@@ -290,7 +290,7 @@ CHANGED_PARAMETERS = [
 
 
 @pytest.mark.parametrize(("aggregation", "parameter", "value"), CHANGED_PARAMETERS, ids=repr)
-def test_p40_every_parameter_changes_the_reward(
+def test_every_parameter_changes_the_reward(
     aggregation: ObjectiveAggregation, parameter: str, value: object
 ) -> None:
     utilities = rows([0.5, 0.8, -2.0])
@@ -358,7 +358,7 @@ def test_a_configuration_builds_the_aggregation(config: Any) -> None:
         ({"name": "thresholded"}, "missing a required argument: 'thresholds'"),
     ],
 )
-def test_p23_wrong_configurations_are_errors(config: Any, message: str) -> None:
+def test_wrong_configurations_are_errors(config: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_config(config)
 

@@ -73,7 +73,7 @@ def test_missing_steps_are_left_out(aggregation: StepAggregation) -> None:
 
 
 @every
-def test_p31_a_chain_without_a_scored_step_is_nan_and_never_zero(
+def test_a_chain_without_a_scored_step_is_nan_and_never_zero(
     aggregation: StepAggregation,
 ) -> None:
     assert aggregation(logits_of([math.nan, math.nan])).isnan()
@@ -197,7 +197,7 @@ def test_the_spec_form_rebuilds_an_equal_aggregation(aggregation: StepAggregatio
     assert hash(again) == hash(aggregation)
 
 
-def test_p40_parameters_change_the_result() -> None:
+def test_parameters_change_the_result() -> None:
     logits = GOLDEN_PROBABILITIES.logit()
     assert SoftMin(1.0) != SoftMin(2.0)
     assert SoftMin(1.0)(logits) > SoftMin(2.0)(logits)
@@ -209,7 +209,7 @@ def test_beta_must_be_a_positive_number(beta: float) -> None:
         SoftMin(beta)
 
 
-def test_p23_unknown_names_and_parameters_are_errors() -> None:
+def test_unknown_names_and_parameters_are_errors() -> None:
     with pytest.raises(ConfigError, match=r"unknown step aggregation: expected min \| product"):
         step_aggregation("median")
     with pytest.raises(ConfigError, match="'min' does not take these parameters"):

@@ -123,7 +123,7 @@ def test_a_refusal_says_why_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_p45_other_scores_are_refused_and_nothing_is_left(
+def test_other_scores_are_refused_and_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stock class that reads elsewhere would write a model whose scores nobody can trust."""

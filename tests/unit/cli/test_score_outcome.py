@@ -345,7 +345,7 @@ def test_rank_draws_a_few_responses(model: str, scorer: RewardScorer, capsys: Ca
     scores = {text: scorer.score((PROMPT, text))[0].scores for text in texts}
     totals = [scores[text]["helpfulness"] / 3 + scores[text]["safety"] for text in places]
     assert totals == sorted(totals, reverse=True)
-    lines = [line.split() for line in shown.splitlines() if line[:1].isdigit()]
+    lines = [line.split() for line in shown.splitlines() if line.strip()[:1].isdigit()]
     assert [line[0] for line in lines] == ["0", "1", "2"]
     assert float(lines[0][2]) == pytest.approx(totals[0] - totals[1], abs=2e-3)
     assert all(0.5 <= float(line[3]) <= 1 for line in lines[:2])

@@ -52,13 +52,13 @@ def test_labels_follow_the_reads(chains: list[LabeledChain]) -> None:
     assert labels.num_tokens.tolist() == [2, 4, 3, 2, 2, 2]
 
 
-def test_p6_soft_labels_stay_float(chains: list[LabeledChain]) -> None:
+def test_soft_labels_stay_float(chains: list[LabeledChain]) -> None:
     labels = step_labels(chains, OBJECTIVES).labels
     assert labels.dtype == torch.float32
     assert labels[4, 0].item() == pytest.approx(0.99)
 
 
-def test_p12_truncated_steps_bring_no_label() -> None:
+def test_truncated_steps_bring_no_label() -> None:
     labels = step_labels(labeled(RewardSpec(max_length=7)), ["correctness"])
     same(labels.labels, [[1], [NAN], [NAN]])
 

@@ -104,7 +104,7 @@ def test_plans_depend_on_seed_and_epoch_only() -> None:
 
 
 @given(length_lists, st.integers(1, 8))
-def test_p19_the_records_of_a_step_do_not_depend_on_budget_or_ranks(
+def test_the_records_of_a_step_do_not_depend_on_budget_or_ranks(
     lengths: list[int], batch_size: int
 ) -> None:
     one = TrainingPlan(lengths, batch_size, BUDGET, num_ranks=1)

@@ -146,7 +146,7 @@ LONG = compared("abcdx", "abcdy")
 """Equal in their first four tokens; the prompt `q` and a line break are two more."""
 
 
-def test_p13_truncation_that_makes_two_responses_equal_drops_the_comparison() -> None:
+def test_truncation_that_makes_two_responses_equal_drops_the_comparison() -> None:
     whole, cut = labeled(LONG, max_length=7), labeled(LONG, max_length=6)
     assert (whole.num_unusable, whole.num_truncated) == (0, 2)
     assert (cut.num_unusable, cut.num_truncated) == (1, 2)
@@ -155,7 +155,7 @@ def test_p13_truncation_that_makes_two_responses_equal_drops_the_comparison() ->
     assert LABELER([cut]).responses.preferences[0].num_comparisons == 0
 
 
-def test_p13_an_end_token_does_not_tell_truncated_responses_apart() -> None:
+def test_an_end_token_does_not_tell_truncated_responses_apart() -> None:
     """A cut text that equals a whole one differs from it by the end that was not written."""
     item = labeled(compared("abcx", "abc"), max_length=6)
     assert item.num_unusable == 0
@@ -163,13 +163,13 @@ def test_p13_an_end_token_does_not_tell_truncated_responses_apart() -> None:
     assert labeled(compared("abcdx", "abcd"), max_length=6, response_format=none).num_unusable == 1
 
 
-def test_p13_identical_responses_cannot_be_compared() -> None:
+def test_identical_responses_cannot_be_compared() -> None:
     item = labeled(compared("a", "a"), rated("a", safety=1))
     assert item.num_unusable == 1
     assert item.records == (rated("a", safety=1),)
 
 
-def test_p13_the_other_records_of_the_row_are_kept() -> None:
+def test_the_other_records_of_the_row_are_kept() -> None:
     item = labeled(LONG, rated("abcdx", safety=1), compared("abcdx", "e"), max_length=6)
     assert item.num_unusable == 1
     labels = LABELER([item]).responses
@@ -177,7 +177,7 @@ def test_p13_the_other_records_of_the_row_are_kept() -> None:
     assert members(labels.preferences[0]) == [(0, 0, 0), (0, 2, 1)]
 
 
-def test_p14_a_record_of_a_response_that_was_left_out_is_unusable() -> None:
+def test_a_record_of_a_response_that_was_left_out_is_unusable() -> None:
     records = compared("abcdefg", "h"), rated("abcdefg", safety=1), rated("h", safety=0)
     item = labeled(*records, max_length=6, on_too_long="drop")
     assert item.records == (rated("h", safety=0),)
@@ -219,7 +219,7 @@ def test_a_micro_batch_holds_its_records_in_order(items: list[LabeledResponses])
     assert ends.unique().tolist() == [character_tokenizer().eos_token_id]
 
 
-def test_p12_a_filler_is_computed_and_counts_for_nothing(items: list[LabeledResponses]) -> None:
+def test_a_filler_is_computed_and_counts_for_nothing(items: list[LabeledResponses]) -> None:
     batch = micro_batch(MicroBatchPlan((0,), filler=True), items, LABELER)
     assert (batch.trees.num_tokens, batch.records) == (7, ())
     assert batch.labels.responses.values.isnan().all()

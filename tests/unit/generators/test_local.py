@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from prm.errors import ConfigError, DataError, ModelError
-from prm.generators.generator import Request, Sample, Sampling
+from prm.generators.generator import Sample, Sampling, SamplingRequest
 from prm.generators.local import LocalGenerator
 from prm.models.sources import train_tokenizer
 from prm.spec import Template
@@ -38,9 +38,9 @@ def generator(
 
 
 REQUESTS = [
-    Request("one plus one", num_samples=5, seed=1),
-    Request("two", "so far\n", 4, 2),
-    Request("a", num_samples=1, seed=3),
+    SamplingRequest("one plus one", num_samples=5, seed=1),
+    SamplingRequest("two", "so far\n", 4, 2),
+    SamplingRequest("a", num_samples=1, seed=3),
 ]
 
 
@@ -57,7 +57,7 @@ def test_samples_do_not_depend_on_the_batch(
 
 def test_seed_changes_samples(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
     own = generator(model, tokenizer)
-    first, second, again = (own.sample([Request("two", "", 3, seed)]) for seed in (0, 1, 0))
+    first, second, again = (own.sample([SamplingRequest("two", "", 3, seed)]) for seed in (0, 1, 0))
     assert first == again != second
 
 
@@ -66,7 +66,7 @@ def test_draws_follow_the_distribution_of_the_model(
 ) -> None:
     """The next token of many samples against softmax(logits), by a chi-squared test."""
     own = generator(model, tokenizer, max_tokens=1, template=Template(suffix=""), batch_size=1000)
-    (samples,) = own.sample([Request("ab", num_samples=2000, seed=5)])
+    (samples,) = own.sample([SamplingRequest("ab", num_samples=2000, seed=5)])
     ids = torch.tensor([tokenizer("ab", add_special_tokens=False)["input_ids"]])
     with torch.no_grad():
         probabilities = model(ids).logits[0, -1].double().softmax(-1)
@@ -88,9 +88,9 @@ def test_stops_at_the_stop_string(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     own = generator(model, tokenizer, max_tokens=40, template=Template(suffix=""))
-    whole = own.sample([Request("a", num_samples=20)])[0]
+    whole = own.sample([SamplingRequest("a", num_samples=20)])[0]
     for stop in ("\n", "e", "12"):
-        cut = own.sample([Request("a", num_samples=20)], stop)[0]
+        cut = own.sample([SamplingRequest("a", num_samples=20)], stop)[0]
         for before, after in zip(whole, cut, strict=True):
             if stop in before.text:
                 assert after == Sample(before.text.partition(stop)[0], "step")
@@ -100,7 +100,7 @@ def test_stops_at_the_stop_string(
 
 def test_ends_are_told_apart(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
     own = generator(model, tokenizer, max_tokens=3)
-    samples = own.sample([Request("a", num_samples=100)])[0]
+    samples = own.sample([SamplingRequest("a", num_samples=100)])[0]
     ends = {sample.end for sample in samples}
     assert ends == {"end", "length"}
     assert all(len(sample.text) < 3 for sample in samples if sample.end == "end")
@@ -111,7 +111,7 @@ def test_temperature_0_takes_the_most_probable_token(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     own = generator(model, tokenizer, sampling=Sampling(0.0, max_tokens=10))
-    (samples,) = own.sample([Request("two", num_samples=3)])
+    (samples,) = own.sample([SamplingRequest("two", num_samples=3)])
     ids = torch.tensor([tokenizer("two\n", add_special_tokens=False)["input_ids"]])
     ids = torch.cat([torch.tensor([[tokenizer.bos_token_id]]), ids], dim=1)
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_temperature_0_takes_the_most_probable_token(
     text = tokenizer.decode(greedy[0, ids.shape[1] :], skip_special_tokens=True)
     assert {sample.text for sample in samples} == {text}
     nearly = generator(model, tokenizer, sampling=Sampling(1.0, 1e-6, 10))
-    assert nearly.sample([Request("two", num_samples=3)])[0] == samples
+    assert nearly.sample([SamplingRequest("two", num_samples=3)])[0] == samples
 
 
 def test_sampling_options_of_the_model_do_not_count(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -135,7 +135,7 @@ def test_top_p_leaves_out_the_tail(
 ) -> None:
     def texts(top_p: float) -> set[str]:
         own = generator(model, tokenizer, max_tokens=1, top_p=top_p)
-        return {sample.text for sample in own.sample([Request("a", num_samples=300)])[0]}
+        return {sample.text for sample in own.sample([SamplingRequest("a", num_samples=300)])[0]}
 
     assert len(texts(0.3)) < len(texts(1.0))
 
@@ -144,7 +144,7 @@ def test_no_more_tokens_than_there_is_room_for(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     own = generator(model, tokenizer, max_tokens=1000, template=Template(suffix=""))
-    requests = [Request("a" * length, num_samples=2) for length in (10, 62, 63, 64)]
+    requests = [SamplingRequest("a" * length, num_samples=2) for length in (10, 62, 63, 64)]
     *found, full = own.sample(requests)
     assert isinstance(full, DataError)
     assert "no room" in str(full)
@@ -160,9 +160,9 @@ def test_chat_template_is_taken_where_there_is_one() -> None:
     plain = Template(prefix="<s>user\n", suffix="<s>", bos="one")
     assert own.template != plain
     conversation = ({"role": "user", "content": "a"},)
-    first, second = own.sample([Request("a"), Request(conversation)])
+    first, second = own.sample([SamplingRequest("a"), SamplingRequest(conversation)])
     assert first == second
-    (refused,) = own.sample([Request("a </s>")])
+    (refused,) = own.sample([SamplingRequest("a </s>")])
     assert isinstance(refused, DataError)
     assert "special token" in str(refused)
 

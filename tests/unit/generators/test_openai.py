@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from prm.errors import ConfigError, DataError, RemoteError
-from prm.generators.generator import Request, Sample, Sampling
+from prm.generators.generator import Sample, Sampling, SamplingRequest
 from prm.generators.openai import OpenAIGenerator
 from prm.spec import Template
 from tests.openai_server import (
@@ -40,7 +40,7 @@ PLAIN = Template(suffix="\n")
 def test_completions(serve: Serve) -> None:
     server = serve(vllm_completion)
     own = OpenAIGenerator(server.url, template=PLAIN, sampling=Sampling(0.7, 0.9, 50))
-    assert own.sample([Request("2 + 3 = ?", "so\n", 2, 11)], "\n") == [
+    assert own.sample([SamplingRequest("2 + 3 = ?", "so\n", 2, 11)], "\n") == [
         [Sample(" 2 + 3 = 5", "end")] * 2
     ]
     assert server.bodies == [
@@ -63,7 +63,10 @@ def test_chat(serve: Serve) -> None:
     server = serve(chat_completion)
     own = OpenAIGenerator(server.url + "/v1/", "m", template=Template("chat", system="Be brief."))
     turn = {"role": "user", "content": "2 + 3?"}
-    assert own.sample([Request("2 + 3?"), Request((turn,), "so\n")]) == [[Sample("5", "end")]] * 2
+    assert (
+        own.sample([SamplingRequest("2 + 3?"), SamplingRequest((turn,), "so\n")])
+        == [[Sample("5", "end")]] * 2
+    )
     system = {"role": "system", "content": "Be brief."}
     first, second = sorted(server.bodies, key=lambda body: len(body["messages"]))
     assert (first["messages"], first["model"], "stop" in first) == ([system, turn], "m", False)
@@ -86,7 +89,7 @@ def test_chat(serve: Serve) -> None:
 def test_ends_of_vllm(serve: Serve, choice: dict[str, Any], end: str) -> None:
     server = serve(lambda body: vllm_completion(body, **choice))
     own = OpenAIGenerator(server.url, template=PLAIN)
-    assert own.sample([Request("a")], "\n") == [[Sample(" 2 + 3 = 5", end)]]
+    assert own.sample([SamplingRequest("a")], "\n") == [[Sample(" 2 + 3 = 5", end)]]
 
 
 @pytest.mark.parametrize(
@@ -97,17 +100,19 @@ def test_ends_of_sglang_and_of_servers_that_do_not_say(
     serve: Serve, choice: dict[str, Any], end: str
 ) -> None:
     server = serve(lambda body: chat_completion(body, **choice))
-    assert OpenAIGenerator(server.url).sample([Request("a")], "\n") == [[Sample("5", end)]]
+    assert OpenAIGenerator(server.url).sample([SamplingRequest("a")], "\n") == [[Sample("5", end)]]
 
 
 def test_nothing_more_to_say_is_the_end(serve: Serve) -> None:
     server = serve(lambda body: chat_completion(body, ""))
-    assert OpenAIGenerator(server.url).sample([Request("a", "b\n")], "\n") == [[Sample("", "end")]]
+    assert OpenAIGenerator(server.url).sample([SamplingRequest("a", "b\n")], "\n") == [
+        [Sample("", "end")]
+    ]
 
 
 def test_server_that_gives_one_sample_is_asked_again_with_other_seeds(serve: Serve) -> None:
     server = serve(lambda body: chat_completion({**body, "n": 1}, str(body["seed"])))
-    (samples,) = OpenAIGenerator(server.url).sample([Request("a", num_samples=3, seed=7)])
+    (samples,) = OpenAIGenerator(server.url).sample([SamplingRequest("a", num_samples=3, seed=7)])
     assert [sample.text for sample in samples] == ["7", "8", "9"]
     assert [body["n"] for body in server.bodies] == [3, 2, 1]
 
@@ -120,7 +125,7 @@ def test_requests_run_at_the_same_time_within_the_limit(serve: Serve) -> None:
         return chat_completion(body, body["messages"][0]["content"])
 
     server = serve(reply)
-    requests = [Request(str(index)) for index in range(6)]
+    requests = [SamplingRequest(str(index)) for index in range(6)]
     found = OpenAIGenerator(server.url, concurrency=3).sample(requests)
     assert [samples[0].text for samples in found] == [str(index) for index in range(6)]
     assert server.most_running == 3
@@ -129,7 +134,7 @@ def test_requests_run_at_the_same_time_within_the_limit(serve: Serve) -> None:
 def test_busy_server_is_asked_again_after_the_time_it_names(serve: Serve) -> None:
     answers = iter([(429, {"error": {"message": "busy"}}, {"retry-after": "0"}), (503, "", {})])
     server = serve(lambda body: next(answers, None) or chat_completion(body))
-    assert OpenAIGenerator(server.url).sample([Request("a")]) == [[Sample("5", "end")]]
+    assert OpenAIGenerator(server.url).sample([SamplingRequest("a")]) == [[Sample("5", "end")]]
     assert len(server.bodies) == 3
     assert len({json.dumps(body) for body in server.bodies}) == 1
 
@@ -138,7 +143,7 @@ def test_busy_server_is_asked_again_after_the_time_it_names(serve: Serve) -> Non
 def test_server_that_stays_busy_is_an_error(serve: Serve, headers: dict[str, str]) -> None:
     server = serve(lambda body: (429, {"error": {"message": "quota"}}, headers))
     with pytest.raises(RemoteError, match=r"429.*quota"):
-        OpenAIGenerator(server.url, retries=0 if not headers else 5).sample([Request("a")])
+        OpenAIGenerator(server.url, retries=0 if not headers else 5).sample([SamplingRequest("a")])
     assert len(server.bodies) == 1
 
 
@@ -151,7 +156,7 @@ def test_refused_prompt_is_one_result_among_others(serve: Serve, status: int) ->
         return vllm_completion(body)
 
     own = OpenAIGenerator(serve(reply).url, template=PLAIN)
-    found, long = own.sample([Request("a"), Request("long")])
+    found, long = own.sample([SamplingRequest("a"), SamplingRequest("long")])
     assert found == [Sample(" 2 + 3 = 5", "end")]
     assert isinstance(long, DataError)
     assert "maximum context length" in str(long)
@@ -159,7 +164,7 @@ def test_refused_prompt_is_one_result_among_others(serve: Serve, status: int) ->
 
 def test_conversation_is_refused_by_a_plain_template(serve: Serve) -> None:
     own = OpenAIGenerator(serve(vllm_completion).url, template=PLAIN)
-    (chat,) = own.sample([Request(({"role": "user", "content": "a"},))])
+    (chat,) = own.sample([SamplingRequest(({"role": "user", "content": "a"},))])
     assert isinstance(chat, DataError)
     assert "chat template" in str(chat)
 
@@ -179,14 +184,14 @@ def test_conversation_is_refused_by_a_plain_template(serve: Serve) -> None:
 def test_answers_that_are_no_completions(serve: Serve, answer: Any) -> None:
     server = serve(lambda body: (200, answer, {}))
     with pytest.raises(RemoteError):
-        OpenAIGenerator(server.url).sample([Request("a")])
+        OpenAIGenerator(server.url).sample([SamplingRequest("a")])
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_other_failures_stop(serve: Serve, status: int) -> None:
     server = serve(lambda body: (status, {"error": {"message": "no"}}, {}))
     with pytest.raises((RemoteError, ConfigError), match="the server"):
-        OpenAIGenerator(server.url, retries=0).sample([Request("a")] * 3)
+        OpenAIGenerator(server.url, retries=0).sample([SamplingRequest("a")] * 3)
 
 
 def test_key_is_sent_and_never_shown(
@@ -197,7 +202,7 @@ def test_key_is_sent_and_never_shown(
     with caplog.at_level(logging.DEBUG):
         own = OpenAIGenerator(server.url, "m", api_key_variable="MY_KEY", retries=0)
         with pytest.raises(ConfigError) as caught:
-            own.sample([Request("a")])
+            own.sample([SamplingRequest("a")])
     assert server.heads[0][1] == "Bearer sk-123"
     assert "sk-123" not in caplog.text + str(caught.value) + repr(own) + str(own.identity())
 
@@ -209,12 +214,12 @@ def test_model_must_be_named_where_there_are_several(
     many = {"data": [{"id": "a"}, {"id": "b"}]}
     monkeypatch.setattr(Handler, "do_GET", lambda self: self._send((200, many, {})))
     with pytest.raises(ConfigError, match="a, b"):
-        OpenAIGenerator(server.url).sample([Request("a")])
+        OpenAIGenerator(server.url).sample([SamplingRequest("a")])
 
 
 def test_halves_of_surrogate_pairs_do_not_pass(serve: Serve) -> None:
     server = serve(lambda body: chat_completion(body, "\ud83d"))
-    assert OpenAIGenerator(server.url).sample([Request("a")]) == [[Sample("?", "end")]]
+    assert OpenAIGenerator(server.url).sample([SamplingRequest("a")]) == [[Sample("?", "end")]]
 
 
 def test_wrong_options() -> None:
@@ -231,4 +236,4 @@ def test_wrong_options() -> None:
 
 def test_server_that_is_not_there() -> None:
     with pytest.raises(RemoteError, match="does not answer"):
-        OpenAIGenerator("http://127.0.0.1:9", retries=0).sample([Request("a")])
+        OpenAIGenerator("http://127.0.0.1:9", retries=0).sample([SamplingRequest("a")])

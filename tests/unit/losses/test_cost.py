@@ -46,7 +46,7 @@ def test_two_unsafe_responses_both_get_a_positive_cost() -> None:
     assert costs.grad[1] < costs.grad[0] <= 0  # descent raises both, the worse one more
 
 
-def test_p33_the_size_of_a_label_is_no_factor() -> None:
+def test_the_size_of_a_label_is_no_factor() -> None:
     with pytest.raises(DataError, match=r"label is out of range: expected 0 or 1, got 3.5"):
         SignAwareCost().check(targets_of([0, 1], label=[1.0, 3.5]))
     SignAwareCost().check(targets_of([0, 1], label=[1.0, NAN]))
@@ -72,7 +72,7 @@ def test_a_dropped_tie_still_teaches_its_labels() -> None:
     assert (columns.grad[1:] == 0).all()
 
 
-def test_p40_every_option_changes_the_result() -> None:
+def test_every_option_changes_the_result() -> None:
     targets = targets_of([0, 1], label=[1.0, 0.0])
     plain = SignAwareCost().sum(COSTS, "value", -1, targets)
     for options in ({"sign_weight": 0.5}, {"label_smoothing": 0.2}):
@@ -99,7 +99,7 @@ def test_gradients_are_right() -> None:
     "options",
     [{"sign_weight": 0.0}, {"sign_weight": NAN}, {"ties": "keep"}, {"label_smoothing": 1.0}],
 )
-def test_p23_wrong_options_are_errors(options: dict[str, Any]) -> None:
+def test_wrong_options_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         SignAwareCost(**options)
 

@@ -81,7 +81,7 @@ def test_half_precision_is_summed_in_float32(inputs: tuple[Tensor, Tensor, Tenso
     )
 
 
-def test_p40_which_tokens_count() -> None:
+def test_which_tokens_count() -> None:
     labels = torch.tensor([1.0, 0.0, 0.5, 0.49, math.nan])
     correct = LanguageModelLoss(tokens="good").selected_steps(labels)
     assert correct.tolist() == [True, False, True, False, False]
@@ -92,6 +92,6 @@ def test_p40_which_tokens_count() -> None:
     "options",
     [{"loss_weight": 0.0}, {"loss_weight": -1.0}, {"loss_weight": math.nan}, {"tokens": "prompt"}],
 )
-def test_p23_wrong_options_are_errors(options: dict[str, Any]) -> None:
+def test_wrong_options_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         LanguageModelLoss(**options)

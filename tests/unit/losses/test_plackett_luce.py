@@ -70,7 +70,7 @@ def test_a_tie_pulls_together() -> None:
     assert loss == pytest.approx(3 * math.log(3))
 
 
-def test_p21_permuting_the_losers_changes_the_loss() -> None:
+def test_permuting_the_losers_changes_the_loss() -> None:
     targets = targets_of([0, 1], [0, 1, 2])
     columns = torch.tensor([[2.0], [0.5], [-1.0], [3.0], [1.0]])
     losses = PlackettLuce().per_comparison(columns, "value", 1, targets)

@@ -60,7 +60,7 @@ def test_no_comparison_has_no_pair() -> None:
         {"label": torch.zeros(1)},
     ],
 )
-def test_p20_targets_of_another_shape_are_refused(fields: dict[str, Tensor]) -> None:
+def test_targets_of_another_shape_are_refused(fields: dict[str, Tensor]) -> None:
     pair = targets_of([0, 1])
     given = {name: getattr(pair, name) for name in PreferenceTargets.__slots__}
     with pytest.raises(ConfigError, match="one dimension"):
@@ -94,12 +94,12 @@ def test_targets_move_with_all_their_fields() -> None:
 # Bradley-Terry
 
 
-def test_p21_bradley_terry_has_one_value_per_comparison() -> None:
+def test_bradley_terry_has_one_value_per_comparison() -> None:
     values = losses_of(BradleyTerry(), targets_of([0, 1], [0, 1]))
     assert values == pytest.approx([-log_expit(1.5), -log_expit(-4.0)])
 
 
-def test_p21_permuting_the_losers_changes_the_loss() -> None:
+def test_permuting_the_losers_changes_the_loss() -> None:
     targets = targets_of([0, 1], [0, 1])
     permuted = SCORES[[0, 3, 2, 1]]
     whole = BradleyTerry().sum(SCORES, "value", 1, targets)
@@ -137,12 +137,12 @@ def test_a_ranking_is_the_mean_over_its_pairs() -> None:
         assert loss.weights(targets).tolist() == [1.0]
 
 
-def test_p40_label_smoothing_moves_the_target_towards_one_half() -> None:
+def test_label_smoothing_moves_the_target_towards_one_half() -> None:
     smooth = losses_of(BradleyTerry(label_smoothing=0.2), targets_of([0, 1], [0, 1]))
     assert smooth[0] == pytest.approx(-0.9 * log_expit(1.5) - 0.1 * log_expit(-1.5))
 
 
-def test_p40_votes_are_soft_targets_also_of_a_tie() -> None:
+def test_votes_are_soft_targets_also_of_a_tie() -> None:
     targets = targets_of([0, 1], [0, 0], share=[0.75, 0.5])
     voted = BradleyTerry(votes=True)
     assert voted.weights(targets).tolist() == [1.0, 1.0]
@@ -160,7 +160,7 @@ def test_p40_votes_are_soft_targets_also_of_a_tie() -> None:
     assert losses_of(voted, unknown)[0] == pytest.approx(-log_expit(1.5))
 
 
-def test_p20_a_margin_belongs_to_its_own_pair() -> None:
+def test_a_margin_belongs_to_its_own_pair() -> None:
     targets = targets_of([0, 1], [0, 1], strength=[2.0, NAN])
     values = losses_of(BradleyTerry(strength="margin"), targets)
     assert values == pytest.approx([-log_expit(1.5 - 2.0), -log_expit(-4.0)])
@@ -175,7 +175,7 @@ def test_a_scale_is_the_weight_of_its_pair() -> None:
     assert total == pytest.approx(-3 * log_expit(1.5) - log_expit(-4.0))
 
 
-def test_p40_center_pulls_the_sum_of_scores_to_zero() -> None:
+def test_center_pulls_the_sum_of_scores_to_zero() -> None:
     plain = losses_of(BradleyTerry(), targets_of([0, 1], [0, 1]))
     centered = losses_of(BradleyTerry(center=0.1), targets_of([0, 1], [0, 1]))
     assert centered == pytest.approx([plain[0] + 0.1 * 2.5**2, plain[1] + 0.1 * 2.0**2])
@@ -191,7 +191,7 @@ def test_only_differences_count_without_center(shift: float, difference: float) 
     torch.testing.assert_close(plain, shifted, rtol=1e-4, atol=1e-5)
 
 
-def test_p20_shapes_that_would_broadcast_are_refused() -> None:
+def test_shapes_that_would_broadcast_are_refused() -> None:
     for loss in (bradley_terry, probit):
         with pytest.raises(ConfigError, match="one dimension"):
             loss(torch.zeros(4, 1), torch.ones(4))
@@ -218,7 +218,7 @@ def test_gaussian_preference_equals_scipy() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_p23_log_normal_cdf_and_its_gradient_equal_scipy_far_out(dtype: torch.dtype) -> None:
+def test_log_normal_cdf_and_its_gradient_equal_scipy_far_out(dtype: torch.dtype) -> None:
     magnitudes = torch.logspace(-3, 7, 41, dtype=dtype)
     z = torch.cat([-magnitudes, magnitudes.new_zeros(1), magnitudes]).requires_grad_()
     values = log_normal_cdf(z)
@@ -272,7 +272,7 @@ def test_gradients_are_right(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
         {"center": math.inf},
     ],
 )
-def test_p23_wrong_options_are_errors(options: dict[str, Any]) -> None:
+def test_wrong_options_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         BradleyTerry(**options)
 

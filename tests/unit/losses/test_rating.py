@@ -181,7 +181,7 @@ def test_check_names_the_value(loss: RatingLoss, right: list[float], wrong: floa
 # Options
 
 
-def test_p40_every_option_changes_the_result() -> None:
+def test_every_option_changes_the_result() -> None:
     columns, values = torch.tensor([[2.0]]), torch.tensor([1.0])
     plain = BinaryCrossEntropy().sum(columns, "value", values)
     smooth = BinaryCrossEntropy(label_smoothing=0.2).sum(columns, "value", values)
@@ -212,12 +212,12 @@ def test_p40_every_option_changes_the_result() -> None:
         (Pinball, {"levels": [0.5, NAN]}),
     ],
 )
-def test_p23_wrong_options_are_errors(cls: type[Any], options: dict[str, Any]) -> None:
+def test_wrong_options_are_errors(cls: type[Any], options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="is wrong"):
         cls(**options)
 
 
-def test_p20_one_value_per_read() -> None:
+def test_one_value_per_read() -> None:
     for values in (torch.zeros(3, 1), torch.zeros(2)):
         with pytest.raises(ConfigError, match="one value per read"):
             MeanSquaredError().per_response(torch.zeros(3, 1), "value", values)

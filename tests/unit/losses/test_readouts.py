@@ -42,7 +42,7 @@ def test_scores_are_linear_in_the_columns(readout: ResponseReadout) -> None:
 
 @every
 @pytest.mark.parametrize("size", [1e4, -1e4])
-def test_p23_extremes_are_finite(readout: ResponseReadout, size: float) -> None:
+def test_extremes_are_finite(readout: ResponseReadout, size: float) -> None:
     columns = torch.full((2, WIDTHS[readout]), size, requires_grad=True)
     total = score(columns, readout).sum()
     spreads = spread(columns, readout)
@@ -56,7 +56,7 @@ def test_p23_extremes_are_finite(readout: ResponseReadout, size: float) -> None:
 
 
 @every
-def test_p22_half_precision_becomes_float32(readout: ResponseReadout) -> None:
+def test_half_precision_becomes_float32(readout: ResponseReadout) -> None:
     columns = torch.randn(2, WIDTHS[readout]).bfloat16()
     assert score(columns, readout).dtype == torch.float32
     spreads = spread(columns, readout)
@@ -74,7 +74,7 @@ def test_any_leading_shape(readout: ResponseReadout) -> None:
     ("readout", "width"),
     [("value", 2), ("gaussian", 1), ("gaussian", 3), ("quantile", 1), ("sigmoid", 1)],
 )
-def test_p23_what_does_not_fit_is_an_error(readout: Any, width: int) -> None:
+def test_what_does_not_fit_is_an_error(readout: Any, width: int) -> None:
     columns = torch.zeros(2, width)
     with pytest.raises(ConfigError, match="readout"):
         score(columns, readout)

@@ -54,7 +54,7 @@ def mean(loss: StepLoss, columns: Tensor, targets: StepTargets) -> float:
 # Values
 
 
-def test_p6_bce_of_a_soft_label_by_hand() -> None:
+def test_bce_of_a_soft_label_by_hand() -> None:
     value = BCE().per_step(torch.tensor([[2.0]]), targets_of([0.99])).item()
     by_hand = -0.99 * math.log(expit(2.0)) - 0.01 * math.log(expit(-2.0))
     assert value == pytest.approx(by_hand, rel=1e-6)
@@ -153,7 +153,7 @@ def test_gradients_are_right(loss: StepLoss) -> None:
 @every
 @pytest.mark.parametrize("scale", [1.0, -1.0])
 @pytest.mark.parametrize("labels", [[1, 1, 1], [0, 0, 0], [0, 1, 0.5], [1, 0, NAN]])
-def test_p23_losses_and_gradients_are_finite_at_1e4(
+def test_losses_and_gradients_are_finite_at_1e4(
     cls: type[StepLoss], scale: float, labels: list[float]
 ) -> None:
     loss = cls()
@@ -169,7 +169,7 @@ def test_p23_losses_and_gradients_are_finite_at_1e4(
 
 
 @every
-def test_p12_a_batch_without_labels_is_exactly_zero(cls: type[StepLoss]) -> None:
+def test_a_batch_without_labels_is_exactly_zero(cls: type[StepLoss]) -> None:
     loss = cls()
     targets = targets_of([NAN, NAN], [NAN])
     columns = columns_for(loss, 3)
@@ -190,7 +190,7 @@ def test_an_empty_batch_is_zero(cls: type[StepLoss]) -> None:
 
 @every
 @pytest.mark.parametrize("filling", [NAN, math.inf, -math.inf, 1e4, -1e30])
-def test_p7_what_unlabeled_reads_say_never_matters(cls: type[StepLoss], filling: float) -> None:
+def test_what_unlabeled_reads_say_never_matters(cls: type[StepLoss], filling: float) -> None:
     loss = cls()
     targets = targets_of([1, NAN, 0], [NAN, 1])
     clean, dirty = columns_for(loss, 5), columns_for(loss, 5).detach().clone()
@@ -206,7 +206,7 @@ def test_p7_what_unlabeled_reads_say_never_matters(cls: type[StepLoss], filling:
     assert not dirty.grad[[1, 3]].any()
 
 
-def test_p22_half_precision_columns_are_computed_in_float32() -> None:
+def test_half_precision_columns_are_computed_in_float32() -> None:
     columns = torch.tensor([[9.0]], dtype=torch.bfloat16, requires_grad=True)
     value = BCE().sum(columns, targets_of([0]))
     value.backward()
@@ -220,7 +220,7 @@ def test_p22_half_precision_columns_are_computed_in_float32() -> None:
 
 
 @pytest.mark.parametrize("cls", [BCE, CrossEntropy, MSE])
-def test_p40_step_weighting_changes_the_result(cls: type[StepLoss]) -> None:
+def test_step_weighting_changes_the_result(cls: type[StepLoss]) -> None:
     targets = targets_of([1, 0, 1, NAN], [0])
     columns = columns_for(cls, 5)
     by_step, by_chain = cls(step_weighting="step"), cls(step_weighting="chain")
@@ -230,7 +230,7 @@ def test_p40_step_weighting_changes_the_result(cls: type[StepLoss]) -> None:
 
 
 @pytest.mark.parametrize("cls", [BCE, CrossEntropy, MSE])
-def test_p40_error_weight_changes_the_result(cls: type[StepLoss]) -> None:
+def test_error_weight_changes_the_result(cls: type[StepLoss]) -> None:
     targets = targets_of([1, 0, 0.25, NAN])
     columns = columns_for(cls, 4)
     heavy = cls(error_weight=5.0)
@@ -265,14 +265,14 @@ def test_fit_balance_leaves_a_given_weight_alone() -> None:
 
 
 @pytest.mark.parametrize("cls", [BCE, CrossEntropy])
-def test_p40_label_smoothing_moves_labels_towards_one_half(cls: type[Any]) -> None:
+def test_label_smoothing_moves_labels_towards_one_half(cls: type[Any]) -> None:
     columns = columns_for(cls, 2)
     smooth = cls(label_smoothing=0.2).per_step(columns, targets_of([1, 0]))
     torch.testing.assert_close(smooth, cls().per_step(columns, targets_of([0.9, 0.1])))
     assert not torch.allclose(smooth, cls().per_step(columns, targets_of([1, 0])))
 
 
-def test_p40_zeta_changes_the_result() -> None:
+def test_zeta_changes_the_result() -> None:
     targets, columns = targets_of([1, 0]), columns_for(BCE, 2)
     assert QValueRanking(0.0).sum(columns, targets) < QValueRanking(4.0).sum(columns, targets)
 
@@ -291,7 +291,7 @@ def test_p40_zeta_changes_the_result() -> None:
         {"label_smoothing": NAN},
     ],
 )
-def test_p23_wrong_options_are_errors(options: dict[str, Any]) -> None:
+def test_wrong_options_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         BCE(**options)
 
@@ -303,7 +303,7 @@ def test_zeta_must_be_a_number_of_at_least_0(zeta: float) -> None:
 
 
 @every
-def test_p29_a_head_of_another_width_is_refused(cls: type[StepLoss]) -> None:
+def test_a_head_of_another_width_is_refused(cls: type[StepLoss]) -> None:
     loss = cls()
     wrong = torch.zeros(2, 3 - num_columns(loss.readout))
     with pytest.raises(ConfigError, match="column"):
@@ -321,7 +321,7 @@ chain_lists = st.lists(label_chains, min_size=2, max_size=5)
     chain_lists,
     st.data(),
 )
-def test_p19_the_sum_over_micro_batches_is_the_whole(
+def test_the_sum_over_micro_batches_is_the_whole(
     loss: StepLoss, chains: list[list[float]], data: st.DataObject
 ) -> None:
     """However chains are split, sums of losses and of weights are those of the whole batch."""
@@ -340,7 +340,7 @@ def test_p19_the_sum_over_micro_batches_is_the_whole(
     torch.testing.assert_close(weight, loss.weights(whole).sum(), rtol=1e-5, atol=1e-5)
 
 
-def test_p21_swapping_logits_between_chains_changes_the_ranking_loss() -> None:
+def test_swapping_logits_between_chains_changes_the_ranking_loss() -> None:
     targets = targets_of([1, 0], [1, 0])
     columns = torch.tensor([[3.0], [1.0], [0.0], [-2.0]])
     swapped = columns[[0, 3, 2, 1]]

@@ -180,7 +180,7 @@ def test_a_folder_without_a_model_is_an_error(load: Any, tmp_path: Any) -> None:
         load(str(tmp_path))
 
 
-def test_p15_a_pad_token_that_is_eos_is_replaced(tmp_path: Any) -> None:
+def test_a_pad_token_that_is_eos_is_replaced(tmp_path: Any) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(tmp_path)

@@ -119,7 +119,7 @@ def test_nothing_in_the_folder_can_run_code(saved: Path) -> None:
     assert "auto_map" not in json.loads((saved / "config.json").read_text())
 
 
-def test_p29_labels_are_named_in_column_order(saved: Path) -> None:
+def test_labels_are_named_in_column_order(saved: Path) -> None:
     labels = json.loads((saved / "config.json").read_text())["id2label"]
     assert labels == {"0": "correctness", "1": "not_redundancy", "2": "redundancy"}
 
@@ -251,7 +251,7 @@ BREAKS: dict[str, tuple[Callable[[Path], Any], type[PrmError], str]] = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_p35_each_broken_folder_is_one_clear_error(folder: Path, name: str) -> None:
+def test_each_broken_folder_is_one_clear_error(folder: Path, name: str) -> None:
     change, error, problem = BREAKS[name]
     change(folder)
     with pytest.raises(error, match=problem) as caught:
@@ -259,7 +259,7 @@ def test_p35_each_broken_folder_is_one_clear_error(folder: Path, name: str) -> N
     assert str(folder) in str(caught.value) or "tokenizer is not" in str(caught.value)
 
 
-def test_p35_verification_can_be_turned_off(folder: Path) -> None:
+def test_verification_can_be_turned_off(folder: Path) -> None:
     BREAKS["other weights"][0](folder)
     checkpoint.load(folder, verify=False)
 

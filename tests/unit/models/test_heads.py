@@ -1,4 +1,4 @@
-"""P22: heads compute and stay in float32, whatever the backbone does."""
+"""Heads compute and stay in float32, whatever the backbone does."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ kinds: Any = pytest.mark.parametrize("kind", ["linear", "mlp"])
 
 @kinds
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_p22_casting_the_model_leaves_heads_exactly_as_they_were(
-    kind: Any, dtype: torch.dtype
-) -> None:
+def test_casting_the_model_leaves_heads_exactly_as_they_were(kind: Any, dtype: torch.dtype) -> None:
     model = tiny_model(head=kind)
     before = {name: tensor.clone() for name, tensor in model.heads.state_dict().items()}
     model.to(dtype)
@@ -27,7 +25,7 @@ def test_p22_casting_the_model_leaves_heads_exactly_as_they_were(
         assert tensor.equal(before[name])
 
 
-def test_p22_casting_by_method_and_back() -> None:
+def test_casting_by_method_and_back() -> None:
     heads = Heads(8, 2)
     weight = heads.layers.weight.clone()
     assert heads.half().bfloat16().float().layers.weight.equal(weight)
@@ -35,7 +33,7 @@ def test_p22_casting_by_method_and_back() -> None:
 
 
 @kinds
-def test_p22_autocast_does_not_reach_the_heads(kind: Any) -> None:
+def test_autocast_does_not_reach_the_heads(kind: Any) -> None:
     heads, states = Heads(8, 2, kind), torch.randn(5, 8)
     with torch.autocast("cpu", torch.bfloat16):
         columns = heads(states)
@@ -43,12 +41,12 @@ def test_p22_autocast_does_not_reach_the_heads(kind: Any) -> None:
     assert columns.equal(heads(states))
 
 
-def test_p22_a_half_precision_backbone_gives_float32_columns() -> None:
+def test_a_half_precision_backbone_gives_float32_columns() -> None:
     columns = columns_packed(tiny_model().to(torch.bfloat16), CHAINS)
     assert all(part.dtype == torch.float32 for part in columns)
 
 
-def test_p22_close_rewards_do_not_tie() -> None:
+def test_close_rewards_do_not_tie() -> None:
     heads = Heads(4, 1)
     states = torch.eye(4)[:1] + torch.tensor([[0.0], [1e-3]])
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""P34: adapters never lose their heads, and merging keeps the scores."""
+"""Adapters never lose their heads, and merging keeps the scores."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def trainable(model: RewardModel) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def test_p34_heads_and_adapters_train_and_nothing_else() -> None:
+def test_heads_and_adapters_train_and_nothing_else() -> None:
     names = trainable(adapted())
     assert {"heads.layers.weight", "heads.layers.bias"} <= names
     assert any("lora_A" in name for name in names)
@@ -45,7 +45,7 @@ def test_p34_heads_and_adapters_train_and_nothing_else() -> None:
     )
 
 
-def test_p36_the_new_marker_is_trained_and_no_output_layer() -> None:
+def test_the_new_marker_is_trained_and_no_output_layer() -> None:
     assert any("trainable_tokens" in name for name in trainable(adapted()))
     unmarked = adapted(spec=RewardSpec(step_format=StepFormat(marker=None)))
     assert not any("trainable_tokens" in name for name in trainable(unmarked))
@@ -53,7 +53,7 @@ def test_p36_the_new_marker_is_trained_and_no_output_layer() -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt_neox"])
-def test_p34_scores_survive_merging_and_reloading(family: str, tmp_path: Path) -> None:
+def test_scores_survive_merging_and_reloading(family: str, tmp_path: Path) -> None:
     model = adapted(family)
     expected = columns_packed(model, CHAINS)
     plain = columns_packed(tiny_model(family), CHAINS)
@@ -87,7 +87,7 @@ def test_gradients_reach_adapters_marker_and_heads() -> None:
             assert parameter.grad.any(), name
 
 
-def test_p40_targets_and_rank_are_obeyed() -> None:
+def test_targets_and_rank_are_obeyed() -> None:
     model = tiny_model()
     LoRA(rank=2, target_modules=["q_proj"]).apply(model)
     adapters = {n: p.shape for n, p in model.named_parameters() if "lora_A" in n}
@@ -95,6 +95,6 @@ def test_p40_targets_and_rank_are_obeyed() -> None:
     assert all("q_proj" in name and shape[0] == 2 for name, shape in adapters.items())
 
 
-def test_p36_targets_that_do_not_exist_are_an_error() -> None:
+def test_targets_that_do_not_exist_are_an_error() -> None:
     with pytest.raises(ConfigError, match="LoRA cannot be applied"):
         LoRA(target_modules=["no_such_layer"]).apply(tiny_model())

@@ -45,7 +45,7 @@ def test_an_existing_special_token_may_be_the_marker() -> None:
     assert len(columns_packed(model, CHAINS)) == len(CHAINS)
 
 
-def test_p15_the_pad_token_is_not_eos() -> None:
+def test_the_pad_token_is_not_eos() -> None:
     model = tiny_model()
     assert model.backbone.model.config.pad_token_id == model.tokenizer.pad_token_id
     assert model.tokenizer.pad_token_id != model.tokenizer.eos_token_id

@@ -16,7 +16,7 @@ from prm.aggregation.objectives import SafetyGate, WeightedSum
 from prm.errors import ConfigError
 from prm.rl.callbacks import STATE_FILE, RewardWeighting
 from prm.rl.reward_function import RewardFunction
-from prm.rl.weighting import ByHand, Constraint, Schedule, Weighting
+from prm.rl.weighting import ByHand, Constraint, Weighting, WeightSchedule
 from prm.scoring.scorer import RewardScorer
 from prm.spec import ResponseHead
 from tests.outcome_models import outcome_model
@@ -42,9 +42,9 @@ def constraint(limit: float = 50.0) -> Constraint:
     return Constraint(LagrangeMultiplier(Lagrangian(), limit, learning_rate=0.01), NAMES)
 
 
-def ramp() -> Schedule:
+def ramp() -> WeightSchedule:
     points = {0: {"weights.safety": 1.0}, 2: {"weights.safety": 3.0}}
-    return Schedule(WeightedSum(), NAMES, points)
+    return WeightSchedule(WeightedSum(), NAMES, points)
 
 
 class Played:
@@ -106,7 +106,7 @@ def test_the_log_has_what_the_last_answers_were_weighted_with(
     assert logs["prm/utility_mean/safety"] == pytest.approx(mean_safety(function, ANSWERS[0]))
 
 
-def test_p49_the_multiplier_moves_by_the_mean_of_the_step(
+def test_the_multiplier_moves_by_the_mean_of_the_step(
     function: RewardFunction, tmp_path: Path
 ) -> None:
     weighting = constraint()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prm.aggregation.lagrange import LagrangeMultiplier, Lagrangian
 from prm.aggregation.objectives import SafetyGate, WeightedSum
-from prm.rl.weighting import ByHand, Constraint, Schedule, Weighting
+from prm.rl.weighting import ByHand, Constraint, Weighting, WeightSchedule
 
 NAMES = ("helpfulness", "safety")
 UTILITIES = torch.tensor([[5.0, -2.0], [1.0, 0.5], [0.0, 0.8], [-2.0, 1.0]], dtype=torch.float64)
@@ -76,7 +76,7 @@ def test_a_multiplier_leaves_more_helpfulness_than_a_gate() -> None:
 
 def test_a_schedule_ends_where_its_last_weights_lead() -> None:
     equal, safe = {"weights.safety": 0.5}, {"weights.safety": 20.0}
-    schedule = Schedule(WeightedSum(), NAMES, {0: equal, STEPS // 4: safe})
+    schedule = WeightSchedule(WeightedSum(), NAMES, {0: equal, STEPS // 4: safe})
     last = schedule.aggregation(STEPS)
     fixed = trained(ByHand(last, NAMES))
     torch.testing.assert_close(trained(schedule), fixed, atol=1e-3, rtol=0)

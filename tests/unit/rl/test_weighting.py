@@ -17,7 +17,7 @@ from prm.aggregation.objectives import (
     WeightedSum,
 )
 from prm.errors import ConfigError
-from prm.rl.weighting import ByHand, Constraint, Schedule, Weighting, numbers
+from prm.rl.weighting import ByHand, Constraint, Weighting, WeightSchedule, numbers
 
 NAMES = ("helpfulness", "safety")
 EQUAL = {"helpfulness": 1.0, "safety": 1.0}
@@ -34,7 +34,7 @@ def constraint(**options: Any) -> Constraint:
     [("linear", [1.0, 2.0, 3.0, 2.5, 2.0, 2.0]), ("constant", [1.0, 1.0, 3.0, 3.0, 2.0, 2.0])],
 )
 def test_a_schedule_goes_through_its_points(interpolation: Any, expected: list[float]) -> None:
-    schedule = Schedule(WeightedSum(EQUAL), NAMES, POINTS, interpolation)
+    schedule = WeightSchedule(WeightedSum(EQUAL), NAMES, POINTS, interpolation)
     steps = [0, 50, 100, 150, 200, 10_000]
     assert [schedule.values(step)["weights.safety"] for step in steps] == expected
     assert schedule.aggregation(50) == WeightedSum({"helpfulness": 1.0, "safety": expected[1]})
@@ -43,12 +43,12 @@ def test_a_schedule_goes_through_its_points(interpolation: Any, expected: list[f
 @pytest.mark.parametrize("interpolation", ["linear", "constant"])
 def test_a_schedule_holds_its_first_value_before_its_first_point(interpolation: Any) -> None:
     points = {10: {"weights.safety": 5.0}, 20: {"weights.safety": 1.0}}
-    schedule = Schedule(WeightedSum(EQUAL), NAMES, points, interpolation)
+    schedule = WeightSchedule(WeightedSum(EQUAL), NAMES, points, interpolation)
     assert schedule.values(3)["weights.safety"] == 5.0
 
 
 def test_weights_that_were_left_out_can_be_scheduled() -> None:
-    schedule = Schedule(WeightedSum(), NAMES, {0: {"weights.safety": 2.0}})
+    schedule = WeightSchedule(WeightedSum(), NAMES, {0: {"weights.safety": 2.0}})
     assert schedule.values(0) == {"weights.helpfulness": 0.5, "weights.safety": 2.0}
 
 
@@ -65,7 +65,7 @@ def test_weights_that_were_left_out_can_be_scheduled() -> None:
 def test_gates_are_scheduled_as_weights_are(
     aggregation: ObjectiveAggregation, name: str, values: tuple[float, float]
 ) -> None:
-    schedule = Schedule(aggregation, NAMES, {0: {name: values[0]}, 10: {name: values[1]}})
+    schedule = WeightSchedule(aggregation, NAMES, {0: {name: values[0]}, 10: {name: values[1]}})
     assert schedule.values(5)[name] == pytest.approx(sum(values) / 2)
     assert schedule.aggregation(0) == aggregation.with_overrides({name: values[0]}, NAMES)
 
@@ -86,16 +86,16 @@ def test_gates_are_scheduled_as_weights_are(
 )
 def test_a_schedule_that_cannot_be_followed_is_refused(points: Any, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        Schedule(WeightedSum(EQUAL), NAMES, points)
+        WeightSchedule(WeightedSum(EQUAL), NAMES, points)
 
 
 def test_an_unknown_interpolation_is_refused() -> None:
     interpolation: Any = "cubic"
     with pytest.raises(ConfigError, match="linear or constant"):
-        Schedule(WeightedSum(EQUAL), NAMES, POINTS, interpolation)
+        WeightSchedule(WeightedSum(EQUAL), NAMES, POINTS, interpolation)
 
 
-def test_p49_the_multiplier_follows_the_sign_of_the_violation() -> None:
+def test_the_multiplier_follows_the_sign_of_the_violation() -> None:
     weighting = constraint()
     weighting.observe({"helpfulness": 5.0, "safety": -1.0})
     assert weighting.values(1)["multiplier"] == pytest.approx(1.5)
@@ -105,7 +105,7 @@ def test_p49_the_multiplier_follows_the_sign_of_the_violation() -> None:
     assert weighting.values(3)["multiplier"] == 0.0
 
 
-def test_p49_the_multiplier_waits_for_its_delay_and_stops_at_its_maximum() -> None:
+def test_the_multiplier_waits_for_its_delay_and_stops_at_its_maximum() -> None:
     weighting = constraint(delay=2, maximum=2.0)
     found = []
     for _ in range(5):
@@ -143,7 +143,7 @@ def test_by_hand_everything_can_be_changed() -> None:
 def test_a_resumed_weighting_goes_on_where_it_was(kind: str) -> None:
     def made() -> Weighting:
         if kind == "schedule":
-            return Schedule(WeightedSum(EQUAL), NAMES, POINTS)
+            return WeightSchedule(WeightedSum(EQUAL), NAMES, POINTS)
         return constraint(delay=1) if kind == "constraint" else ByHand(WeightedSum(), NAMES)
 
     whole, first, second = made(), made(), made()

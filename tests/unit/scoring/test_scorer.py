@@ -82,7 +82,7 @@ def test_a_row_is_json(scorer: RewardScorer) -> None:
 # Alignment
 
 
-def test_p4_empty_steps_are_none_and_change_nothing(scorer: RewardScorer) -> None:
+def test_empty_steps_are_none_and_change_nothing(scorer: RewardScorer) -> None:
     with_gaps, plain = scorer.score(
         [Chain("1 + 1", ["", "a", " \n", "b", ""]), Chain("1 + 1", ["a", "b"])]
     )
@@ -105,7 +105,7 @@ def test_truncated_steps_are_none_and_counted() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(STEP_AGGREGATIONS))
-def test_p31_a_dropped_chain_has_a_reason_and_no_reward(name: str) -> None:
+def test_a_dropped_chain_has_a_reason_and_no_reward(name: str) -> None:
     scorer = RewardScorer(tiny_model(spec=SPEC.with_(max_length=20)), aggregation=name)
     long, short = Chain("9" * 40, ["1", "2"], id="long"), Chain("1", ["2"], id="short")
     dropped, scored = scorer.score([long, short])
@@ -119,7 +119,7 @@ def test_p31_a_dropped_chain_has_a_reason_and_no_reward(name: str) -> None:
     assert scored.reason == ""
 
 
-def test_p14_the_error_policy_stops() -> None:
+def test_the_error_policy_stops() -> None:
     with pytest.raises(DataError, match="row 'long': chain is too long"):
         scorer_of(max_length=20, on_too_long="error").score(Chain("1", ["9" * 40], id="long"))
 
@@ -152,7 +152,7 @@ def test_first_error_by_threshold() -> None:
 # Options
 
 
-def test_p40_the_aggregation_can_be_replaced(scorer: RewardScorer) -> None:
+def test_the_aggregation_can_be_replaced(scorer: RewardScorer) -> None:
     chain = CHAINS[-1]
     probabilities = scorer.score(chain)[0].probabilities
     for aggregation, name in [("last", "last"), (Last(), "last"), (SoftMin(2.0), "softmin")]:
@@ -163,19 +163,19 @@ def test_p40_the_aggregation_can_be_replaced(scorer: RewardScorer) -> None:
             assert score.reward == pytest.approx(probabilities[-1])
 
 
-def test_p40_the_aggregation_of_the_spec_is_used() -> None:
+def test_the_aggregation_of_the_spec_is_used() -> None:
     score = scorer_of(step_aggregation=Last()).score(CHAINS[-1])[0]
     assert score.aggregation == "last"
     assert score.reward == pytest.approx(score.probabilities[-1])
 
 
-def test_p23_an_unknown_aggregation_is_an_error(scorer: RewardScorer) -> None:
+def test_an_unknown_aggregation_is_an_error(scorer: RewardScorer) -> None:
     with pytest.raises(ConfigError, match="unknown step aggregation"):
         RewardScorer(scorer.model, aggregation="median")
 
 
 @pytest.mark.parametrize("max_tokens", [1, 30, 64, 100_000])
-def test_p42_max_tokens_sets_the_memory_and_not_the_result(
+def test_max_tokens_sets_the_memory_and_not_the_result(
     scorer: RewardScorer, max_tokens: int
 ) -> None:
     small = RewardScorer(scorer.model, max_tokens=max_tokens)

@@ -213,6 +213,7 @@ def test_many_growing_chains_are_one_pass(
     session: ScoringSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = session.model.backbone
+    backbone.check(session.model.device)
     sizes: list[int] = []
     run = backbone.layout_states
     monkeypatch.setattr(

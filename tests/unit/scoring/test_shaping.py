@@ -12,7 +12,7 @@ import pytest
 from stored_scores import make_rows, make_spec, read_lines, write_rows
 
 from prm.aggregation.objectives import WeightedSum, WorstCase
-from prm.audit.market import Market
+from prm.audit.decisions import Decisions
 from prm.cli.main import main
 from prm.errors import ConfigError
 from prm.models import checkpoint
@@ -213,7 +213,7 @@ def test_an_audit_of_choices_looks_at_what_is_aggregated(tmp_path: Path) -> None
     ]
     base = make_spec().objective_aggregation
     assert base is not None
-    first, second = (Market.of(table, base) for table in tables)
+    first, second = (Decisions.of(table, base) for table in tables)
     np.testing.assert_array_equal(first.base_rewards, second.base_rewards)
 
 

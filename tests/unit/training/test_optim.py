@@ -49,7 +49,7 @@ def test_factors_rise_to_the_peak_and_never_pass_it(schedule: Schedule, num_step
 
 
 @given(st.integers(2, 200))
-def test_p25_the_decay_ends_with_the_run(num_steps: int) -> None:
+def test_the_decay_ends_with_the_run(num_steps: int) -> None:
     schedule = Schedule("linear", warmup=0.1, final=0.1)
     assert schedule.factor(num_steps, num_steps) == pytest.approx(0.1)
     assert schedule.factor(10 * num_steps, num_steps) == pytest.approx(0.1)
@@ -80,7 +80,7 @@ def test_the_scheduler_sets_the_rate_of_every_group() -> None:
         {"decay": "exponential"},
     ],
 )
-def test_p23_wrong_schedules_are_errors(options: dict[str, Any]) -> None:
+def test_wrong_schedules_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="schedule"):
         Schedule(**options)
 

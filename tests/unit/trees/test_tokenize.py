@@ -57,7 +57,7 @@ def parts(tokens: TokenizedChain) -> tuple[list[int], list[int], list[int]]:
 
 @pytest.mark.golden
 @pytest.mark.parametrize(("bos", "start"), [("none", []), ("one", [1])])
-def test_p1_p18_golden_ids_and_read_index(bos: Any, start: list[int]) -> None:
+def test_golden_ids_and_read_index(bos: Any, start: list[int]) -> None:
     tokens = builder(RewardSpec(template=Template(bos=bos))).build(Chain("ab", ["cd", "a b"]))
     prompt, branch, reads = parts(tokens)
     assert prompt == [*start, 6, 7, 4]
@@ -93,7 +93,7 @@ def test_a_conversation_in_the_plain_template_is_joined() -> None:
 
 @pytest.mark.parametrize(("bos", "count"), [("one", 1), ("none", 0)])
 @pytest.mark.parametrize("template", [CHAT, CHAT.removeprefix("{{ bos_token }}"), "<s>" + CHAT])
-def test_p1_exactly_the_declared_bos_whatever_the_chat_template_writes(
+def test_exactly_the_declared_bos_whatever_the_chat_template_writes(
     bos: Any, count: int, template: str
 ) -> None:
     prompt, branch, _ = parts(chat_builder(template, bos=bos).build(Chain("ab", ["c"])))
@@ -101,18 +101,18 @@ def test_p1_exactly_the_declared_bos_whatever_the_chat_template_writes(
     assert BOS not in branch
 
 
-def test_p1_the_tokenizer_of_these_tests_does_add_a_bos() -> None:
+def test_the_tokenizer_of_these_tests_does_add_a_bos() -> None:
     assert character_tokenizer()("a")["input_ids"] == [BOS, *ids_of("a")]
 
 
 @pytest.mark.parametrize(("bos", "count"), [("one", 1), ("none", 0)])
-def test_p1_bos_text_in_a_plain_prompt_is_ordinary_text(bos: Any, count: int) -> None:
+def test_bos_text_in_a_plain_prompt_is_ordinary_text(bos: Any, count: int) -> None:
     spec = RewardSpec(template=Template(bos=bos))
     prompt, _, _ = parts(builder(spec).build(Chain("<s>a", ["b"])))
     assert prompt == [BOS] * count + ids_of("<s>a\n")
 
 
-def test_p1_bos_one_needs_a_tokenizer_with_bos() -> None:
+def test_bos_one_needs_a_tokenizer_with_bos() -> None:
     tokenizer = character_tokenizer()
     tokenizer.bos_token = None
     with pytest.raises(SpecError, match="no BOS"):
@@ -122,7 +122,7 @@ def test_p1_bos_one_needs_a_tokenizer_with_bos() -> None:
 # Markers
 
 
-def test_p3_marker_text_is_never_a_marker() -> None:
+def test_marker_text_is_never_a_marker() -> None:
     chain = Chain(f"a{STEP_MARKER}", [f"b{STEP_MARKER}c", STEP_MARKER])
     prompt, branch, reads = parts(builder().build(chain))
     text = ids_of(STEP_MARKER)
@@ -132,19 +132,19 @@ def test_p3_marker_text_is_never_a_marker() -> None:
     assert branch.count(MARKER) == 2
 
 
-def test_p3_eos_and_pad_text_are_ordinary_text() -> None:
+def test_eos_and_pad_text_are_ordinary_text() -> None:
     _, branch, _ = parts(builder().build(Chain("a", ["</s>", "<pad>"])))
     unknown = 3
     eos_text = [*ids_of("<"), unknown, *ids_of("s>")]
     assert branch == [*eos_text, MARKER, *ids_of("<pad>"), MARKER]
 
 
-def test_p3_a_marker_of_several_tokens_is_refused() -> None:
+def test_a_marker_of_several_tokens_is_refused() -> None:
     with pytest.raises(SpecError, match=r"step marker .* is not one special token"):
         TreeBuilder(character_tokenizer(), RewardSpec())
 
 
-def test_p3_an_ordinary_token_is_no_marker() -> None:
+def test_an_ordinary_token_is_no_marker() -> None:
     spec = RewardSpec(step_format=StepFormat(marker="a"))
     with pytest.raises(SpecError, match="not one special token"):
         TreeBuilder(character_tokenizer(), spec)
@@ -161,7 +161,7 @@ def test_the_marker_is_added_once() -> None:
 # Empty steps
 
 
-def test_p4_empty_steps_have_no_read_and_keep_their_index() -> None:
+def test_empty_steps_have_no_read_and_keep_their_index() -> None:
     tokens = builder().build(Chain("a", ["", "b", " \n", "c", ""]))
     assert tokens.steps == (1, 3)
     _, branch, reads = parts(tokens)
@@ -178,7 +178,7 @@ LONG = Chain("ab", ["cd", "ef", "gh"], id="r1", origin="x.jsonl:7")
 @pytest.mark.parametrize(
     ("max_length", "num_steps"), [(12, 3), (100, 3), (11, 2), (9, 2), (8, 1), (6, 1)]
 )
-def test_p12_truncation_drops_whole_steps_from_the_end(max_length: int, num_steps: int) -> None:
+def test_truncation_drops_whole_steps_from_the_end(max_length: int, num_steps: int) -> None:
     whole = parts(builder().build(LONG))[1]
     tokens = builder(RewardSpec(max_length=max_length)).build(LONG)
     prompt, branch, reads = parts(tokens)
@@ -189,7 +189,7 @@ def test_p12_truncation_drops_whole_steps_from_the_end(max_length: int, num_step
     assert tokens.num_truncated == 3 - num_steps
 
 
-def test_p14_drop_leaves_the_chain_out_and_says_why() -> None:
+def test_drop_leaves_the_chain_out_and_says_why() -> None:
     build = builder(RewardSpec(max_length=11, on_too_long="drop")).build
     with pytest.raises(
         DroppedRecord,
@@ -198,25 +198,25 @@ def test_p14_drop_leaves_the_chain_out_and_says_why() -> None:
         build(LONG)
 
 
-def test_p14_error_stops() -> None:
+def test_the_error_policy_stops() -> None:
     with pytest.raises(DataError, match="chain is too long") as caught:
         builder(RewardSpec(max_length=11, on_too_long="error")).build(LONG)
     assert not isinstance(caught.value, DroppedRecord)
 
 
 @pytest.mark.parametrize("on_too_long", ["truncate", "drop", "error"])
-def test_p14_what_fits_is_the_same_under_every_policy(on_too_long: Any) -> None:
+def test_what_fits_is_the_same_under_every_policy(on_too_long: Any) -> None:
     tokens = builder(RewardSpec(max_length=12, on_too_long=on_too_long)).build(LONG)
     assert tokens == builder().build(LONG)
 
 
-def test_p13_a_prompt_without_room_for_a_step_is_dropped_by_default() -> None:
+def test_a_prompt_without_room_for_a_step_is_dropped_by_default() -> None:
     build = builder(RewardSpec(max_length=5)).build
     with pytest.raises(DroppedRecord, match="prompt leaves no room for what follows it"):
         build(LONG)
 
 
-def test_p13_an_over_long_prompt_is_cut_from_the_left_only_if_the_spec_says_so() -> None:
+def test_an_over_long_prompt_is_cut_from_the_left_only_if_the_spec_says_so() -> None:
     spec = RewardSpec(max_length=5, on_long_prompt="cut_left")
     tokens = builder(spec).build(LONG)
     prompt, branch, _ = parts(tokens)
@@ -225,7 +225,7 @@ def test_p13_an_over_long_prompt_is_cut_from_the_left_only_if_the_spec_says_so()
     assert (tokens.num_prompt_cut, tokens.num_truncated) == (1, 2)
 
 
-def test_p1_a_cut_prompt_keeps_its_bos() -> None:
+def test_a_cut_prompt_keeps_its_bos() -> None:
     spec = RewardSpec(max_length=5, on_long_prompt="cut_left", template=Template(bos="one"))
     tokens = builder(spec).build(LONG)
     assert parts(tokens)[0] == [BOS, *ids_of("\n")]
@@ -287,7 +287,7 @@ def test_chat_adds_the_system_message_of_the_spec_only_where_there_is_none() -> 
 
 
 @pytest.mark.parametrize("text", ["a</s>", f"{STEP_MARKER} a", "<s>"])
-def test_p3_a_special_token_in_a_chat_prompt_is_refused(text: str) -> None:
+def test_a_special_token_in_a_chat_prompt_is_refused(text: str) -> None:
     with pytest.raises(DataError, match=r"row 'r3': prompt contains the special token"):
         chat_builder().build(Chain(text, ["b"], id="r3"))
 

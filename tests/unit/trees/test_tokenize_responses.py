@@ -71,7 +71,7 @@ def parts(tokens: TokenizedResponses) -> tuple[list[int], list[list[int]]]:
 @pytest.mark.golden
 @pytest.mark.parametrize(("bos", "start"), [("none", []), ("one", [1])])
 @pytest.mark.parametrize(("end", "last"), [("none", []), ("eos", [2])])
-def test_p1_golden_ids_with_and_without_bos_and_eos(
+def test_golden_ids_with_and_without_bos_and_eos(
     bos: Any, start: list[int], end: Any, last: list[int]
 ) -> None:
     build = builder(response_format=ResponseFormat(end), template=Template(bos=bos)).build
@@ -105,7 +105,7 @@ def test_a_suffix_is_part_of_the_response() -> None:
     assert parts(build(rated("a", "b")))[1] == [[*ids_of("b\n]"), EOS]]
 
 
-def test_p3_special_tokens_in_a_response_are_ordinary_text() -> None:
+def test_special_tokens_in_a_response_are_ordinary_text() -> None:
     _, branches = parts(builder().build(rated("a", "</s>", "b<pad>")))
     eos_text = [*ids_of("<"), UNKNOWN, *ids_of("s>")]
     assert branches == [[*eos_text, EOS], [*ids_of("b<pad>"), EOS]]
@@ -172,7 +172,7 @@ LONG = rated("ab", "cdefg", "h", id="r1", origin="x.jsonl:7")
     ("max_length", "text", "is_cut"),
     [(9, "cdefg", False), (100, "cdefg", False), (8, "cdefg", True), (7, "cdef", True)],
 )
-def test_p13_a_cut_response_has_no_end_token(max_length: int, text: str, is_cut: bool) -> None:
+def test_a_cut_response_has_no_end_token(max_length: int, text: str, is_cut: bool) -> None:
     tokens = builder(max_length=max_length).build(LONG)
     prompt, (branch, short) = parts(tokens)
     assert prompt == ids_of("ab\n")
@@ -181,7 +181,7 @@ def test_p13_a_cut_response_has_no_end_token(max_length: int, text: str, is_cut:
     assert tokens.truncated == (is_cut, False)
 
 
-def test_p14_drop_leaves_the_response_out_and_says_why() -> None:
+def test_drop_leaves_the_response_out_and_says_why() -> None:
     tokens = builder(max_length=8, on_too_long="drop").build(LONG)
     assert tokens.branches == (None, 0)
     assert tokens.truncated == (False, False)
@@ -190,24 +190,24 @@ def test_p14_drop_leaves_the_response_out_and_says_why() -> None:
     assert "expected at most 8 tokens (max_length), got 9 tokens" in reason
 
 
-def test_p14_a_set_without_any_response_that_fits_is_dropped() -> None:
+def test_a_set_without_any_response_that_fits_is_dropped() -> None:
     with pytest.raises(DroppedRecord, match="too long"):
         builder(max_length=8, on_too_long="drop").build(rated("ab", "cdefg"))
 
 
-def test_p14_error_stops() -> None:
+def test_the_error_policy_stops() -> None:
     with pytest.raises(DataError, match="too long") as caught:
         builder(max_length=8, on_too_long="error").build(LONG)
     assert not isinstance(caught.value, DroppedRecord)
 
 
-def test_p13_a_prompt_without_room_for_a_response_is_dropped_by_default() -> None:
+def test_a_prompt_without_room_for_a_response_is_dropped_by_default() -> None:
     assert builder(max_length=5).build(rated("ab", "c"))
     with pytest.raises(DroppedRecord, match="prompt leaves no room for what follows it"):
         builder(max_length=4).build(rated("ab", "c"))
 
 
-def test_p13_an_over_long_prompt_is_cut_from_the_left_to_half_of_max_length() -> None:
+def test_an_over_long_prompt_is_cut_from_the_left_to_half_of_max_length() -> None:
     build = builder(max_length=8, on_long_prompt="cut_left", template=Template(bos="one")).build
     tokens = build(rated("abcdef", "g"))
     assert parts(tokens)[0] == [BOS, *ids_of("ef\n")]
@@ -230,7 +230,7 @@ responses = st.lists(st.text("abc", max_size=12), min_size=1, max_size=4)
 
 @given(st.text("ab \n", max_size=12), responses, responses, st.integers(2, 14))
 @settings(max_examples=60)
-def test_p13_the_cut_of_a_prompt_depends_on_the_prompt_alone(
+def test_the_cut_of_a_prompt_depends_on_the_prompt_alone(
     prompt: str, one: list[str], other: list[str], max_length: int
 ) -> None:
     build = builder(max_length=max_length, on_long_prompt="cut_left").build

@@ -99,7 +99,7 @@ def test_the_prompt_decides_and_the_response_does_not(learned: Learned) -> None:
         assert scores[0].gates[NAMES[index % 2]] > scores[0].gates[other]
 
 
-def test_p26_weights_sum_to_one_for_each_sample() -> None:
+def test_weights_sum_to_one_for_each_sample() -> None:
     """The softmax is over objectives: not over a batch, not over the responses of a pair."""
     gate = Gate(8, 5)
     torch.nn.init.normal_(gate.layers[-1].weight)
@@ -125,7 +125,7 @@ def test_a_high_temperature_brings_weights_close_to_equal() -> None:
     assert (hot(states) - 1 / 3).abs().max() < (cold(states) - 1 / 3).abs().max()
 
 
-def test_p27_changing_the_gate_changes_the_score(learned: Learned) -> None:
+def test_changing_the_gate_changes_the_score(learned: Learned) -> None:
     model, _, _ = learned
     before = RewardScorer(model).score(RESPONSES)
     assert model.gate is not None

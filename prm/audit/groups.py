@@ -6,18 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from prm.scores.columns import Array, Indices
-
-Mask = NDArray[np.bool_]
-
-MAX_COMPARED = 1 << 22
-"""Comparisons that are held in memory at once."""
+from prm.arrays import Array, Indices, Mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidates:
+class PromptGroups:
     """Rows that compete: all groups with two or more usable rows, sorted by group.
 
     Args:
@@ -33,7 +27,7 @@ class Candidates:
     sizes: Indices
 
     @classmethod
-    def of(cls, groups: Indices, usable: Mask) -> Candidates:
+    def of(cls, groups: Indices, usable: Mask) -> PromptGroups:
         """Collect the candidates among rows.
 
         Args:
@@ -42,7 +36,7 @@ class Candidates:
 
         Example:
             >>> mask = np.array([True, True, False, True, True])
-            >>> Candidates.of(np.array([1, 0, 0, 1, 1]), mask).rows.tolist()
+            >>> PromptGroups.of(np.array([1, 0, 0, 1, 1]), mask).rows.tolist()
             [0, 3, 4]
         """
         counts = np.bincount(groups[usable], minlength=1)
@@ -95,25 +89,26 @@ class Candidates:
         pairs: Indices = (upper[:, None, :] + starts[None, :, None]).reshape(2, -1)
         return pairs
 
-    def dominated(self, utilities: Array) -> Mask:
+    def dominated(self, utilities: Array, max_compared: int = 1 << 22) -> Mask:
         """Return which candidates another of their group beats: nowhere worse, somewhere better.
 
         Args:
             utilities: Shape `[candidate, objective]`, finite.
+            max_compared: Comparisons that are held in memory at once.
         """
         result = np.zeros(len(utilities), dtype=bool)
-        for members in self._blocks():
+        for members in self._blocks(max_compared):
             values = utilities[members]
             mine, other = values[:, :, None, :], values[:, None, :, :]
             beaten = (other >= mine).all(axis=-1) & (other > mine).any(axis=-1)
             result[members] = beaten.any(axis=-1)
         return result
 
-    def _blocks(self) -> Iterator[Indices]:
+    def _blocks(self, max_compared: int) -> Iterator[Indices]:
         """Yield groups of equal size together, shape `[group, member]`."""
         for size in np.unique(self.sizes):
             starts = self.starts[self.sizes == size]
-            step = max(1, MAX_COMPARED // int(size) ** 2)
+            step = max(1, max_compared // int(size) ** 2)
             for first in range(0, len(starts), step):
                 yield starts[first : first + step, None] + np.arange(size)
 

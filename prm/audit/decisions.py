@@ -10,11 +10,11 @@ from itertools import combinations
 import numpy as np
 
 from prm.aggregation.objectives import ObjectiveAggregation, to_dict
-from prm.audit.candidates import Candidates, Mask, share_flipped
-from prm.audit.tradeoff_report import Choice, Pareto, Scatter
+from prm.arrays import Array, Indices, Mask
+from prm.audit.groups import PromptGroups, share_flipped
+from prm.audit.tradeoff_report import Pareto, Scatter, WinnerStatistics
 from prm.errors import DataError
 from prm.metrics.intervals import Interval
-from prm.scores.columns import Array, Indices
 from prm.scores.tables import ResponseTable, aggregate
 
 MAX_PAIRS = 100_000
@@ -25,7 +25,7 @@ MAX_POINTS = 4000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Market:
+class Decisions:
     """The candidates with what they offer, and the decisions under the base.
 
     Args:
@@ -40,7 +40,7 @@ class Market:
     """
 
     objectives: tuple[str, ...]
-    candidates: Candidates
+    candidates: PromptGroups
     utilities: Array
     scores: Array
     gates: Array | None
@@ -49,10 +49,10 @@ class Market:
     pairs: tuple[Indices, Indices]
 
     @classmethod
-    def of(cls, table: ResponseTable, base: ObjectiveAggregation) -> Market:
+    def of(cls, table: ResponseTable, base: ObjectiveAggregation) -> Decisions:
         utilities, rewards = table.utilities(), table.with_aggregation(base).aggregated()
         usable = np.isfinite(utilities).all(axis=1) & np.isfinite(rewards)
-        candidates = Candidates.of(table.groups, usable)
+        candidates = PromptGroups.of(table.groups, usable)
         if candidates.num_groups == 0:
             raise DataError(
                 "there is nothing to choose between",
@@ -91,13 +91,13 @@ class Market:
             "num_pairs": len(self.pairs[0]),
         }
 
-    def choice(self, aggregation: ObjectiveAggregation) -> Choice:
+    def statistics(self, aggregation: ObjectiveAggregation) -> WinnerStatistics:
         """Return the winners under an aggregation, compared with those under the base."""
         rewards = self.rewards(aggregation)
         winners = self.candidates.winners(rewards)
         changed = int((winners != self.candidates.winners(self.base_rewards)).sum())
         best = np.add.reduceat(self.candidates.is_best(rewards), self.candidates.starts)
-        return Choice(
+        return WinnerStatistics(
             to_dict(aggregation),
             share_interval(changed, len(winners)),
             share_flipped(self.pairs, self.base_rewards, rewards),
