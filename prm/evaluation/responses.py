@@ -9,10 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from prm.arrays import Array
+from prm.arrays import Array, Mask
 from prm.errors import DataError
 from prm.evaluation.labels import ObjectiveLabels
 from prm.evaluation.parts import Bootstrap, Part, measure_part
@@ -23,8 +22,6 @@ from prm.metrics.metric import Units
 from prm.metrics.pairs import PairUnits, hits, minimum_domain
 from prm.metrics.values import ValueUnits
 from prm.records import Comparison, Outcome
-
-Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +114,7 @@ class ResponseScorer:
     is_probability: bool = False
     in_label_units: bool = False
 
-    def select(self, rows: NDArray[np.bool_]) -> ResponseScorer:
+    def select(self, rows: Mask) -> ResponseScorer:
         """Return what it says of the responses where `rows` holds."""
         values = None if self.values is None else self.values[rows]
         return replace(self, utilities=self.utilities[rows], values=values)
@@ -143,7 +140,7 @@ class ScoredResponses:
         self.num_groups = int(record_groups.max(initial=-1)) + 1
         self.groups = record_groups.repeat(self.sizes)
 
-    def select(self, keep: NDArray[np.bool_]) -> ScoredResponses:
+    def select(self, keep: Mask) -> ScoredResponses:
         """Return the records where `keep` holds."""
         rows = keep.repeat(self.sizes)
         records = [record for record, kept in zip(self.records, keep, strict=True) if kept]

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from prm.arrays import Array
+from prm.arrays import Array, Indices
 from prm.errors import DataError
 from prm.evaluation.parts import MODEL, Bootstrap, Part, measure_part
 from prm.metrics.binary import StepUnits, weighted_mean
 from prm.metrics.first_error import (
-    CLEAN,
+    CORRECT_ACC,
+    ERROR_ACC,
+    FIRST_ERROR_ACCURACY,
     PROCESSBENCH_F1,
     UNDECIDED,
     ChainUnits,
@@ -25,8 +26,6 @@ from prm.metrics.first_error import (
 from prm.metrics.intervals import group_indices
 from prm.metrics.metric import Measures, Metric, Units
 from prm.records import CORRECTNESS, Chain
-
-Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ class LabeledStep(NamedTuple):
     """A step that was scored and has a label.
 
     Args:
-        chain: Index of its prediction.
+        chain: Indices of its prediction.
         position: Its index in the chain.
         probability: Probability of being correct.
         label: Step label in [0, 1].
@@ -151,7 +150,7 @@ def labeled_steps(predictions: Sequence[StepPrediction]) -> list[LabeledStep]:
     ]
 
 
-def step_units(predictions: Sequence[StepPrediction], groups: Index) -> StepUnits:
+def step_units(predictions: Sequence[StepPrediction], groups: Indices) -> StepUnits:
     """Return the labeled steps of some chains as one scorer sees them.
 
     Args:
@@ -167,7 +166,7 @@ def step_units(predictions: Sequence[StepPrediction], groups: Index) -> StepUnit
 
 
 def chain_units(
-    predictions: Sequence[StepPrediction], groups: Index, threshold: float
+    predictions: Sequence[StepPrediction], groups: Indices, threshold: float
 ) -> ChainUnits:
     """Return chains with the first error that one scorer predicts; see `step_units`."""
     return ChainUnits(
@@ -198,28 +197,27 @@ class SourceUnits(Units):
         sources: Number of the source of each chain, from 0 up without a gap.
 
     Example:
-        >>> chains = ChainUnits(np.array([0, -1, -1, -1]), np.array([0, -1, 0, -1]), np.zeros(4))
+        >>> chains = ChainUnits(np.array([0, -1, -1, -1]), np.array([0, -1, 0, -1]))
         >>> SourceUnits(chains, np.array([0, 0, 1, 1])).values()
         {'macro_f1': 0.5, 'count_weighted_f1': 0.5}
     """
 
-    def __init__(self, chains: ChainUnits, sources: Index) -> None:
+    def __init__(self, chains: ChainUnits, sources: Indices) -> None:
         super().__init__(chains.groups)
         self.chains = chains
-        self.members = [sources == source for source in range(int(sources.max(initial=-1)) + 1)]
+        self.members = np.eye(int(sources.max(initial=-1)) + 1)[:, sources]
 
     def count(self, metric: Metric) -> int:
         return self.chains.count(PROCESSBENCH_F1)
 
-    def _f1(self, weights: Array) -> Array:
-        return np.array([self.chains.rates(weights * member).f1 for member in self.members])
+    def _f1(self, weights: Array) -> list[float]:
+        return [self.chains.f1(weights * members) for members in self.members]
 
     def _macro(self, weights: Array) -> float:
-        return float(self._f1(weights).mean())
+        return float(np.mean(self._f1(weights)))
 
     def _count_weighted(self, weights: Array) -> float:
-        decided = weights * (self.chains.true >= CLEAN)
-        return weighted_mean(self._f1(weights), [decided[member].sum() for member in self.members])
+        return weighted_mean(self._f1(weights), self.members @ (weights * self.chains.decided))
 
     metrics: ClassVar[Measures] = {MACRO_F1: _macro, COUNT_WEIGHTED_F1: _count_weighted}
 
@@ -290,16 +288,16 @@ class ScoredChains:
         return measure_part(units, self.num_groups, {}, bootstrap)
 
     def _counts(self, steps: StepUnits) -> dict[str, int]:
-        true = self.chains[MODEL].true
+        chains = self.chains[MODEL]
         return {
             "num_chains": len(self.model),
             "num_groups": self.num_groups,
             "num_steps": sum(len(p.probabilities) for p in self.model),
             "num_labeled_steps": len(steps),
             "num_wrong_steps": int((steps.label < 0.5).sum()),
-            "num_error_chains": int((true >= 0).sum()),
-            "num_clean_chains": int((true == CLEAN).sum()),
-            "num_undecided_chains": int((true == UNDECIDED).sum()),
+            "num_error_chains": chains.count(ERROR_ACC),
+            "num_clean_chains": chains.count(CORRECT_ACC),
+            "num_undecided_chains": len(chains) - chains.count(FIRST_ERROR_ACCURACY),
             "num_unscored_steps": sum(p.probabilities.count(None) for p in self.model),
             "num_truncated_chains": sum(bool(p.reason) for p in self.model),
         }

@@ -6,9 +6,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from prm.arrays import Array
+from prm.arrays import Array, Indices
 
 Level = Literal["nominal", "ordinal", "interval"]
 """What the values of ratings mean: names, an order, or numbers with distances."""
@@ -101,7 +101,7 @@ def krippendorff_alpha(units: Iterable[Sequence[float | None]], level: Level = "
     return float(1 - (coincidences * distances).sum() / expected)
 
 
-def _coincidences(codes: NDArray[np.int64], sizes: NDArray[np.int64], num_values: int) -> Array:
+def _coincidences(codes: Indices, sizes: Indices, num_values: int) -> Array:
     """Return how often two values meet in a unit, each unit counting its number of ratings."""
     from scipy.sparse import csr_array, diags_array
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from prm.arrays import Array
-from prm.metrics.metric import Index, Measures, Metric, Units, apart
+from prm.arrays import Array, Indices
+from prm.metrics.metric import Measures, Metric, Units, apart
 
 
 class Ranking:
@@ -32,7 +32,7 @@ class Ranking:
     """
 
     def __init__(
-        self, probabilities: ArrayLike, labels: ArrayLike, groups: NDArray[np.int64] | None = None
+        self, probabilities: ArrayLike, labels: ArrayLike, groups: Indices | None = None
     ) -> None:
         probability = np.asarray(probabilities, dtype=np.float64)
         order = np.argsort(probability, kind="stable")
@@ -248,7 +248,7 @@ class StepUnits(Units):
     """
 
     def __init__(
-        self, probabilities: Array, labels: Array, groups: Index | None = None, num_bins: int = 15
+        self, probabilities: Array, labels: Array, groups: Indices | None = None, num_bins: int = 15
     ) -> None:
         super().__init__(apart(len(labels)) if groups is None else groups)
         self.probability, self.label = probabilities, labels

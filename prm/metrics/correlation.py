@@ -13,9 +13,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from prm.arrays import Array
+from prm.arrays import Array, Indices
 from prm.metrics.binary import weighted_mean
-from prm.metrics.metric import Index, Measures, Metric, Units
+from prm.metrics.metric import Measures, Metric, Units
 
 
 def pearson(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> float:
@@ -132,7 +132,7 @@ class RankingUnits(Units):
         groups: Number of the prompt of each ranking.
     """
 
-    def __init__(self, taus: Array, groups: Index) -> None:
+    def __init__(self, taus: Array, groups: Indices) -> None:
         known = ~np.isnan(taus)
         super().__init__(groups[known])
         self.taus = taus[known]

@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prm.arrays import Array
-from prm.metrics.binary import weighted_mean
-from prm.metrics.metric import Index, Measures, Metric, Units, apart
+from prm.arrays import Array, Indices
+from prm.metrics.metric import Measures, Metric, Units, apart
 
 CLEAN = -1
 UNDECIDED = -2
@@ -113,27 +112,14 @@ def first_error_rates(
         >>> rates.error_acc, rates.correct_acc, round(rates.f1, 4)
         (0.5, 1.0, 0.6667)
     """
-    guess, truth = np.asarray(predicted), np.asarray(true)
-    weight = np.ones(len(truth)) if weights is None else np.asarray(weights, dtype=np.float64)
-    hit = (guess == truth).astype(np.float64)
-    wrong, clean = truth >= 0, truth == CLEAN
-    return FirstErrorRates(
-        first_error_accuracy=_mean_over(hit, weight, wrong | clean),
-        error_acc=_mean_over(hit, weight, wrong),
-        correct_acc=_mean_over(hit, weight, clean),
-        error_recall=_mean_over((guess >= 0).astype(np.float64), weight, wrong),
-    )
-
-
-def _mean_over(
-    values: NDArray[np.float64], weights: NDArray[np.float64], where: NDArray[np.bool_]
-) -> float:
-    total = (weights * where).sum()
-    return float((values * weights * where).sum() / total) if total > 0 else np.nan
+    chains = ChainUnits(np.asarray(predicted), np.asarray(true))
+    weight = np.ones(len(chains)) if weights is None else np.asarray(weights, dtype=np.float64)
+    metrics = (FIRST_ERROR_ACCURACY, ERROR_ACC, CORRECT_ACC, ERROR_RECALL)
+    return FirstErrorRates(*(chains.mean(metric, weight) for metric in metrics))
 
 
 def best_threshold(
-    probabilities: Sequence[NDArray[np.float64]],
+    probabilities: Sequence[Array],
     true: ArrayLike,
     complete: ArrayLike | None = None,
 ) -> tuple[float, float]:
@@ -176,7 +162,7 @@ def best_threshold(
     return float(thresholds[best]), float(scores[best])
 
 
-def _hit_range(probabilities: NDArray[np.float64], first: int) -> tuple[float, float]:
+def _hit_range(probabilities: Array, first: int) -> tuple[float, float]:
     """Return (low, high): thresholds with low < threshold <= high find exactly step `first`."""
     if first >= len(probabilities) or np.isnan(probabilities[first]):
         return np.inf, np.inf
@@ -184,13 +170,13 @@ def _hit_range(probabilities: NDArray[np.float64], first: int) -> tuple[float, f
     return (low, high) if low < high else (np.inf, np.inf)
 
 
-def _lowest(probabilities: NDArray[np.float64], default: float = -np.inf) -> float:
+def _lowest(probabilities: Array, default: float = -np.inf) -> float:
     """Return the smallest scored probability; `default` if there is none."""
     scored = probabilities[~np.isnan(probabilities)]
     return float(scored.min()) if len(scored) else default
 
 
-def lowest_is_last(probabilities: NDArray[np.float64]) -> float:
+def lowest_is_last(probabilities: Array) -> float:
     """Return 1 if the last scored step alone has the lowest probability, else 0.
 
     Args:
@@ -261,11 +247,12 @@ class ChainUnits(Units):
     Args:
         predicted: Step index, `CLEAN` or `UNSCORED`, shape `[chain]`.
         true: Step index, `CLEAN` or `UNDECIDED`, shape `[chain]`.
-        lowest_is_last: 1 where the last step alone is lowest, else 0; NaN for fewer than two steps.
+        lowest_is_last: 1 where the last step alone is lowest, else 0; NaN for fewer than two steps,
+            the default.
         groups: Number of the problem of each chain; by default each is its own.
 
     Example:
-        >>> chains = ChainUnits(np.array([1, 0, -1]), np.array([1, 2, -1]), np.zeros(3))
+        >>> chains = ChainUnits(np.array([1, 0, -1]), np.array([1, 2, -1]))
         >>> chains.values()["processbench_f1"]
         0.6666666666666666
     """
@@ -274,36 +261,49 @@ class ChainUnits(Units):
         self,
         predicted: NDArray[Any],
         true: NDArray[Any],
-        lowest_is_last: Array,
-        groups: Index | None = None,
+        lowest_is_last: Array | None = None,
+        groups: Indices | None = None,
     ) -> None:
         super().__init__(apart(len(true)) if groups is None else groups)
-        self.predicted, self.true, self.lowest_is_last = predicted, true, lowest_is_last
-        self.several = ~np.isnan(lowest_is_last)
-        self.units_of = {
-            FIRST_ERROR_ACCURACY: true >= CLEAN,
-            ERROR_ACC: true >= 0,
-            CORRECT_ACC: true == CLEAN,
-            PROCESSBENCH_F1: true >= CLEAN,
-            ERROR_RECALL: true >= 0,
-            MIN_ON_LAST_STEP: self.several,
+        lowest = np.full(len(true), np.nan) if lowest_is_last is None else lowest_is_last
+        hit, flagged = predicted == true, predicted >= 0
+        wrong, clean, several = true >= 0, true == CLEAN, ~np.isnan(lowest)
+        columns = {
+            FIRST_ERROR_ACCURACY: (hit, wrong | clean),
+            ERROR_ACC: (hit, wrong),
+            CORRECT_ACC: (hit, clean),
+            ERROR_RECALL: (flagged, wrong),
+            MIN_ON_LAST_STEP: (lowest, several),
+        }
+        self.columns: dict[Metric, tuple[Array, Array]] = {
+            metric: (np.where(where, values, 0).astype(float), where.astype(float))
+            for metric, (values, where) in columns.items()
         }
 
+    @property
+    def decided(self) -> Array:
+        """1 where the labels decide the first error, else 0."""
+        return self.columns[FIRST_ERROR_ACCURACY][1]
+
     def count(self, metric: Metric) -> int:
-        return int(self.units_of[metric].sum())
+        behind = FIRST_ERROR_ACCURACY if metric == PROCESSBENCH_F1 else metric
+        return int(self.columns[behind][1].sum())
 
-    def rates(self, weights: Array) -> FirstErrorRates:
-        """Return what exact matches amount to, each chain counting that often."""
-        return first_error_rates(self.predicted, self.true, weights)
+    def mean(self, metric: Metric, weights: Array) -> float:
+        """Return a share of the chains that a metric is about, each counting that often."""
+        values, where = self.columns[metric]
+        total = weights @ where
+        return float(weights @ values / total) if total > 0 else np.nan
 
-    def _lowest_is_last(self, weights: Array) -> float:
-        return weighted_mean(self.lowest_is_last[self.several], weights[self.several])
+    def f1(self, weights: Array) -> float:
+        """Return the harmonic mean of the accuracies on erroneous and on clean chains."""
+        return processbench_f1(self.mean(ERROR_ACC, weights), self.mean(CORRECT_ACC, weights))
 
     metrics: ClassVar[Measures] = {
-        FIRST_ERROR_ACCURACY: lambda chains, weights: chains.rates(weights).first_error_accuracy,
-        ERROR_ACC: lambda chains, weights: chains.rates(weights).error_acc,
-        CORRECT_ACC: lambda chains, weights: chains.rates(weights).correct_acc,
-        PROCESSBENCH_F1: lambda chains, weights: chains.rates(weights).f1,
-        ERROR_RECALL: lambda chains, weights: chains.rates(weights).error_recall,
-        MIN_ON_LAST_STEP: _lowest_is_last,
+        FIRST_ERROR_ACCURACY: lambda chains, weights: chains.mean(FIRST_ERROR_ACCURACY, weights),
+        ERROR_ACC: lambda chains, weights: chains.mean(ERROR_ACC, weights),
+        CORRECT_ACC: lambda chains, weights: chains.mean(CORRECT_ACC, weights),
+        PROCESSBENCH_F1: f1,
+        ERROR_RECALL: lambda chains, weights: chains.mean(ERROR_RECALL, weights),
+        MIN_ON_LAST_STEP: lambda chains, weights: chains.mean(MIN_ON_LAST_STEP, weights),
     }

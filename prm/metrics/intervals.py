@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from prm.arrays import Array
+from prm.arrays import Array, Indices
 from prm.metrics.binary import Ranking
 
 Statistic = Callable[[Array], ArrayLike]
@@ -46,7 +46,7 @@ class Interval:
         return f"{self.value:.3f} [{low}, {high}]"
 
 
-def group_indices(groups: Sequence[str]) -> NDArray[np.int64]:
+def group_indices(groups: Sequence[str]) -> Indices:
     """Number the groups in sorted order, so that resamples do not depend on the order of units.
 
     Example:

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from prm.arrays import Array
-
-Index = NDArray[np.int64]
+from prm.arrays import Array, Indices
 
 Place = Literal["headline", "brief", "full"]
 """Where a metric is shown: quoted and beside each baseline, in every table, or in full ones."""
@@ -72,7 +69,7 @@ class Units(ABC):
 
     metrics: ClassVar[Measures]
 
-    def __init__(self, groups: Index) -> None:
+    def __init__(self, groups: Indices) -> None:
         self.groups = groups
 
     def __len__(self) -> int:
@@ -97,6 +94,6 @@ class Units(ABC):
         return len(self)
 
 
-def apart(num_units: int) -> Index:
+def apart(num_units: int) -> Indices:
     """Return the group numbers of units that belong to no group."""
     return np.arange(num_units)

@@ -14,10 +14,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from prm.arrays import Array
+from prm.arrays import Array, Indices
 from prm.metrics.binary import weighted_mean
 from prm.metrics.correlation import MidRanks, pearson
-from prm.metrics.metric import Index, Measures, Metric, Units, apart
+from prm.metrics.metric import Measures, Metric, Units, apart
 
 Ties = Literal["wrong", "half"]
 """What equal scores count in a pair that has a better response: 0 or 0.5."""
@@ -282,7 +282,7 @@ class PairUnits(Units):
         margins: Array,
         shares: Array | None = None,
         strengths: Array | None = None,
-        groups: Index | None = None,
+        groups: Indices | None = None,
         is_probability: bool = True,
         num_bins: int = 15,
     ) -> None:

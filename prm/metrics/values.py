@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from prm.arrays import Array
+from prm.arrays import Array, Indices
 from prm.metrics.agreement import nearest_level, quadratic_kappa
 from prm.metrics.binary import (
     BRIER,
@@ -18,7 +18,7 @@ from prm.metrics.binary import (
     weighted_mean,
 )
 from prm.metrics.correlation import MidRanks, pearson
-from prm.metrics.metric import Index, Measures, Metric, Units, apart
+from prm.metrics.metric import Measures, Metric, Units, apart
 from prm.metrics.pairs import sigmoid
 
 MAX_LEVELS = 20
@@ -77,7 +77,7 @@ class ValueUnits(Units):
         predictions: Array,
         labels: Array,
         log_odds: Array | None = None,
-        groups: Index | None = None,
+        groups: Indices | None = None,
         num_bins: int = 15,
     ) -> None:
         super().__init__(apart(len(labels)) if groups is None else groups)

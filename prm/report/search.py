@@ -23,6 +23,7 @@ def draw_search(console: Console, result: SearchResult) -> None:
         result: What was found.
 
     Example:
+        >>> from prm.scores.chains import ChainScore
         >>> score = ChainScore("", {"correctness": (2.2,)}, {"correctness": 0.9}, 0.9,
         ...     "correctness", "min")
         >>> found = Candidate("1 + 1 = 2", ("1 + 1 = 2",), "end", score, "2")

@@ -304,6 +304,9 @@ def test_joint_models_train_on_chains_and_responses(run_dir: Path) -> None:
     assert set(response.scores) == {"helpfulness", "safety"}
     for folder in ("test/process", "test/outcome"):
         assert (run / folder / "predictions.jsonl").is_file()
+    report = json.loads((run / "test/report.json").read_text(encoding="utf-8"))
+    assert report["overall"]["length_only"]["differences"]["step_auroc"]["n"] > 0
+    assert set(report["objectives"]) == {"helpfulness", "safety"}
     for row in read_jsonl(run / "test/outcome/predictions.jsonl")[:3]:
         texts = [record for record in pairs(200, 8) if record.prompt == row["group"]]
         scored = scorer.score([Rating(texts[0].prompt, text) for text in texts[0].responses])

@@ -6,9 +6,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from prm.arrays import Array
+from prm.arrays import Array, Indices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +36,7 @@ def only_axes(figure: Figure) -> Axes:
     return axes
 
 
-def wilson(share: Array, count: NDArray[np.int64]) -> Array:
+def wilson(share: Array, count: Indices) -> Array:
     """Return the distances down and up to the 95 % Wilson bounds of shares.
 
     Args:
