@@ -1,4 +1,4 @@
-"""What every test starts from: offline, one thread, seeded."""
+"""What every test starts from: offline, one thread unless OMP_NUM_THREADS says more, seeded."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     WANDB_MODE="offline",
     MPLBACKEND="agg",
-    OMP_NUM_THREADS="1",
 )
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import random
 from pathlib import Path
@@ -24,7 +24,7 @@ from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 settings.register_profile("prm", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("prm")
 

@@ -24,6 +24,7 @@ from prm.data.sources.writers import write_records
 from prm.data.synthetic.arithmetic import ArithmeticConfig, Split, generate
 from prm.training.checkpoints import snapshot
 from tests.tiny_models import tiny_tokenizer
+from tests.tolerance import FLOAT32, TRAINED
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "configs" / "overlay"
 
@@ -132,7 +133,9 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def assert_same_weights(first: Path, second: Path, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+def assert_same_weights(
+    first: Path, second: Path, rtol: float = FLOAT32, atol: float = TRAINED
+) -> None:
     """Compare the parameters after the last step of two runs."""
     ours, theirs = weights(first), weights(second)
     assert ours.keys() == theirs.keys()

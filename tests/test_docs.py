@@ -140,7 +140,7 @@ def test_every_exception_is_shown_somewhere() -> None:
 PITFALLS = REPOSITORY / "docs/reference/pitfalls.md"
 
 
-def tests_in(file: Path) -> set[str]:
+def names_in(file: Path) -> set[str]:
     """Return the names of a file's tests, as pytest writes them, without parameters."""
     found: set[str] = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
@@ -156,7 +156,7 @@ def test_named_tests_exist(page: Path) -> None:
     for path in re.findall(r"`(tests/[^`\n]*::[^`\n]*)`", page.read_text(encoding="utf-8")):
         file, _, test = path.partition("::")
         assert test.rpartition("::")[2].startswith("test_"), path
-        assert test in tests_in(REPOSITORY / file), path
+        assert test in names_in(REPOSITORY / file), path
 
 
 def test_every_pitfall_names_its_tests() -> None:

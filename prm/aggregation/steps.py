@@ -143,7 +143,7 @@ class SoftMin(StepAggregation):
         self.beta = float(beta)
 
     def reduce(self, logits: Tensor, present: Tensor) -> Tensor:
-        return softmin(logits.sigmoid(), present, self.beta)
+        return softmin(logits.sigmoid(), present, self.beta).clamp(0, 1)  # rounding may leave it
 
 
 def softmin(values: Tensor, present: Tensor, beta: float) -> Tensor:

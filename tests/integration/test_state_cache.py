@@ -75,7 +75,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Passes:
 
 
 def assert_same_runs(full: Path, cached: Path, *columns: str) -> None:
-    assert_same_weights(full, cached, rtol=1e-6)
+    assert_same_weights(full, cached)
     for column in (*TRAINED, *columns):
         assert metrics(full, column) == pytest.approx(metrics(cached, column), rel=1e-5), column
 
@@ -100,7 +100,7 @@ def test_a_cached_run_is_the_run_with_full_passes(
     full = fit(run_dir, "full", model={**FROZEN, "head": head}, **changes)
     cached = fit(run_dir, "cached", model={**CACHED, "head": head}, **changes)
     assert_same_runs(full, cached, "val/step_auroc", "val/brier")
-    assert probabilities(full) == pytest.approx(probabilities(cached), abs=1e-6)
+    assert probabilities(full) == pytest.approx(probabilities(cached), abs=1e-5)
 
 
 def with_model(changes: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def test_predictions_are_cached_too(run_dir: Path, passes: Passes) -> None:
     prm("predict", *SAVED, "--results", "full", "--model.state_cache", "null")
     two, full = (read_jsonl(run_dir / f"run/{name}/predictions.jsonl") for name in ("two", "full"))
     for ours, theirs in zip(two, full, strict=True):
-        assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-6)
+        assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-5)
 
 
 def test_a_cached_run_resumes(run_dir: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_cached_run_resumes(run_dir: Path) -> None:
     fit(run_dir, model=constant)
     last = ("--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_epochs", "2")
     prm("fit", "--config", "run/config.yaml", *last)
-    assert_same_weights(whole, run_dir / "run", rtol=1e-6)
+    assert_same_weights(whole, run_dir / "run")
 
 
 def test_a_new_objective_on_a_reward_model(

@@ -32,6 +32,7 @@ from tests.interop.trl_runs import (
 )
 from tests.outcome_models import RESPONSES, outcome_model, save_joint_model
 from tests.tiny_models import TWO_OBJECTIVES, tiny_model
+from tests.tolerance import near
 
 pytest.importorskip("trl")
 pytestmark = TRL_WARNINGS
@@ -180,7 +181,7 @@ def test_weights_that_the_prompt_gives_are_logged_as_their_mean() -> None:
     assert logged["prm/weight/helpfulness"] + logged["prm/weight/toxicity"] == pytest.approx(1)
     scores = RewardScorer(model, objective_aggregation=Gated()).score(RESPONSES)
     mean = sum(score.gates["helpfulness"] for score in scores) / len(scores)
-    assert logged["prm/weight/helpfulness"] == pytest.approx(mean, abs=1e-6)
+    assert logged["prm/weight/helpfulness"] == near(mean)
 
 
 def logged_metrics(model: RewardModel, aggregation: ObjectiveAggregation) -> dict[str, float]:

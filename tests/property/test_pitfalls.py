@@ -178,7 +178,8 @@ def test_scores_of_a_half_precision_model_stay_close() -> None:
     half = torch.cat(columns_packed(tiny_model().to(torch.bfloat16), CHAINS))
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, exact, rtol=0.1, atol=0.1)
-    assert half.unique().numel() == exact.unique().numel()
+    differ = (exact - exact.mT).abs() > 1e-3
+    assert (half - half.mT)[differ].all()
 
 
 def test_two_columns_are_read_as_the_second_over_the_first() -> None:

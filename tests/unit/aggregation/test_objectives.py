@@ -185,8 +185,8 @@ def test_an_objective_of_weight_zero_is_not_read() -> None:
     for cls in (WeightedSum, GeometricMean, AugmentedChebyshev, LogSigmoidSum):
         aggregation = cls(weights)
         results = aggregation(rows([5.0, 4.0, NAN], [5.0, 4.0, -9.0]), NAMES)
-        assert results[0] == results[1], cls
         assert results.isfinite().all()
+        torch.testing.assert_close(results[0], results[1])
 
 
 @every

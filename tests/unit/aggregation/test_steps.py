@@ -108,6 +108,15 @@ def test_extremes_are_finite(
         assert 0 <= result.item() <= 1
 
 
+@pytest.mark.parametrize("beta", [0.1, 0.5, 10.0])
+@pytest.mark.parametrize("value", [30.0, -30.0])
+def test_softmin_of_certain_steps_is_a_probability(beta: float, value: float) -> None:
+    for num_steps in range(1, 40):
+        result = SoftMin(beta)(torch.full((num_steps,), value)).item()
+        assert 0 <= result <= 1
+        assert result == pytest.approx(float(value > 0), abs=1e-5)
+
+
 def test_steps_are_ranked_where_probabilities_saturate() -> None:
     close_to_one = torch.tensor([[20.0, 20.0], [40.0, 40.0]])
     assert close_to_one.sigmoid().unique().numel() == 1

@@ -74,6 +74,15 @@ def complete(scorer: RewardScorer, tmp_path_factory: pytest.TempPathFactory) -> 
     return path.read_bytes()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread: a forked process lacks the others, and waits for them for ever."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
 class Interrupted(RewardScorer):
     """A scorer that Ctrl-C meets after some blocks."""
 

@@ -25,6 +25,7 @@ from prm.scoring.stages import tokenize
 from prm.spec import RewardSpec
 from prm.trees.prompts import EncodingMemo, encode
 from tests.outcome_models import RESPONSES, outcome_model, save_joint_model
+from tests.tolerance import BFLOAT16, FLOAT32, near
 
 SPEC = RewardSpec(step_heads=TWO_OBJECTIVES, chain_reward="correctness", max_length=256)
 
@@ -42,7 +43,7 @@ def session(scorer: RewardScorer) -> ScoringSession:
     return ScoringSession(scorer)
 
 
-def assert_same(ours: Sequence[Any], theirs: Sequence[Any], tolerance: float = 1e-5) -> None:
+def assert_same(ours: Sequence[Any], theirs: Sequence[Any], tolerance: float = FLOAT32) -> None:
     """Compare all fields of scores, numbers up to a tolerance."""
     for one, other in zip(ours, theirs, strict=True):
         left, right = one.to_row(), other.to_row()
@@ -56,7 +57,7 @@ def _close(one: Any, other: Any, tolerance: float) -> bool:
     if isinstance(other, list):
         pairs = zip(one, other, strict=True)
         return all(_close(a, b, tolerance) for a, b in pairs)
-    return bool(one == (pytest.approx(other, abs=tolerance) if isinstance(other, float) else other))
+    return bool(one == (near(other, tolerance) if isinstance(other, float) else other))
 
 
 def num_tokens(scorer: RewardScorer, *steps: str) -> int:
@@ -126,7 +127,7 @@ def test_bfloat16() -> None:
     session = ScoringSession(scorer)
     for size in range(1, len(STEPS) + 1):
         ours, full = (s.score((PROMPT, STEPS[:size])) for s in (session, scorer))
-        assert_same(ours, full, tolerance=2e-2)
+        assert_same(ours, full, BFLOAT16)
 
 
 def test_responses_branches_and_repeats() -> None:
@@ -149,7 +150,9 @@ def test_gates_read_the_prompt() -> None:
     for chosen in (RESPONSES[:1], RESPONSES, RESPONSES[3:]):
         assert_same(session.score(chosen), scorer.score(chosen))
     gates = [score.gates["helpfulness"] for score in session.score(RESPONSES)]
-    assert len(set(gates)) == 3
+    assert gates[:2] == near([gates[4]] * 2)
+    one, other, last = gates[0], gates[2], gates[3]
+    assert min(abs(one - other), abs(other - last), abs(last - one)) > 0.01
 
 
 def test_chains_and_responses_of_a_joint_model(tmp_path: Path) -> None:
@@ -304,7 +307,7 @@ def test_loaded_weights_and_other_types_are_noticed() -> None:
     scorer.model.backbone.load_state_dict(state)
     assert_same(session.score(CHAINS), scorer.score(CHAINS))
     scorer.model.to(torch.bfloat16)
-    assert_same(session.score(CHAINS), scorer.score(CHAINS), tolerance=2e-2)
+    assert_same(session.score(CHAINS), scorer.score(CHAINS), BFLOAT16)
     assert session.stats.num_resets == 2
 
 

@@ -28,6 +28,7 @@ from prm.spec import ResponseHead
 from prm.training.gate.pairs import read_pairs
 from prm.training.gate.train import GateOptions, GateReport, train_gate
 from tests.outcome_models import RESPONSES, outcome_model
+from tests.tolerance import near
 
 NAMES = ("style", "facts")
 OBJECTIVES = (ResponseHead("style"), ResponseHead("facts"))
@@ -94,7 +95,7 @@ def _scores(model: RewardModel, data: list[Comparison]) -> Iterator[list[Any]]:
 def test_the_prompt_decides_and_the_response_does_not(learned: Learned) -> None:
     model, _, data = learned
     for index, scores in enumerate(itertools.islice(_scores(model, data), 20)):
-        assert scores[0].gates == pytest.approx(scores[1].gates, abs=1e-6)
+        assert scores[0].gates == near(scores[1].gates)
         other = NAMES[1 - index % 2]
         assert scores[0].gates[NAMES[index % 2]] > scores[0].gates[other]
 
@@ -153,7 +154,7 @@ def test_one_number_alone_batched_packed_and_reloaded(learned: Learned, tmp_path
         [score.reward for score in RewardScorer(model, max_tokens=1).score(RESPONSES)],
         [score.reward for score in RewardScorer(loaded).score(RESPONSES)],
     ):
-        assert other == pytest.approx(together, abs=1e-5)
+        assert other == near(together)
 
 
 @pytest.mark.parametrize("name", ["scores.jsonl", "scores.parquet"])
