@@ -27,10 +27,10 @@ def draw_ranking(console: Console, prompt: str, rows: Sequence[Mapping[str, Any]
         A prime?
         rank  reward  margin  P(better)  safety  response
         ─────────────────────────────────────────────────
-           0   1.000       —          —   2.000  Seven.
+        0      1.000       —          —   2.000  Seven.
     """
-    numbers = ["rank", "reward", "margin", "P(better)", *rows[0]["scores"]]
-    columns = [*map(Column, numbers), Column("response", "left")]
+    numbers = ["reward", "margin", "P(better)", *rows[0]["scores"]]
+    columns = [Column("rank", "left"), *map(Column, numbers), Column("response", "left")]
     console.print(rich_table(short(prompt), Table(columns, [_cells(row) for row in rows])))
 
 
