@@ -39,7 +39,7 @@ def offline(served: Served, name: str, response: str = ANSWER) -> Score:
 
 def objectives(score: Any) -> dict[str, float]:
     """Return the values that trainers log."""
-    return dict(score.scores if hasattr(score, "step_logits") else score.utilities)
+    return dict(score.utilities)
 
 
 def close(expected: Any) -> Any:
