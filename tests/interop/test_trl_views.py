@@ -152,7 +152,7 @@ def test_a_spawned_process_without_gpu(
     view = TRLRewards(RewardFunction(outcome_folder)).aggregated()
     batch = ["a question", "another"], ["one", "two"]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(view, batch) == pytest.approx(view(*batch), abs=1e-6)
+        assert pool.apply(view, batch) == near(view(*batch))
 
 
 def test_a_batch_is_logged_once(outcome_folder: Path) -> None:
