@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from prm.data.checks.overlap import ProblemIndex
 from prm.data.sources.source import Source
 from prm.records import Chain, Comparison, Outcome, Record
 from prm.trees.prompts import DroppedRecord
-from prm.trees.tokenize import TokenizedChain, TokenizedResponses, TreeBuilder
+from prm.trees.tokenize import TokenizedChain, TokenizedResponses, Tokens, TreeBuilder
 from prm.trees.tree import TokenTree
 from prm.trees.units import ResponseSet, Unit, units_of
 
@@ -166,12 +166,13 @@ def by_kind(
     return chains, sets
 
 
-def item_of(unit: Unit, tokens: Any) -> LabeledItem:
+def item_of(unit: Unit, tokens: Tokens) -> LabeledItem:
     """Join a unit with its tokens; records that no longer make sense are left out of a set."""
     if isinstance(unit, Chain):
-        return LabeledChain(unit, tokens)
-    kept = (index for index, places in enumerate(unit.places) if _distinct(places, tokens))
-    return LabeledResponses(unit, tokens, tuple(kept))
+        return LabeledChain(unit, cast(TokenizedChain, tokens))
+    read = cast(TokenizedResponses, tokens)
+    kept = (index for index, places in enumerate(unit.places) if _distinct(places, read))
+    return LabeledResponses(unit, read, tuple(kept))
 
 
 class Fact(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -114,20 +115,15 @@ class EvaluationLoader:
         return iter(DataLoader(batches, batch_size=None, num_workers=self.num_workers))
 
 
+@dataclass(frozen=True)
 class _TrainingBatches(Dataset[OptimizerBatch]):
-    def __init__(
-        self,
-        plan: TrainingPlan,
-        items: Sequence[LabeledItem],
-        labeler: Labeler,
-        rank: int,
-        epoch: int,
-        start: int,
-        pack: Pack,
-    ) -> None:
-        self.plan, self.items, self.labeler = plan, items, labeler
-        self.rank, self.epoch, self.start = rank, epoch, start
-        self.pack = pack
+    plan: TrainingPlan
+    items: Sequence[LabeledItem]
+    labeler: Labeler
+    rank: int
+    epoch: int
+    start: int
+    pack: Pack
 
     def __len__(self) -> int:
         return self.plan.num_steps - self.start
@@ -139,16 +135,12 @@ class _TrainingBatches(Dataset[OptimizerBatch]):
         )
 
 
+@dataclass(frozen=True)
 class _EvaluationBatches(Dataset[MicroBatch]):
-    def __init__(
-        self,
-        plans: Sequence[MicroBatchPlan],
-        items: Sequence[LabeledItem],
-        labeler: Labeler,
-        pack: Pack,
-    ) -> None:
-        self.plans, self.items, self.labeler = plans, items, labeler
-        self.pack = pack
+    plans: Sequence[MicroBatchPlan]
+    items: Sequence[LabeledItem]
+    labeler: Labeler
+    pack: Pack
 
     def __len__(self) -> int:
         return len(self.plans)

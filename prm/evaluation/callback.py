@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -135,7 +135,7 @@ class EvaluationReport(Callback):
         items = task.data.items(part)
         predictions = []
         for record, steps in sorted(reads, key=lambda item: item[0]):
-            item: Any = items[record]
+            item = cast(LabeledChain, items[record])
             predictions.append(_step_prediction(item, steps, task.spec.chain_reward))
         return predictions + [
             StepPrediction(chain, (None,) * len(chain.completions), reason, task.spec.chain_reward)
@@ -155,7 +155,7 @@ class EvaluationReport(Callback):
         items = task.data.items(part)
         predictions = []
         for record, values in sorted(scores, key=lambda pair: pair[0]):
-            item: Any = items[record]
+            item = cast(LabeledResponses, items[record])
             predictions.extend(_record_predictions(item, values, task))
         missing = torch.full((1, len(task.spec.response_names)), torch.nan)
         return predictions + [

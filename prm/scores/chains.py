@@ -114,13 +114,17 @@ def score_chain(
         logits: Log-odds, read by read and step objective by step objective.
         spec: The model's spec.
     """
-    steps: Sequence[int] = getattr(tokens, "steps", ())
+    steps: tuple[int, ...] = ()
+    num_truncated, reason = 0, ""
+    if isinstance(tokens, DroppedRecord):
+        reason = str(tokens)
+    else:
+        steps, num_truncated = tokens.steps, tokens.num_truncated
     finite = {
         step: values
         for step, values in zip(steps, logits, strict=True)
         if all(map(math.isfinite, values))
     }
-    reason = str(tokens) if isinstance(tokens, DroppedRecord) else ""
     if len(finite) < len(steps):
         num_lost = len(steps) - len(finite)
         reason = f"the model gave no finite number for {num_lost} steps; try float32"
@@ -138,7 +142,7 @@ def score_chain(
         reward=None,
         reward_objective=spec.chain_reward,
         aggregation=spec.step_aggregation.name,
-        num_truncated=getattr(tokens, "num_truncated", 0),
+        num_truncated=num_truncated,
         reason=reason,
         group=chain.group,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from torch import Tensor
 
@@ -17,7 +17,8 @@ from prm.records import Chain, Rating
 from prm.scores.chains import ChainScore, score_chain
 from prm.scores.responses import ResponseScore, score_responses
 from prm.spec import RewardSpec
-from prm.trees.tokenize import TreeBuilder
+from prm.trees.prompts import DroppedRecord
+from prm.trees.tokenize import TokenizedChain, TokenizedResponses, Tokens, TreeBuilder
 from prm.trees.tree import TokenTree
 from prm.trees.units import Unit, unit_of
 
@@ -31,19 +32,17 @@ class Tokenized:
     Args:
         places: Index of each record among those that were tokenized together.
         unit: The chain, or the set of the responses.
-        tokens: The unit's `TokenizedChain` or `TokenizedResponses`, or a `DroppedRecord` that says
-            why the records were left out.
+        tokens: The tokens of the unit, or why the records were left out.
     """
 
     places: tuple[int, ...]
     unit: Unit
-    tokens: Any
+    tokens: Tokens | DroppedRecord
 
     @property
     def tree(self) -> TokenTree | None:
         """The token tree; `None` if the records were left out."""
-        tree: TokenTree | None = getattr(self.tokens, "tree", None)
-        return tree
+        return None if isinstance(self.tokens, DroppedRecord) else self.tokens.tree
 
 
 def tokenize(
@@ -94,8 +93,9 @@ def finish(
         gates: Weights that the prompt gives the objectives, `[read, objective]`, of a model with a
             gate.
     """
-    tokens = item.tokens
     if isinstance(item.unit, Chain):
+        tokens = cast("TokenizedChain | DroppedRecord", item.tokens)
         return [score_chain(item.unit, tokens, step_logits(columns, spec).tolist(), spec)]
     scores, spreads = response_scores(columns, spec), response_spreads(columns, spec)
-    return list(score_responses(item.unit, tokens, scores, spreads, spec, gates))
+    read = cast("TokenizedResponses | DroppedRecord", item.tokens)
+    return list(score_responses(item.unit, read, scores, spreads, spec, gates))

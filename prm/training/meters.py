@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchmetrics
 from torch import Tensor, nn
 
-from prm.data.items import Facts, LabeledItem
+from prm.data.items import Facts, LabeledChain, LabeledItem
 from prm.losses.preference import PreferenceTargets, pairs_of
 from prm.metrics.first_error import UNDECIDED
 from prm.metrics.pairs import PAIR_ACCURACY_HALF
@@ -75,7 +75,7 @@ class StepMeters(nn.Module):
         probabilities = reads.steps.logits[:, self.column].sigmoid()
         for position, record in enumerate(reads.steps.records):
             chosen = reads.steps.chain == position
-            item: Any = items[record]
+            item = cast(LabeledChain, items[record])
             self._count(item.chain, reads.steps.step[chosen], probabilities[chosen])
 
     def _count(self, chain: Chain, steps: Tensor, probabilities: Tensor) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
-from prm.data.items import LabeledItem, LabeledResponses
+from prm.data.items import LabeledChain, LabeledItem, LabeledResponses
 from prm.markdown import table
 from prm.spec import RewardSpec
 from prm.training.reads import Reads
@@ -44,14 +44,13 @@ def _step_rows(
 ) -> Iterator[SampleRow]:
     if reads.steps is None:
         return
-    names = [objective.name for objective in spec.step_heads]
-    column = names.index(spec.chain_reward)
+    column = spec.step_names.index(spec.chain_reward)
     probabilities = reads.steps.logits[:, column].sigmoid().tolist()
     places = zip(reads.steps.chain.tolist(), reads.steps.step.tolist(), probabilities, strict=True)
     for position, step, probability in places:
         if position >= len(reads.steps.records) or reads.steps.records[position] not in chosen:
             continue
-        item: Any = items[reads.steps.records[position]]
+        item = cast(LabeledChain, items[reads.steps.records[position]])
         labels = item.chain.labels.get(spec.chain_reward)
         label = labels[step] if labels else None
         text = item.chain.completions[step]
@@ -65,7 +64,7 @@ def _response_rows(
         return
     first = 0
     for record in reads.responses.records:
-        item: Any = items[record]
+        item = cast(LabeledResponses, items[record])
         if record in chosen:
             yield from _set_rows(reads, item, first, spec.response_names)
         first += item.tree.num_reads
