@@ -21,7 +21,7 @@ class StepResults:
     Args:
         overall: All chains.
         sources: Source name to its chains.
-        means: Mean F1 over sources, unweighted and weighted by chains.
+        means: Means over sources of what is measured on chains, and their F1 weighted by chains.
         breakdowns: The model's scores on parts of the data, by property and value.
         first_error_offsets: Predicted minus true first error to number of chains with an error;
             `"missed"` where no step was flagged, `"unscored"` where there is no prediction.

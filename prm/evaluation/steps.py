@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -177,9 +177,26 @@ def chain_units(
     )
 
 
-MACRO_F1 = Metric(
-    "macro_f1", "mean F1", True, "unweighted mean of the F1 of the sources", "chains", "headline"
-)
+def mean_over_sources(metric: Metric) -> Metric:
+    """Return the metric that is the unweighted mean of a metric of chains over their sources.
+
+    Example:
+        >>> mean_over_sources(ERROR_ACC).name
+        'macro_error_acc'
+    """
+    heading = metric.heading
+    return replace(
+        metric,
+        name=f"macro_{heading.lower().replace(' ', '_')}",
+        heading=f"mean {heading}",
+        convention=f"unweighted mean of the {heading} of the sources",
+    )
+
+
+AVERAGED = {mean_over_sources(metric): metric for metric in ChainUnits.metrics}
+"""Each mean over sources, and the metric of chains that it is of."""
+
+MACRO_F1 = mean_over_sources(PROCESSBENCH_F1)
 COUNT_WEIGHTED_F1 = Metric(
     "count_weighted_f1",
     "count-weighted F1",
@@ -189,8 +206,12 @@ COUNT_WEIGHTED_F1 = Metric(
 )
 
 
+def _averaging(metric: Metric) -> Callable[[SourceUnits, Array], float]:
+    return lambda units, weights: float(np.mean(units.by_source(metric, weights)))
+
+
 class SourceUnits(Units):
-    """The F1 of chains by source, and its means over sources.
+    """Chains by source, and the means over sources of what is measured on them.
 
     Args:
         chains: All chains.
@@ -198,8 +219,9 @@ class SourceUnits(Units):
 
     Example:
         >>> chains = ChainUnits(np.array([0, -1, -1, -1]), np.array([0, -1, 0, -1]))
-        >>> SourceUnits(chains, np.array([0, 0, 1, 1])).values()
-        {'macro_f1': 0.5, 'count_weighted_f1': 0.5}
+        >>> means = SourceUnits(chains, np.array([0, 0, 1, 1])).values()
+        >>> means["macro_f1"], means["count_weighted_f1"], means["macro_error_acc"]
+        (0.5, 0.5, 0.5)
     """
 
     def __init__(self, chains: ChainUnits, sources: Indices) -> None:
@@ -208,18 +230,21 @@ class SourceUnits(Units):
         self.members = np.eye(int(sources.max(initial=-1)) + 1)[:, sources]
 
     def count(self, metric: Metric) -> int:
-        return self.chains.count(PROCESSBENCH_F1)
+        return self.chains.count(AVERAGED.get(metric, PROCESSBENCH_F1))
 
-    def _f1(self, weights: Array) -> list[float]:
-        return [self.chains.f1(weights * members) for members in self.members]
-
-    def _macro(self, weights: Array) -> float:
-        return float(np.mean(self._f1(weights)))
+    def by_source(self, metric: Metric, weights: Array) -> list[float]:
+        """Return a metric of the chains of each source, each chain counting that often."""
+        measure = self.chains.metrics[metric]
+        return [measure(self.chains, weights * members) for members in self.members]
 
     def _count_weighted(self, weights: Array) -> float:
-        return weighted_mean(self._f1(weights), self.members @ (weights * self.chains.decided))
+        sizes = self.members @ (weights * self.chains.decided)
+        return weighted_mean(self.by_source(PROCESSBENCH_F1, weights), sizes)
 
-    metrics: ClassVar[Measures] = {MACRO_F1: _macro, COUNT_WEIGHTED_F1: _count_weighted}
+    metrics: ClassVar[Measures] = {
+        **{mean: _averaging(metric) for mean, metric in AVERAGED.items()},
+        COUNT_WEIGHTED_F1: _count_weighted,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +307,7 @@ class ScoredChains:
         return StepPart(part.counts, part.kinds, part.scores, part.differences, oracle)
 
     def means(self, bootstrap: Bootstrap) -> Part:
-        """Measure the mean F1 over sources of all scorers."""
+        """Measure the means over sources of all scorers."""
         sources = group_indices([p.chain.source for p in self.model])
         units = {name: [SourceUnits(chains, sources)] for name, chains in self.chains.items()}
         return measure_part(units, self.num_groups, {}, bootstrap)

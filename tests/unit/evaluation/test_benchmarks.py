@@ -19,8 +19,8 @@ from prm.report.markdown import render
 
 NEW = """
 from prm.evaluation.benchmarks.base import Benchmark, Published
-from prm.evaluation.steps import MACRO_F1
-from prm.metrics.first_error import PROCESSBENCH_F1
+from prm.evaluation.steps import mean_over_sources
+from prm.metrics.first_error import FIRST_ERROR_ACCURACY
 
 TOY = Benchmark(
     name="toy",
@@ -28,8 +28,8 @@ TOY = Benchmark(
     data="somebody/toy-bench",
     format="HFStepwise",
     sizes={"easy": 4, "hard": 2},
-    metric=PROCESSBENCH_F1,
-    headline=MACRO_F1,
+    metric=FIRST_ERROR_ACCURACY,
+    headline=mean_over_sources(FIRST_ERROR_ACCURACY),
     published=(Published("a big model", {"easy": 0.9, "hard": 0.5}, 0.7, "a paper"),),
 )
 """
@@ -63,7 +63,7 @@ def test_a_benchmark_in_one_new_file_is_found_and_quoted(toy):
     found = report([*chains("easy", 4), *chains("hard", 2)])
     assert (found.benchmark, found.missing, found.partial) == (toy, {}, False)
     assert found.to_dict()["benchmark"] == "toy"
-    assert headline(found).startswith("ToyBench mean F1 1.000")
+    assert headline(found).startswith("ToyBench mean first error 1.000")
     text = render(document(found))
     assert "## ToyBench, as others report it" in text
     assert "| model | 1.000 | 1.000 | 1.000 | this report |" in text

@@ -66,10 +66,10 @@ def test_steps_equal_the_pure_functions_under_any_weighting():
     p, y = generator.random(60).round(1), generator.integers(0, 2, 60).astype(float)
     units = StepUnits(p, y, groups)
     weights = multiplicity[groups]
-    auroc, ap, _, brier = units.measure(multiplicity)
-    assert auroc == pytest.approx(step_auroc(p, y, weights))
-    assert ap == pytest.approx(error_ap(p, y, weights))
-    assert brier == pytest.approx(brier_score(p, y, weights))
+    found = dict(zip((m.name for m in units.metrics), units.measure(multiplicity), strict=True))
+    assert found["step_auroc"] == pytest.approx(step_auroc(p, y, weights))
+    assert found["error_ap"] == pytest.approx(error_ap(p, y, weights))
+    assert found["brier"] == pytest.approx(brier_score(p, y, weights))
     assert units.values()["step_auroc"] == pytest.approx(step_auroc(p, y))
 
 
