@@ -136,9 +136,7 @@ class Chain:
             "prompt": fields.prompt_row(self.prompt),
             "completions": list(self.completions),
             "labels": labels or None,
-            "source": self.source,
-            "group": self.group,
-            "metadata": dict(self.metadata),
+            **_about(self),
         }
         return row
 
@@ -272,9 +270,7 @@ class Comparison:
             row |= {"votes": None if self.votes is None else list(self.votes)}
         return row | {
             "objective": self.objective,
-            "source": self.source,
-            "group": self.group,
-            "metadata": dict(self.metadata),
+            **_about(self),
         }
 
 
@@ -364,9 +360,7 @@ class Rating:
             "prompt": fields.prompt_row(self.prompt),
             "response": self.response,
             "ratings": dict(self.values),
-            "source": self.source,
-            "group": self.group,
-            "metadata": dict(self.metadata),
+            **_about(self),
         }
 
 
@@ -384,6 +378,16 @@ def named(record: AnyRecord, id: str, source: str) -> AnyRecord:
     twin = copy.copy(record)
     _set(twin, id=id, source=source)
     return twin
+
+
+NAMES = ("id", "source", "group")
+"""Fields of every record that say which one it is: text, empty where nothing is known."""
+
+
+def _about(record: Record) -> dict[str, Any]:
+    """Return the end of a record's row: what it is called but its id, which comes first."""
+    names = {name: getattr(record, name) for name in NAMES if name != "id"}
+    return {**names, "metadata": dict(record.metadata)}
 
 
 def _set(record: object, **values: object) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from prm.aggregation.steps import StepAggregation
 from prm.records import Chain
-from prm.scores.rows import ChainRow, row_of
+from prm.scores.rows import ChainRow, record_columns, row_of
 from prm.spec import RewardSpec
 from prm.trees.prompts import DroppedRecord
 from prm.trees.tokenize import TokenizedChain
@@ -136,7 +136,6 @@ def score_chain(
         for column, objective in enumerate(spec.step_heads)
     }
     score = ChainScore(
-        id=chain.id,
         step_logits=step_logits,
         scores=dict.fromkeys(step_logits),
         reward=None,
@@ -144,7 +143,7 @@ def score_chain(
         aggregation=spec.step_aggregation.name,
         num_truncated=num_truncated,
         reason=reason,
-        group=chain.group,
+        **record_columns(chain),
     )
     return aggregated_chain(score, spec)
 

@@ -11,7 +11,7 @@ import numpy as np
 from prm.arrays import Array, Indices, Mask
 from prm.data.sources.files import read_file
 from prm.errors import DataError
-from prm.scores.rows import ChainRow, ResponseRow, RowKind, arrow_fields
+from prm.scores.rows import RECORD_COLUMNS, ChainRow, ResponseRow, RowKind, arrow_fields
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +41,7 @@ def read_columns(path: Path, kind: RowKind, objectives: tuple[str, ...]) -> pa.T
     """
     import pyarrow as pa
 
-    names = ("id", "group", "scores", "reward", "num_truncated", *_READ[kind])
+    names = (*RECORD_COLUMNS, "scores", "reward", "num_truncated", *_READ[kind])
     needed = pa.schema(arrow_fields(kind, objectives, names))
     return _read_json(path, needed) if path.suffix == ".jsonl" else _read_parquet(path, needed)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from prm.records import NONE, Outcome, Rating, named
-from prm.scores.rows import ResponseRow, row_of
+from prm.scores.rows import ResponseRow, record_columns, row_of
 from prm.spec import RewardSpec
 from prm.trees.prompts import DroppedRecord
 from prm.trees.tokenize import TokenizedResponses
@@ -148,8 +148,7 @@ def score_responses(
         branch = None if isinstance(tokens, DroppedRecord) else tokens.branches[places[0]]
         results.append(
             ResponseScore(
-                id=record.id,
-                group=record.group,
+                **record_columns(record),
                 response=int(record.metadata.get(RESPONSE, 0)),
                 scores=_named(spec, None if branch is None else scores[branch]),
                 spreads=_spreads(spec, None if branch is None else spreads[branch]),

@@ -37,6 +37,15 @@ Number = Annotated[float, Limits(-1e6, 1e6)]
 Probability = Annotated[float, Limits(0, 1)]
 
 
+RECORD_COLUMNS = ("id", "group")
+"""The columns of every row that say which record a score is of."""
+
+
+def record_columns(record: object) -> dict[str, Any]:
+    """Return what a record, or its score, has in the columns that say which record it is."""
+    return {name: getattr(record, name) for name in RECORD_COLUMNS}
+
+
 class ChainRow(TypedDict):
     """The score of a chain, as `prm score` writes it."""
 

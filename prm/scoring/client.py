@@ -14,6 +14,7 @@ from prm.connection import Connection, OnError, send_all
 from prm.records import Chain, Prompt, Rating
 from prm.scores.chains import ChainScore
 from prm.scores.responses import RESPONSE
+from prm.scores.rows import record_columns
 from prm.scoring.replies import RankedResponse, ReplyReader, ScoredStep, ScoredSteps
 from prm.scoring.scorer import Scorable, as_records, is_one_record
 from prm.scoring.stages import Score
@@ -266,9 +267,10 @@ class RemoteScorer:
 
 def _placed(score: Score, record: Chain | Rating) -> Score:
     """Return a score with what the server is not told about the record."""
-    if isinstance(score, ChainScore):
-        return replace(score, group=record.group)
-    return replace(score, group=record.group, response=int(record.metadata.get(RESPONSE, 0)))
+    placed = replace(score, **record_columns(record))
+    if isinstance(placed, ChainScore):
+        return placed
+    return replace(placed, response=int(record.metadata.get(RESPONSE, 0)))
 
 
 def _row(record: Chain | Rating) -> dict[str, Any]:

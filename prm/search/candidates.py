@@ -12,6 +12,7 @@ from prm.generators.generator import End
 from prm.records import Prompt
 from prm.scores.chains import ChainScore
 from prm.scores.responses import ResponseScore
+from prm.scores.rows import RECORD_COLUMNS
 from prm.spec import RewardSpec
 from prm.texts.answers import Extractor
 from prm.texts.completions import Completion, RewardFrom, choose_reward_from
@@ -107,7 +108,7 @@ class Candidate:
     def to_row(self) -> dict[str, Any]:
         """Return the candidate as one JSON object."""
         score = {} if self.score is None else self.score.to_row()
-        about = {name: score[name] for name in score if name not in ("id", "group", "response")}
+        about = {name: score[name] for name in score if name not in (*RECORD_COLUMNS, "response")}
         return {
             "response": self.response,
             "steps": list(self.steps),

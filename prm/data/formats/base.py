@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 from prm.errors import DataError
-from prm.records import Chain, Comparison, Message, Outcome, Record
+from prm.records import NAMES, Chain, Comparison, Message, Outcome, Record
 
 Meaning = TypeVar("Meaning")
 
@@ -145,7 +145,13 @@ def name_field(row: Mapping[str, Any], name: str, origin: str) -> str:
     return str(value)
 
 
-def metadata_field(row: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
+def record_fields(row: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Return what a row in a layout of this project says of its record beside texts and labels."""
+    names = {name: name_field(row, name, origin) for name in NAMES}
+    return {**names, "metadata": _metadata(row, origin), "origin": origin}
+
+
+def _metadata(row: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
     """Return `row["metadata"]`, an object or its JSON text; empty where the row has none."""
     value = row.get("metadata")
     if isinstance(value, str):

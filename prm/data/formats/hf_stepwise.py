@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prm.data.formats.base import ChainFormat, list_field, metadata_field, name_field
+from prm.data.formats.base import ChainFormat, list_field, record_fields
 from prm.errors import DataError
 from prm.records import Chain
 
@@ -36,11 +36,7 @@ class HFStepwise(ChainFormat):
             row["prompt"],
             list_field(row, "completions", origin),
             _labels(row.get("labels")),
-            id=name_field(row, "id", origin),
-            source=name_field(row, "source", origin),
-            group=name_field(row, "group", origin),
-            metadata=metadata_field(row, origin),
-            origin=origin,
+            **record_fields(row, origin),
         )
         return [chain]
 

@@ -9,8 +9,7 @@ from prm.data.formats.base import (
     OutcomeFormat,
     list_field,
     mapping_field,
-    metadata_field,
-    name_field,
+    record_fields,
     required_field,
     text_field,
 )
@@ -45,7 +44,7 @@ class Outcomes(OutcomeFormat):
     def records(self, row: Mapping[str, Any], origin: str) -> list[Outcome]:
         """Return the row's comparison or rating, or one unrated record per candidate."""
         known = {name: value for name, value in row.items() if value is not None}
-        fields = _fields(known, origin)
+        fields = record_fields(known, origin)
         prompt = required_field(known, "prompt", "text or a list of messages", origin)
         if "response" in known:
             values = mapping_field(known, "ratings", origin) if "ratings" in known else None
@@ -69,11 +68,6 @@ class Outcomes(OutcomeFormat):
                 fix="Name it in the row, or in the format's option `objective`",
             )
         return [_comparison(prompt, known, objective, fields, origin)]
-
-
-def _fields(row: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    names = {name: name_field(row, name, origin) for name in ("id", "source", "group")}
-    return {**names, "metadata": metadata_field(row, origin), "origin": origin}
 
 
 def _candidates(prompt: Any, responses: list[Any], fields: dict[str, Any]) -> list[Outcome]:

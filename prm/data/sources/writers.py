@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from prm.atomic import atomic_file
 from prm.errors import DataError, OutputError
-from prm.records import CORRECTNESS, Record
+from prm.records import CORRECTNESS, NAMES, Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -156,7 +156,7 @@ def _types(labels: list[str], ratings: list[str], prompt: list[str]) -> dict[str
     steps = pa.list_(number)
     objectives = dict.fromkeys([CORRECTNESS, *labels])
     return {
-        **dict.fromkeys(("id", "source", "group", "metadata", "objective"), text),
+        **dict.fromkeys((*NAMES, "metadata", "objective"), text),
         **dict.fromkeys(("chosen", "rejected", "response"), text),
         **dict.fromkeys(("completions", "responses"), pa.list_(text)),
         "prompt": pa.list_(pa.struct([(key, text) for key in prompt])) if prompt else text,
