@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
-
+from prm.arrays import OnDevice
 from prm.data.items import LabeledItem
 from prm.data.labels import Labeler, Labels
 from prm.data.planning import MicroBatchPlan
@@ -17,7 +16,7 @@ Packer = Callable[[Sequence[LabeledItem]], Pack]
 
 
 @dataclass(slots=True)
-class MicroBatch:
+class MicroBatch(OnDevice):
     """What one rank computes in one forward pass.
 
     Args:
@@ -30,17 +29,9 @@ class MicroBatch:
     labels: Labels
     records: tuple[int, ...]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> MicroBatch:
-        """Return the batch on `device`."""
-        return replace(
-            self,
-            trees=self.trees.to(device, non_blocking),
-            labels=self.labels.to(device, non_blocking),
-        )
-
 
 @dataclass(slots=True)
-class OptimizerBatch:
+class OptimizerBatch(OnDevice):
     """One rank's share of an optimizer batch.
 
     Args:
@@ -52,14 +43,6 @@ class OptimizerBatch:
     micro_batches: list[MicroBatch]
     labels: Labels
     num_records: int
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> OptimizerBatch:
-        """Return the batch on `device`."""
-        return replace(
-            self,
-            micro_batches=[batch.to(device, non_blocking) for batch in self.micro_batches],
-            labels=self.labels.to(device, non_blocking),
-        )
 
 
 def micro_batch(

@@ -19,7 +19,7 @@ with a known sign in `cost.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -27,13 +27,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from prm import moved
+from prm.arrays import OnDevice
 from prm.errors import ConfigError, DataError
 from prm.losses.checks import check_labels, check_shapes, check_sign, check_smoothing
 from prm.losses.readouts import ResponseLoss, ResponseReadout, score
 
 
 @dataclass(frozen=True, slots=True)
-class PreferenceTargets:
+class PreferenceTargets(OnDevice):
     """Comparisons of one objective; a member is a response in its place in a comparison.
 
     Args:
@@ -66,14 +67,6 @@ class PreferenceTargets:
     def num_comparisons(self) -> int:
         """How many comparisons there are."""
         return self.strength.numel()
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PreferenceTargets:
-        """Return the same targets on another device."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        tensors = {name: value for name, value in values.items() if value is not None}
-        return replace(
-            self, **{name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()}
-        )
 
     def check(self) -> None:
         """Check the order of members, the strengths and the shares; waits for the device.

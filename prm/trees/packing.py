@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from prm.arrays import OnDevice
 from prm.trees.tree import Segment, TokenTree, graft
 
 
 @dataclass(slots=True)
-class PackedTrees:
+class PackedTrees(OnDevice):
     """Trees laid out one after the other, each in depth-first order.
 
     The tokens of a segment's descendants follow it without a gap; a segment with a single child is
@@ -47,12 +48,6 @@ class PackedTrees:
         """Tokens that the model computes."""
         return self.input_ids.shape[0]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedTrees:
-        """Return the batch with its tensors on `device`."""
-        names = ("input_ids", "position_ids", "previous", "token_read", "reads", "read_tree")
-        moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
-        return replace(self, **moved)
-
     def before_reads(self) -> Tensor:
         """Return the token before the step of each read, a prompt's last before its responses.
 
@@ -85,7 +80,7 @@ class PackedTrees:
 
 
 @dataclass(slots=True)
-class CachedReads:
+class CachedReads(OnDevice):
     """What the heads see of some trees, in place of the trees' tokens.
 
     Args:
@@ -95,10 +90,6 @@ class CachedReads:
 
     states: Tensor
     num_tokens: int
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> CachedReads:
-        """Return the states on `device`."""
-        return replace(self, states=self.states.to(device, non_blocking=non_blocking))
 
 
 ModelInput = PackedTrees | CachedReads
