@@ -1,13 +1,15 @@
 """Names of version 0.1 that moved: whoever still uses one is told the new one.
 
-`import prm` appends a finder that is asked only for modules that nothing else has, so this costs
-nothing; a package in which single names moved says `__getattr__ = moved.names_of(__name__)`.
+`import prm` puts a finder before the others. It refuses modules that moved, and gives modules in
+which single names moved a `__getattr__`, which type checkers do not see.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 
 MODULES = {
@@ -105,23 +107,57 @@ MODULES = {
 """Module of version 0.1 to where its names are."""
 
 NAMES = {
-    "prm.data.checks": {"check_chains": "prm.data.checks.chains.check_chains"},
+    "prm.data.batches": {
+        "CachedReads": "prm.trees.packing.CachedReads",
+        "Item": "prm.data.items.LabeledItem",
+        "Targets": "prm.data.labels.Labels",
+    },
+    "prm.data.checks": {
+        "Annotation": "prm.data.checks.chains.Annotation",
+        "EmptySteps": "prm.data.checks.chains.EmptySteps",
+        "Repetition": "prm.data.checks.chains.Repetition",
+        "check_chains": "prm.data.checks.chains.check_chains",
+    },
     "prm.data.store": {"RecordStore": "prm.data.store.disk.RecordStore"},
+    "prm.evaluation.baselines": {
+        "AlwaysCorrect": "prm.evaluation.baselines.steps.AlwaysCorrect",
+        "BagOfWords": "prm.evaluation.baselines.steps.BagOfWords",
+        "Baseline": "prm.evaluation.baselines.steps.StepBaseline",
+        "LengthOnly": "prm.evaluation.baselines.steps.StepLengthOnly",
+        "PositionOnly": "prm.evaluation.baselines.steps.PositionOnly",
+        "standard_baselines": "prm.evaluation.baselines.steps.STEP_BASELINES",
+    },
+    "prm.losses.plackett_luce": {"plackett_luce_loss": "prm.losses.plackett_luce.plackett_luce"},
     "prm.losses.preference": {
         "Pairs": "prm.losses.preference.MemberPairs",
         "PairwiseLoss": "prm.losses.preference.PreferenceLoss",
         "TwoOutcomeLoss": "prm.losses.preference.PairLabels",
         "bradley_terry_loss": "prm.losses.preference.bradley_terry",
     },
+    "prm.losses.probit": {"probit_loss": "prm.losses.probit.probit"},
+    "prm.models.readouts": {
+        "outcome_scores": "prm.models.readouts.response_scores",
+        "outcome_spreads": "prm.models.readouts.response_spreads",
+    },
     "prm.models.reward_model": {
         "JointRewardModel": "prm.models.reward_model.RewardModel",
         "OutcomeRewardModel": "prm.models.reward_model.RewardModel",
         "ProcessRewardModel": "prm.models.reward_model.RewardModel",
     },
+    "prm.rl.weighting": {"Schedule": "prm.rl.weighting.WeightSchedule"},
+    "prm.scoring.batch": {
+        "Engine": "prm.scoring.batch.BlockScorer",
+        "LocalEngine": "prm.scoring.batch.LocalBlockScorer",
+    },
+    "prm.search.choice": {"Choice": "prm.search.choice.ChoiceRule"},
     "prm.spec": {
         "GoldenScore": "prm.spec.GoldenChain",
         "Objective": "prm.spec.StepHead",
         "OutcomeObjective": "prm.spec.ResponseHead",
+    },
+    "prm.training.sizing": {
+        name: f"prm.training.sizing.estimate.{name}"
+        for name in ("GPUS", "Gpu", "Memory", "Training", "fit_gpus", "memory", "tokens_per_second")
     },
 }
 """Module to its names of version 0.1 that moved or were renamed, and what they are now."""
@@ -143,8 +179,8 @@ OPTIONS = {
 """Class or option in a configuration of version 0.1 to what it is now."""
 
 
-def names_of(module: str) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a module: an `ImportError` for a name that moved.
+class MovedNames:
+    """A finder of modules that says where names went.
 
     Example:
         >>> from prm.spec import Objective
@@ -152,6 +188,29 @@ def names_of(module: str) -> Callable[[str], Any]:
         ImportError: prm.spec.Objective is prm.spec.StepHead now
     """
 
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find a module in which names moved; others are left to the next finder.
+
+        Raises:
+            ModuleNotFoundError: The module moved.
+        """
+        if fullname in MODULES:
+            raise ModuleNotFoundError(f"{fullname} is {MODULES[fullname]} now", name=fullname)
+        spec = PathFinder.find_spec(fullname, path, target) if fullname in NAMES else None
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                run(module)
+                module.__getattr__ = _missing(fullname)  # type: ignore[method-assign]
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _missing(module: str) -> Callable[[str], Any]:
     def missing(name: str) -> Any:
         if name in NAMES[module]:
             raise ImportError(f"{module}.{name} is {NAMES[module][name]} now")
@@ -160,16 +219,7 @@ def names_of(module: str) -> Callable[[str], Any]:
     return missing
 
 
-class MovedModules:
-    """A finder that says where a module went, when nothing else has it."""
-
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
-        """Raise `ModuleNotFoundError` with the new name of a module that moved."""
-        if fullname in MODULES:
-            raise ModuleNotFoundError(f"{fullname} is {MODULES[fullname]} now", name=fullname)
-
-
 def watch_imports() -> None:
-    """Let imports of modules that moved say where they went."""
-    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
-        sys.meta_path.append(MovedModules())
+    """Let imports of names that moved say where they went."""
+    if not any(isinstance(finder, MovedNames) for finder in sys.meta_path):
+        sys.meta_path.insert(0, MovedNames())

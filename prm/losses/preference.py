@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prm import moved
 from prm.arrays import OnDevice
 from prm.errors import ConfigError, DataError
 from prm.losses.checks import check_labels, check_shapes, check_sign, check_smoothing
@@ -331,6 +330,3 @@ class BradleyTerry(PreferenceLoss):
 def _sum_per_comparison(values: Tensor, pairs: MemberPairs, targets: PreferenceTargets) -> Tensor:
     total = values.new_zeros(targets.num_comparisons)
     return total.index_add(0, pairs.comparison, values)
-
-
-__getattr__ = moved.names_of(__name__)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prm import moved
 from prm.errors import ModelError
 from prm.models.backbone import Backbone
 from prm.models.gate import Gate
@@ -171,6 +170,3 @@ def grow_embeddings(model: PreTrainedModel, num_tokens: int) -> None:
 def _num_embeddings(model: PreTrainedModel) -> int:
     weight: Any = model.get_input_embeddings().weight
     return int(weight.shape[0])
-
-
-__getattr__ = moved.names_of(__name__)

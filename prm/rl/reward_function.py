@@ -69,7 +69,7 @@ class RewardFunction:
     Args:
         model: Folder of a model, the address of a `prm serve` (`http://host:port`), a
             `RemoteScorer` for one of its models, or a loaded scorer, which cannot be pickled.
-        aggregation: Step aggregation in place of the spec's.
+        step_aggregation: Step aggregation in place of the spec's.
         objective_aggregation: Objective aggregation in place of the spec's.
         shaping: Shaping of the reward in place of the spec's.
         reward_from: Whether the steps of a completion or the whole response are scored; needed for
@@ -102,7 +102,7 @@ class RewardFunction:
         self,
         model: str | Path | RewardScorer | RemoteScorer,
         *,
-        aggregation: StepAggregation | str | None = None,
+        step_aggregation: StepAggregation | str | None = None,
         objective_aggregation: ObjectiveAggregation | None = None,
         shaping: Shaping | None = None,
         reward_from: RewardFrom | None = None,
@@ -115,7 +115,7 @@ class RewardFunction:
         self.model = model
         self.empty = empty
         self.observers: list[Callable[[Sequence[CompletionReward]], None]] = []
-        self._replaced = (aggregation, objective_aggregation, shaping)
+        self._replaced = (step_aggregation, objective_aggregation, shaping)
         self._tokenizer = tokenizer
         self._loading = (device, dtype, max_tokens)
         self._reset()

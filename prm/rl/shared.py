@@ -48,7 +48,7 @@ def shared_reward_function(model: str | Path, **options: Any) -> RewardFunction:
 def _reward_function(options: str) -> RewardFunction:
     arguments = json.loads(options)
     builders = {
-        "aggregation": named_aggregation,
+        "step_aggregation": named_aggregation,
         "objective_aggregation": from_config,
         "dtype": _dtype,
     }

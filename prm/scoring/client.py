@@ -74,7 +74,7 @@ class RemoteScorer:
         return self._connection.run(self._fetch_spec())
 
     @property
-    def aggregation(self) -> StepAggregation:
+    def step_aggregation(self) -> StepAggregation:
         """How the steps of a chain become one score."""
         return self.spec.step_aggregation
 

@@ -60,7 +60,7 @@ class EngineScorer:
         retries: Further tries of a request that fails or is put off.
         on_error: Whether a record that cannot be scored raises or gets `None`. With `none`, what
             went wrong is logged.
-        aggregation: Step aggregation in place of the spec's.
+        step_aggregation: Step aggregation in place of the spec's.
         objective_aggregation: Objective aggregation in place of the spec's.
 
     Raises:
@@ -81,14 +81,14 @@ class EngineScorer:
         timeout: float = 60.0,
         retries: int = 3,
         on_error: OnError = "raise",
-        aggregation: StepAggregation | str | None = None,
+        step_aggregation: StepAggregation | str | None = None,
         objective_aggregation: ObjectiveAggregation | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.model = str(folder) if model is None else model
         self.on_error = on_error
         self.spec = with_aggregations(
-            RewardSpec.load(self.folder), aggregation, objective_aggregation
+            RewardSpec.load(self.folder), step_aggregation, objective_aggregation
         )
         self._check()
         self._connection = Connection(url, token=token, timeout=timeout, retries=retries)

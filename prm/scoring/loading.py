@@ -23,7 +23,7 @@ class ScorerOptions:
         path: The model folder.
         device: Where the model runs.
         dtype: Type of the backbone's weights.
-        aggregation: Step aggregation in place of the spec's.
+        step_aggregation: Step aggregation in place of the spec's.
         max_tokens: Tokens in one forward pass.
         objective_aggregation: Objective aggregation in place of the spec's.
         shaping: Shaping of the reward in place of the spec's.
@@ -32,7 +32,7 @@ class ScorerOptions:
     path: Path
     device: str = "auto"
     dtype: torch.dtype | None = None
-    aggregation: StepAggregation | None = None
+    step_aggregation: StepAggregation | None = None
     max_tokens: int = 16384
     objective_aggregation: ObjectiveAggregation | None = None
     shaping: Shaping | None = None
@@ -45,7 +45,7 @@ class ScorerOptions:
             self.path,
             self.device,
             self.dtype,
-            self.aggregation,
+            self.step_aggregation,
             self.max_tokens,
             self.objective_aggregation,
             self.shaping,

@@ -92,7 +92,7 @@ class RayBlockScorer:
         self.workers = workers
         self._saved = RewardSpec.load(options.path)
         self.spec: RewardSpec = with_aggregations(
-            self._saved, options.aggregation, options.objective_aggregation, options.shaping
+            self._saved, options.step_aggregation, options.objective_aggregation, options.shaping
         )
         if not (self._saved.golden_chains or self._saved.golden_responses):
             raise ModelError(

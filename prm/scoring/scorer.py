@@ -33,7 +33,7 @@ class RewardScorer:
 
     Args:
         model: The model, with its spec.
-        aggregation: Step aggregation in place of the spec's.
+        step_aggregation: Step aggregation in place of the spec's.
         max_tokens: Tokens in one forward pass; sets the memory, not the result.
         objective_aggregation: Objective aggregation in place of the spec's.
         shaping: Shaping of the reward in place of the spec's.
@@ -53,14 +53,14 @@ class RewardScorer:
     def __init__(
         self,
         model: RewardModel,
-        aggregation: StepAggregation | str | None = None,
+        step_aggregation: StepAggregation | str | None = None,
         max_tokens: int = 16384,
         objective_aggregation: ObjectiveAggregation | None = None,
         shaping: Shaping | None = None,
     ) -> None:
         self.model = model.eval()
         self.max_tokens = max_tokens
-        self.spec = with_aggregations(model.spec, aggregation, objective_aggregation, shaping)
+        self.spec = with_aggregations(model.spec, step_aggregation, objective_aggregation, shaping)
         self._check_gate()
 
     @classmethod
@@ -69,7 +69,7 @@ class RewardScorer:
         path: str | Path,
         device: str = "auto",
         dtype: torch.dtype | None = None,
-        aggregation: StepAggregation | str | None = None,
+        step_aggregation: StepAggregation | str | None = None,
         max_tokens: int = 16384,
         objective_aggregation: ObjectiveAggregation | None = None,
         shaping: Shaping | None = None,
@@ -80,7 +80,7 @@ class RewardScorer:
             path: The folder.
             device: `auto` takes a GPU if there is one.
             dtype: Type of the backbone's weights; as stored if not given.
-            aggregation: Step aggregation in place of the spec's.
+            step_aggregation: Step aggregation in place of the spec's.
             max_tokens: Tokens in one forward pass.
             objective_aggregation: Objective aggregation in place of the spec's.
             shaping: Shaping of the reward in place of the spec's.
@@ -92,7 +92,7 @@ class RewardScorer:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model = checkpoint.load(path, device, dtype)
-        return cls(model, aggregation, max_tokens, objective_aggregation, shaping)
+        return cls(model, step_aggregation, max_tokens, objective_aggregation, shaping)
 
     def _check_gate(self) -> None:
         chosen = self.spec.objective_aggregation
@@ -108,7 +108,7 @@ class RewardScorer:
         return self.model.builder
 
     @property
-    def aggregation(self) -> StepAggregation:
+    def step_aggregation(self) -> StepAggregation:
         """How the steps of a chain become one score."""
         return self.spec.step_aggregation
 

@@ -5,7 +5,6 @@ is read, on what its number means, on how steps and objectives are aggregated. A
 frozen value that training writes to `prm_config.json` and every other surface reads back.
 """
 
-from prm import moved
 from prm.spec.parts import (
     STEP_MARKER,
     Direction,
@@ -37,5 +36,3 @@ __all__ = [
     "Template",
     "TokenizerIdentity",
 ]
-
-__getattr__ = moved.names_of(__name__)

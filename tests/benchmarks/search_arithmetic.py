@@ -127,7 +127,7 @@ def run_beams(
     model: RewardScorer, generator: LocalGenerator, problems: Sequence[str], n: int, name: str
 ) -> dict[str, Any]:
     """Search with beams and return accuracies and cost."""
-    session = ScoringSession(RewardScorer(model.model, aggregation=name))
+    session = ScoringSession(RewardScorer(model.model, step_aggregation=name))
     width, expand = BEAMS[n]
     before, start = generator.num_tokens, time.perf_counter()
     found = beam_search(session, generator, problems, width=width, expand=expand, seed=1)

@@ -77,10 +77,10 @@ def test_score_and_objectives_are_those_of_the_scorer(outcome: Path, call: dict[
 
 
 def test_a_batch_has_the_same_keys_for_every_response(process: Path) -> None:
-    options = {"model": str(process), "device": "cpu", "aggregation": "product"}
+    options = {"model": str(process), "device": "cpu", "step_aggregation": "product"}
     inspect.signature(compute_scores).bind(**BATCH_CALL, **options)
     found = compute_scores(**BATCH_CALL, **options)
-    expected = RewardScorer.from_pretrained(process, "cpu", aggregation="product").score(
+    expected = RewardScorer.from_pretrained(process, "cpu", step_aggregation="product").score(
         [Chain(PROMPT, STEPS), Chain(PROMPT, ["20"])]
     )
     for mine, score in zip(found, expected, strict=True):

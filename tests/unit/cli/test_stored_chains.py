@@ -251,7 +251,9 @@ def test_rows_say_what_a_joint_model_scored(tmp_path: Path) -> None:
     words = ("--input", data, "--format", "HFStepwise", "--output", scores)
     assert run("score", "--model", folder, *words) == 0
     assert run("reward", scores, "--aggregation", "product", "--output", output) == 0
-    expected = RewardScorer.from_pretrained(folder, "cpu", aggregation="product").score(RECORDS[:5])
+    expected = RewardScorer.from_pretrained(folder, "cpu", step_aggregation="product").score(
+        RECORDS[:5]
+    )
     rewards = [row["reward"] for row in rows_of(output)]
     assert rewards == pytest.approx([score.reward for score in expected], abs=1e-6)
 

@@ -178,7 +178,7 @@ def test_the_aggregation_can_be_changed_between_calls(outcome: Path) -> None:
 
 def test_the_step_aggregation_can_be_changed_between_calls(process: Path) -> None:
     function = RewardFunction(process, device="cpu")
-    other = RewardFunction(process, device="cpu", aggregation="mean")
+    other = RewardFunction(process, device="cpu", step_aggregation="mean")
     before = function(PROMPTS, COMPLETIONS)
 
     function.set_step_aggregation("mean")

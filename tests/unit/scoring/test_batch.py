@@ -87,7 +87,7 @@ class Interrupted(RewardScorer):
     """A scorer that Ctrl-C meets after some blocks."""
 
     def __init__(self, scorer: RewardScorer, num_blocks: int) -> None:
-        super().__init__(scorer.model, scorer.aggregation)
+        super().__init__(scorer.model, scorer.step_aggregation)
         self.num_blocks = num_blocks
 
     def score(self, chains: Sequence[Chain]) -> list[ChainScore]:  # type: ignore[override]

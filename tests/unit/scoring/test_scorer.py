@@ -106,7 +106,7 @@ def test_truncated_steps_are_none_and_counted() -> None:
 
 @pytest.mark.parametrize("name", sorted(STEP_AGGREGATIONS))
 def test_a_dropped_chain_has_a_reason_and_no_reward(name: str) -> None:
-    scorer = RewardScorer(tiny_model(spec=SPEC.with_(max_length=20)), aggregation=name)
+    scorer = RewardScorer(tiny_model(spec=SPEC.with_(max_length=20)), step_aggregation=name)
     long, short = Chain("9" * 40, ["1", "2"], id="long"), Chain("1", ["2"], id="short")
     dropped, scored = scorer.score([long, short])
     assert dropped.reward is None
@@ -156,7 +156,7 @@ def test_the_aggregation_can_be_replaced(scorer: RewardScorer) -> None:
     chain = CHAINS[-1]
     probabilities = scorer.score(chain)[0].probabilities
     for aggregation, name in [("last", "last"), (Last(), "last"), (SoftMin(2.0), "softmin")]:
-        score = RewardScorer(scorer.model, aggregation=aggregation).score(chain)[0]
+        score = RewardScorer(scorer.model, step_aggregation=aggregation).score(chain)[0]
         assert score.aggregation == name
         assert score.probabilities == pytest.approx(probabilities)
         if name == "last":
@@ -171,7 +171,7 @@ def test_the_aggregation_of_the_spec_is_used() -> None:
 
 def test_an_unknown_aggregation_is_an_error(scorer: RewardScorer) -> None:
     with pytest.raises(ConfigError, match="unknown step aggregation"):
-        RewardScorer(scorer.model, aggregation="median")
+        RewardScorer(scorer.model, step_aggregation="median")
 
 
 @pytest.mark.parametrize("max_tokens", [1, 30, 64, 100_000])
@@ -270,9 +270,9 @@ def test_a_score_that_is_not_finite_is_no_score(monkeypatch: pytest.MonkeyPatch)
 
 def test_from_pretrained_scores_as_the_model_did(scorer: RewardScorer, tmp_path: Path) -> None:
     folder = checkpoint.save(scorer.model, tmp_path / "model")
-    loaded = RewardScorer.from_pretrained(folder, device="cpu", aggregation="mean")
+    loaded = RewardScorer.from_pretrained(folder, device="cpu", step_aggregation="mean")
     assert loaded.spec.step_heads == SPEC.step_heads
-    expected = RewardScorer(scorer.model, aggregation="mean").score(CHAINS)
+    expected = RewardScorer(scorer.model, step_aggregation="mean").score(CHAINS)
     close(loaded.score(CHAINS), expected)
 
 

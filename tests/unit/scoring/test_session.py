@@ -100,7 +100,7 @@ def test_what_is_left_out_has_the_same_reasons() -> None:
 
 
 def test_aggregations_are_those_of_the_scorer(scorer: RewardScorer) -> None:
-    other = RewardScorer(scorer.model, aggregation="mean")
+    other = RewardScorer(scorer.model, step_aggregation="mean")
     assert_same(ScoringSession(other).score(CHAINS), other.score(CHAINS))
 
 

@@ -18,7 +18,7 @@ PROMPT = "What is 1 + 0 + 1 + 2?"
 
 @pytest.fixture(scope="module")
 def scorer() -> RewardScorer:
-    return RewardScorer(tiny_model(), aggregation="mean_logit")
+    return RewardScorer(tiny_model(), step_aggregation="mean_logit")
 
 
 def all_chains(follow: Continue, prefix: str = "") -> list[list[str]]:
@@ -124,7 +124,7 @@ def test_finished_chains_stay_in_the_comparison(scorer: RewardScorer) -> None:
 
 def test_beginning_of_a_kept_chain_is_never_chosen() -> None:
     """By the weakest step a chain is at most as good as its beginnings."""
-    scorer = RewardScorer(tiny_model(), aggregation="min")
+    scorer = RewardScorer(tiny_model(), step_aggregation="min")
     found = search(scorer, tree(branches=2, depth=9), width=2, expand=2, max_steps=4)
     assert found.chosen is not None
     assert len(found.chosen.steps) == 4

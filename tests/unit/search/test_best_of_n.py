@@ -65,7 +65,7 @@ def test_outcome_model_scores_whole_responses() -> None:
 def test_choose_again_is_a_search_with_the_other_aggregation(scorer: RewardScorer) -> None:
     (found,) = best_of_n(scorer, toy(), PROMPTS[:1], 5)
     for name in ("product", "last", "mean_logit"):
-        other = RewardScorer(scorer.model, aggregation=name)
+        other = RewardScorer(scorer.model, step_aggregation=name)
         for choice in ("best", "weighted_vote", "majority"):
             spec = with_aggregations(scorer.spec, name, None)
             (searched,) = best_of_n(other, toy(), PROMPTS[:1], 5, choice=choice)
