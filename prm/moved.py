@@ -65,22 +65,22 @@ MODULES = {
     "prm.evaluation.process": "prm.evaluation.report (one Report for steps and responses)",
     "prm.evaluation.slices": "prm.evaluation.steps",
     "prm.losses.process": "prm.losses.steps",
-    "prm.metrics.outcome": "prm.metrics.responses",
-    "prm.metrics.process": "prm.metrics.steps",
+    "prm.metrics.outcome": "prm.metrics.responses (ResponseMetrics)",
+    "prm.metrics.process": "prm.metrics.steps (StepMetrics)",
     "prm.report.outcome": "prm.report.evaluation",
     "prm.report.outcome_plots": "prm.report.plots.responses",
     "prm.report.process": "prm.report.evaluation",
     "prm.report.tradeoff_plots": "prm.report.plots.tradeoffs",
     "prm.scoring.answers": "prm.scoring.replies",
-    "prm.scoring.chains": "prm.scores.chains",
+    "prm.scoring.chains": "prm.scores.chains (score_chain)",
     "prm.scoring.column_scores": "prm.scoring.stages (finish)",
     "prm.scoring.columns": "prm.scores.columns",
     "prm.scoring.connection": "prm.connection",
     "prm.scoring.filtering": "prm.scores.filtering",
     "prm.scoring.partial": "prm.scores.partial",
     "prm.scoring.publish": "prm.scores.publish",
-    "prm.scoring.ranking": "prm.scores.ranking",
-    "prm.scoring.ray_engine": "prm.scoring.ray",
+    "prm.scoring.ranking": "prm.scores.ranking (RankedRows)",
+    "prm.scoring.ray_engine": "prm.scoring.ray (RayBlockScorer)",
     "prm.scoring.reaggregate": "prm.scores.reaggregate",
     "prm.scoring.responses": "prm.scores.responses",
     "prm.scoring.rewrite": "prm.scores.rewrite",
@@ -155,6 +155,11 @@ NAMES = {
         "Objective": "prm.spec.StepHead",
         "OutcomeObjective": "prm.spec.ResponseHead",
     },
+    "prm.spec.parts": {
+        "GoldenScore": "prm.spec.parts.GoldenChain",
+        "Objective": "prm.spec.parts.StepHead",
+        "OutcomeObjective": "prm.spec.parts.ResponseHead",
+    },
     "prm.training.sizing": {
         name: f"prm.training.sizing.estimate.{name}"
         for name in ("GPUS", "Gpu", "Memory", "Training", "fit_gpus", "memory", "tokens_per_second")
@@ -197,7 +202,8 @@ class MovedNames:
             ModuleNotFoundError: The module moved.
         """
         if fullname in MODULES:
-            raise ModuleNotFoundError(f"{fullname} is {MODULES[fullname]} now", name=fullname)
+            # without its name, which `from prm.training import snapshot` would take for a hint
+            raise ModuleNotFoundError(f"{fullname} is {MODULES[fullname]} now")
         spec = PathFinder.find_spec(fullname, path, target) if fullname in NAMES else None
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module

@@ -117,10 +117,12 @@ def column(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def numbers(values: pa.ChunkedArray) -> Array:
-    """Return numbers as float64; NaN for null."""
+    """Return numbers as float64; NaN for null, and infinity for a NaN, which is no number either."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    result: Array = values.cast(pa.float64()).to_numpy()
+    known = values.cast(pa.float64())
+    result: Array = pc.if_else(pc.is_nan(known), np.inf, known).to_numpy()
     return result
 
 

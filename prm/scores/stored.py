@@ -138,7 +138,9 @@ def _of_responses(columns: pa.Table, common: dict[str, Any]) -> ResponseTable:
 
 
 def _check_finite(table: ScoreTable) -> None:
-    wrong = np.isinf(table.stored_rewards) | np.isinf(table.scores).any(axis=1)
+    more = (table.spreads, table.gates) if isinstance(table, ResponseTable) else ()
+    columns = [table.stored_rewards[:, None], table.scores, *(x for x in more if x is not None)]
+    wrong = np.isinf(np.concatenate(columns, axis=1)).any(axis=1)
     for steps in (isinstance(table, ChainTable) and table.steps) or ():
         wrong |= steps.is_infinite()
     if wrong.any():

@@ -216,6 +216,15 @@ class ChainTable(ScoreTable):
                 where=str(self.path),
                 fix="Score the chains again with this version of prm",
             )
+        for steps, stored in zip(self.steps, self.scores.T, strict=True):
+            lost = np.flatnonzero((steps.counts == 0) & ~np.isnan(stored))
+            if len(lost):
+                raise DataError(
+                    "the row has a score, and no log-odds of steps that it is made of",
+                    expected=f"a `step_logits` field with numbers for {', '.join(self.objectives)}",
+                    where=self.place(int(lost[0])),
+                    fix="Score the chains again with this version of prm",
+                )
         columns = [steps.aggregated(aggregation) for steps in self.steps]
         scores = np.where(self.unscored[:, None], np.nan, np.stack(columns, axis=1))
         spec = self.known_spec().with_(step_aggregation=aggregation)

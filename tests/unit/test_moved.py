@@ -21,6 +21,9 @@ def test_a_module_that_moved_says_where(old: str) -> None:
     new = MODULES[old].split()[0]
     with pytest.raises(ModuleNotFoundError, match=f"{old} is {new}"):
         importlib.import_module(old)
+    package, _, name = old.rpartition(".")
+    with pytest.raises(ModuleNotFoundError, match=f"{old} is {new}"):
+        exec(f"from {package} import {name}")
     assert importlib.import_module(new)
 
 
@@ -57,6 +60,24 @@ OLD = {
     "its aggregation": ({"model": _task("RewardTask", aggregation="min")}, "step_aggregation for"),
     "its reward": ({"model": _task("RewardTask", reward_objective="a")}, "chain_reward now"),
     "a data module": ({"data": _task("ChainDataModule")}, "RecordDataModule now"),
+    "a module of tasks": (
+        {"model": _task("prm.training.process.ProcessRewardTask")},
+        "prm.training.process is prm.training.task (RewardTask with steps) now",
+    ),
+    "a module of data": (
+        {"data": _task("prm.data.datamodules.ChainDataModule")},
+        "(one RecordDataModule for all records) now",
+    ),
+    "a module of losses": (
+        {
+            "model": _task(
+                "RewardTask",
+                backbone=BACKBONE,
+                steps=[{"name": "correctness", "loss": _task("prm.losses.process.BCE")}],
+            )
+        },
+        "prm.losses.process is prm.losses.steps now",
+    ),
     "a source": (
         {"data": _task("RecordDataModule", train=[_task("ChainSource", **source("a.jsonl"))])},
         "Source, which needs no class_path",
