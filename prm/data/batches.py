@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import torch
+from dataclasses import dataclass
 
 from prm.data.items import LabeledItem
 from prm.data.labels import Labeler, Labels
 from prm.data.planning import MicroBatchPlan
-from prm.trees.packing import ModelInput, Pack, pack
+from prm.trees.packing import ModelInput, OnDevice, Pack, pack
 
 Packer = Callable[[Sequence[LabeledItem]], Pack]
 """Looks at all items of a data set, and returns what makes the input of some of them."""
 
 
 @dataclass(slots=True)
-class MicroBatch:
+class MicroBatch(OnDevice):
     """What one rank computes in one forward pass.
 
     Args:
@@ -30,17 +28,9 @@ class MicroBatch:
     labels: Labels
     records: tuple[int, ...]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> MicroBatch:
-        """Return the batch on `device`."""
-        return replace(
-            self,
-            trees=self.trees.to(device, non_blocking),
-            labels=self.labels.to(device, non_blocking),
-        )
-
 
 @dataclass(slots=True)
-class OptimizerBatch:
+class OptimizerBatch(OnDevice):
     """One rank's share of an optimizer batch.
 
     Args:
@@ -52,14 +42,6 @@ class OptimizerBatch:
     micro_batches: list[MicroBatch]
     labels: Labels
     num_records: int
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> OptimizerBatch:
-        """Return the batch on `device`."""
-        return replace(
-            self,
-            micro_batches=[batch.to(device, non_blocking) for batch in self.micro_batches],
-            labels=self.labels.to(device, non_blocking),
-        )
 
 
 def micro_batch(

@@ -12,11 +12,12 @@ from torch import Tensor
 from prm.data.items import LabeledChain, LabeledItem, LabeledResponses, by_kind
 from prm.losses.preference import PreferenceTargets
 from prm.records import Comparison, Rating
+from prm.trees.packing import OnDevice
 from prm.trees.tree import TokenTree
 
 
 @dataclass(slots=True)
-class StepLabels:
+class StepLabels(OnDevice):
     """Labels of the reads of some chains.
 
     Args:
@@ -31,16 +32,9 @@ class StepLabels:
     step: Tensor
     num_tokens: Tensor
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> StepLabels:
-        """Return the labels on `device`."""
-        names = ("labels", "chain", "step", "num_tokens")
-        return StepLabels(
-            **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
-        )
-
 
 @dataclass(slots=True)
-class ResponseLabels:
+class ResponseLabels(OnDevice):
     """Labels of the reads of some response sets.
 
     Args:
@@ -64,18 +58,9 @@ class ResponseLabels:
             num_tokens=self.num_tokens[:count],
         )
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ResponseLabels:
-        """Return the labels on `device`."""
-        return ResponseLabels(
-            self.values.to(device, non_blocking=non_blocking),
-            tuple(item.to(device, non_blocking) for item in self.preferences),
-            self.preferred.to(device, non_blocking=non_blocking),
-            self.num_tokens.to(device, non_blocking=non_blocking),
-        )
-
 
 @dataclass(slots=True)
-class Labels:
+class Labels(OnDevice):
     """Labels of the reads of chains and of response sets; either may have no reads.
 
     Args:
@@ -89,15 +74,6 @@ class Labels:
     responses: ResponseLabels
     step_reads: Tensor
     response_reads: Tensor
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Labels:
-        """Return the labels on `device`."""
-        return Labels(
-            self.steps.to(device, non_blocking),
-            self.responses.to(device, non_blocking),
-            self.step_reads.to(device, non_blocking=non_blocking),
-            self.response_reads.to(device, non_blocking=non_blocking),
-        )
 
 
 class Labeler:

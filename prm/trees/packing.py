@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,8 +12,25 @@ from torch import Tensor
 from prm.trees.tree import Segment, TokenTree, graft
 
 
+class OnDevice:
+    """Base of dataclasses that hold tensors, and others like them, also in a list or tuple."""
+
+    __slots__ = ()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Return the same on `device`."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, list | tuple) and value and hasattr(value[0], "to"):
+                return type(value)(map(moved, value))
+            return value.to(device, non_blocking=non_blocking) if hasattr(value, "to") else value
+
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        return replace(self, **{name: moved(getattr(self, name)) for name in names})  # type: ignore[type-var]
+
+
 @dataclass(slots=True)
-class PackedTrees:
+class PackedTrees(OnDevice):
     """Trees laid out one after the other, each in depth-first order.
 
     The tokens of a segment's descendants follow it without a gap; a segment with a single child is
@@ -47,12 +65,6 @@ class PackedTrees:
         """Tokens that the model computes."""
         return self.input_ids.shape[0]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedTrees:
-        """Return the batch with its tensors on `device`."""
-        names = ("input_ids", "position_ids", "previous", "token_read", "reads", "read_tree")
-        moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
-        return replace(self, **moved)
-
     def before_reads(self) -> Tensor:
         """Return the token before the step of each read, a prompt's last before its responses.
 
@@ -85,7 +97,7 @@ class PackedTrees:
 
 
 @dataclass(slots=True)
-class CachedReads:
+class CachedReads(OnDevice):
     """What the heads see of some trees, in place of the trees' tokens.
 
     Args:
@@ -95,10 +107,6 @@ class CachedReads:
 
     states: Tensor
     num_tokens: int
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> CachedReads:
-        """Return the states on `device`."""
-        return replace(self, states=self.states.to(device, non_blocking=non_blocking))
 
 
 ModelInput = PackedTrees | CachedReads
