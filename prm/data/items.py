@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.data.checks.overlap import ProblemIndex
+from prm.data.checks.overlap import Decontamination, ProblemIndex, without_overlap
 from prm.data.sources.source import Source
 from prm.records import Chain, Comparison, Outcome, Record
 from prm.trees.prompts import DroppedRecord
@@ -276,14 +276,10 @@ class Reading:
         return [[source.identity() for source in part] for part in (self.sources, self.without)]
 
     def _decontaminated(self) -> Iterator[Record]:
-        index = ProblemIndex.of(_records(self.without))
-        num_read = num_kept = 0
-        for record in _records(self.sources):
-            num_read += 1
-            if not index.sets_with(record):
-                num_kept += 1
-                yield record
-        self.say(f"decontamination took out {num_read - num_kept} of {num_read} records")
+        index, removed = ProblemIndex.of(_records(self.without)), Decontamination()
+        yield from without_overlap(_records(self.sources), index, removed)
+        num_read = removed.num_kept + removed.num_removed
+        self.say(f"decontamination took out {removed.num_removed} of {num_read} records")
 
 
 def _records(sources: Sequence[Source]) -> Iterator[Any]:
