@@ -121,21 +121,11 @@ class LabeledResponses:
 
     def branches(self, index: int) -> list[int]:
         """Return the branch of each response of a kept record."""
-        places = self.responses.places[index]
-        return [branch for place in places if (branch := self.tokens.branches[place]) is not None]
+        return self.tokens.present(self.responses.places[index])
 
 
 def _decision(record: Comparison) -> tuple[object, ...]:
     return record.objective, record.ranks, record.strength, record.votes
-
-
-def _distinct(places: Sequence[int], tokens: TokenizedResponses) -> bool:
-    """Whether all responses of a record fit, and no two of them read the same."""
-    branches = [tokens.branches[place] for place in places]
-    texts = [
-        tokens.tree.segments[branch + 1].input_ids for branch in branches if branch is not None
-    ]
-    return len(set(texts)) == len(places)
 
 
 LabeledItem = LabeledChain | LabeledResponses
@@ -171,8 +161,8 @@ def item_of(unit: Unit, tokens: Tokens) -> LabeledItem:
     if isinstance(unit, Chain):
         return LabeledChain(unit, cast(TokenizedChain, tokens))
     read = cast(TokenizedResponses, tokens)
-    kept = (index for index, places in enumerate(unit.places) if _distinct(places, read))
-    return LabeledResponses(unit, read, tuple(kept))
+    distinct = (len(read.texts(places)) == len(places) for places in unit.places)
+    return LabeledResponses(unit, read, tuple(index for index, kept in enumerate(distinct) if kept))
 
 
 class Fact(NamedTuple):

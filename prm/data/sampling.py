@@ -7,6 +7,7 @@ a word to the others, and a resumed run continues where it stopped.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -146,10 +147,9 @@ class Sampling:
 
 def _objective_balanced(supervised: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
     """Return per source `sum_k n_sk / N_k`: each objective gives weight 1 to its records."""
-    totals: dict[str, int] = {}
+    totals: Counter[str] = Counter()
     for counts in supervised.values():
-        for objective, count in counts.items():
-            totals[objective] = totals.get(objective, 0) + count
+        totals.update(counts)
     return {
         source: sum(count / totals[objective] for objective, count in counts.items() if count)
         for source, counts in supervised.items()
