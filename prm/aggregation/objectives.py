@@ -28,33 +28,19 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from prm.aggregation.base import Missing, ObjectiveAggregation
-from prm.aggregation.gates import Gated, SafetyGate, Thresholded
-from prm.aggregation.lagrange import Lagrangian
-from prm.aggregation.named import class_of, to_dict
-from prm.aggregation.reference_points import AugmentedChebyshev, LogSigmoidSum
+from prm.aggregation.base import Missing
+from prm.aggregation.base import ObjectiveAggregation as ObjectiveAggregation
+from prm.aggregation.gates import Gated as Gated
+from prm.aggregation.gates import SafetyGate as SafetyGate
+from prm.aggregation.gates import Thresholded as Thresholded
+from prm.aggregation.lagrange import Lagrangian as Lagrangian
+from prm.aggregation.named import class_of
+from prm.aggregation.named import to_dict as to_dict
+from prm.aggregation.reference_points import AugmentedChebyshev as AugmentedChebyshev
+from prm.aggregation.reference_points import LogSigmoidSum as LogSigmoidSum
 from prm.aggregation.steps import softmin
 from prm.aggregation.weights import WeightedAggregation, finite_number
 from prm.errors import ConfigError
-
-__all__ = [
-    "OBJECTIVE_AGGREGATIONS",
-    "AugmentedChebyshev",
-    "Gated",
-    "GeometricMean",
-    "Lagrangian",
-    "LogSigmoidSum",
-    "ObjectiveAggregation",
-    "SafetyGate",
-    "SoftMinimum",
-    "Thresholded",
-    "WeightedSum",
-    "WorstCase",
-    "from_config",
-    "from_dict",
-    "objective_aggregation",
-    "to_dict",
-]
 
 
 class WeightedSum(WeightedAggregation):

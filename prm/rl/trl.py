@@ -188,10 +188,7 @@ class TRLRewards:
             return {}
         scores = [result.score for result in results]
         gates = [score.gates for score in scores if score.gates]
-        return {
-            f"prm/weight/{name}": _mean([row[name] for row in gates])
-            for name in self.function.objectives
-        }
+        return {f"prm/weight/{name}": _mean([row[name] for row in gates]) for name in names}
 
 
 class _View:
