@@ -76,6 +76,7 @@ class Labels(OnDevice):
     response_reads: Tensor
 
 
+@dataclass(frozen=True)
 class Labeler:
     """Collects the labels of items, in the order of their reads.
 
@@ -84,9 +85,8 @@ class Labeler:
         response_names: The response objectives, one column each.
     """
 
-    def __init__(self, step_names: Sequence[str], response_names: Sequence[str]) -> None:
-        self.step_names = tuple(step_names)
-        self.response_names = tuple(response_names)
+    step_names: Sequence[str]
+    response_names: Sequence[str]
 
     def __call__(self, items: Sequence[LabeledItem], filler: bool = False) -> Labels:
         """Return the labels of the reads of some items; those of a filler are all missing."""

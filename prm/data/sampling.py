@@ -28,12 +28,12 @@ class Sampler(Protocol):
         """Return the records of an epoch, in order: 8 bytes each, and items are plain integers."""
 
 
+@dataclass(frozen=True)
 class Shuffled:
     """Every record once per epoch, shuffled by (seed, epoch)."""
 
-    def __init__(self, num_records: int, seed: int = 0) -> None:
-        self.num_records = num_records
-        self.seed = seed
+    num_records: int
+    seed: int = 0
 
     def __len__(self) -> int:
         return self.num_records
