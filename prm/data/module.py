@@ -143,8 +143,13 @@ class RecordDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read, decontaminate and split the sources that a stage needs."""
-        needed = {"fit": ("train", "validation"), "validate": ("validation",)}
-        for part in needed.get(stage, (stage,)):
+        needed = {
+            "fit": ("train", "validation"),
+            "validate": ("validation",),
+            "test": ("test",),
+            "predict": ("predict",),
+        }[stage]
+        for part in needed:
             self._units_of(part)
 
     def texts(self) -> Iterator[str]:
