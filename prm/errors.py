@@ -6,6 +6,8 @@ code that does not know `prm` still catches it.
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class PrmError(Exception):
     """Base of all errors that `prm` raises on purpose.
@@ -57,18 +59,8 @@ class PrmError(Exception):
         return self
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.problem, self.expected, self.got, self.where, self.fix))
-
-
-def _rebuild(
-    cls: type[PrmError],
-    problem: str,
-    expected: str | None,
-    got: object,
-    where: str | None,
-    fix: str | None,
-) -> PrmError:
-    return cls(problem, expected=expected, got=got, where=where, fix=fix)
+        facts = {name: getattr(self, name) for name in ("expected", "got", "where", "fix")}
+        return partial(type(self), self.problem, **facts), ()
 
 
 def _shorten(value: object, limit: int = 200) -> str:
@@ -95,15 +87,9 @@ class ModelError(PrmError, ValueError):
 class OutputError(PrmError, OSError):
     """A result cannot be written."""
 
-    def __str__(self) -> str:
-        return PrmError.__str__(self)
-
 
 class RemoteError(PrmError, ConnectionError):
     """A server cannot be reached, refuses, or gives an answer that cannot be right."""
-
-    def __str__(self) -> str:
-        return PrmError.__str__(self)
 
 
 class MissingDependencyError(PrmError, ImportError):

@@ -8,8 +8,6 @@ every aggregation looks its parameters up by name.
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -17,12 +15,13 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import torch
 from torch import Tensor
 
+from prm.aggregation.named import Named
 from prm.errors import ConfigError, DataError
 
 Missing = Literal["renormalize", "nan", "error"]
 
 
-class ObjectiveAggregation:
+class ObjectiveAggregation(Named):
     """Base of the objective aggregations; subclasses say how in `reduce`.
 
     Args:
@@ -31,11 +30,9 @@ class ObjectiveAggregation:
             (each class says how). A row without any objective is NaN, never 0.
 
     Attributes:
-        name: The short name used in specs and on the command line.
         needs_gates: Whether a call must bring the gates of a prompt-conditioned model.
     """
 
-    name: ClassVar[str]
     needs_gates: ClassVar[bool] = False
 
     def __init__(self, *, missing: Missing = "nan") -> None:
@@ -77,14 +74,18 @@ class ObjectiveAggregation:
         if self.missing == "error" and unknown.any():
             raise _missing_error(absent & ~unread, objectives)
         present = ~(absent | unread)
-        result = self.reduce(values.masked_fill(~present, 0.0), present, objectives, gates)
+        result = self.reduce_gated(values.masked_fill(~present, 0.0), present, objectives, gates)
         return result.masked_fill(unknown | ~present.any(dim=-1), math.nan)
 
-    def reduce(
-        self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
-    ) -> Tensor:
+    def reduce(self, values: Tensor, present: Tensor, objectives: Sequence[str]) -> Tensor:
         """Aggregate finite `values` `[..., objective]` over the objectives that are `present`."""
         raise NotImplementedError
+
+    def reduce_gated(
+        self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
+    ) -> Tensor:
+        """Aggregate as `reduce`; only an aggregation that `needs_gates` looks at them."""
+        return self.reduce(values, present, objectives)
 
     def check(self, objectives: Sequence[str]) -> None:
         """Refuse objectives that the parameters do not fit.
@@ -108,10 +109,6 @@ class ObjectiveAggregation:
     def linear_weights(self, objectives: Sequence[str]) -> dict[str, float] | None:
         """Return the weights if the reward is `sum_k w_k u_k` with fixed weights, else None."""
         return None
-
-    def parameters(self) -> dict[str, Any]:
-        """Return the constructor arguments, as the spec stores them."""
-        return copy.deepcopy(vars(self))
 
     def named_parameters(self, objectives: Sequence[str]) -> dict[str, Any]:
         """Return the parameters with every default that holds for all objectives spelled out."""
@@ -144,16 +141,6 @@ class ObjectiveAggregation:
         if objectives is not None:
             changed.check(objectives)
         return changed
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash((type(self), json.dumps(vars(self), sort_keys=True)))
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in vars(self).items())
-        return f"{type(self).__name__}({arguments})"
 
 
 def _check_width(utilities: Tensor, objectives: Sequence[str]) -> None:

@@ -70,9 +70,7 @@ class Thresholded(WeightedAggregation):
     def requires(self, objectives: Sequence[str]) -> Collection[str]:
         return self.thresholds
 
-    def reduce(
-        self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
-    ) -> Tensor:
+    def reduce(self, values: Tensor, present: Tensor, objectives: Sequence[str]) -> Tensor:
         thresholds = [self.thresholds.get(name, -math.inf) for name in objectives]
         shortfalls = (values.new_tensor(thresholds) - values).clamp(min=0.0)
         floor = values.new_tensor(self.floor)
@@ -135,9 +133,7 @@ class SafetyGate(ObjectiveAggregation):
     def requires(self, objectives: Sequence[str]) -> Collection[str]:
         return (self.safety,)
 
-    def reduce(
-        self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
-    ) -> Tensor:
+    def reduce(self, values: Tensor, present: Tensor, objectives: Sequence[str]) -> Tensor:
         column = list(objectives).index(self.helpfulness)
         helpfulness = values[..., column].masked_fill(~present[..., column], math.nan)
         safety = values[..., list(objectives).index(self.safety)]
@@ -201,7 +197,7 @@ class Gated(ObjectiveAggregation):
     def requires(self, objectives: Sequence[str]) -> Collection[str]:
         return () if self.against is None else (self.against,)
 
-    def reduce(
+    def reduce_gated(
         self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
     ) -> Tensor:
         kept = _probabilities(gates, values).where(present, 0.0)

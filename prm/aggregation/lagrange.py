@@ -73,9 +73,7 @@ class Lagrangian(WeightedAggregation):
         weights = self.weights_of(objectives) | {self.constrained: self.multiplier}
         return {name: weights[name] / (1 + self.multiplier) for name in objectives}
 
-    def reduce(
-        self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
-    ) -> Tensor:
+    def reduce(self, values: Tensor, present: Tensor, objectives: Sequence[str]) -> Tensor:
         reward = self.weighted_sum(values, present, objectives)
         cost = -values[..., list(objectives).index(self.constrained)]
         return (reward - self.multiplier * cost) / (1 + self.multiplier)

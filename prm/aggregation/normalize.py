@@ -7,27 +7,21 @@ of an answer does not depend on its neighbors. NaN (a missing score) stays NaN.
 
 from __future__ import annotations
 
-import copy
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from prm.aggregation.named import Named, build
+from prm.aggregation.named import to_dict as to_dict
 from prm.errors import ConfigError, DataError
 
 
-class Normalizer:
-    """Base of the normalizers, strictly increasing maps of the scores of one objective.
-
-    Attributes:
-        name: The short name used in specs and configurations.
-    """
-
-    name: ClassVar[str]
+class Normalizer(Named):
+    """Base of the normalizers, strictly increasing maps of the scores of one objective."""
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Map scores of any shape, each on its own; float32 or wider."""
@@ -49,20 +43,6 @@ class Normalizer:
     def affine(self) -> tuple[float, float] | None:
         """Return scale and shift if the map is `scale * score + shift`, else None."""
         return None
-
-    def parameters(self) -> dict[str, Any]:
-        """Return the constructor arguments, as the spec stores them."""
-        return copy.deepcopy(vars(self))
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash((type(self), json.dumps(vars(self), sort_keys=True)))
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in vars(self).items())
-        return f"{type(self).__name__}({arguments})"
 
 
 class Identity(Normalizer):
@@ -223,19 +203,6 @@ def _check_points(points: list[list[float]]) -> None:
 NORMALIZERS: dict[str, type[Normalizer]] = {cls.name: cls for cls in (Identity, ZScore, Quantile)}
 
 
-def normalizer_class(name: str) -> type[Normalizer]:
-    """Return the class of a short name or class name, to fit it.
-
-    Raises:
-        ConfigError: The name is unknown.
-    """
-    by_class = {cls.__name__: cls for cls in NORMALIZERS.values()}
-    found = NORMALIZERS.get(name) or by_class.get(name)
-    if found is None:
-        raise ConfigError("unknown normalizer", expected=" | ".join(NORMALIZERS), got=name)
-    return found
-
-
 def from_dict(data: Mapping[str, Any]) -> Normalizer:
     """Rebuild what `to_dict` wrote.
 
@@ -247,14 +214,4 @@ def from_dict(data: Mapping[str, Any]) -> Normalizer:
         ZScore(mean=0.5, std=2.0, floor=0.01, num=0, source='')
     """
     parameters = dict(data)
-    cls = normalizer_class(parameters.pop("name", "missing"))
-    try:
-        return cls(**parameters)
-    except TypeError:
-        problem = f"normalizer {cls.name!r} does not take these parameters"
-        raise ConfigError(problem, got=sorted(parameters)) from None
-
-
-def to_dict(normalizer: Normalizer) -> dict[str, Any]:
-    """Return the normalizer as JSON: its name and parameters."""
-    return {"name": normalizer.name, **normalizer.parameters()}
+    return build(NORMALIZERS, "normalizer", parameters.pop("name", "missing"), parameters)

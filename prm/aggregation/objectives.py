@@ -28,32 +28,19 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from prm.aggregation.base import Missing, ObjectiveAggregation
-from prm.aggregation.gates import Gated, SafetyGate, Thresholded
-from prm.aggregation.lagrange import Lagrangian
-from prm.aggregation.reference_points import AugmentedChebyshev, LogSigmoidSum
+from prm.aggregation.base import Missing
+from prm.aggregation.base import ObjectiveAggregation as ObjectiveAggregation
+from prm.aggregation.gates import Gated as Gated
+from prm.aggregation.gates import SafetyGate as SafetyGate
+from prm.aggregation.gates import Thresholded as Thresholded
+from prm.aggregation.lagrange import Lagrangian as Lagrangian
+from prm.aggregation.named import class_of
+from prm.aggregation.named import to_dict as to_dict
+from prm.aggregation.reference_points import AugmentedChebyshev as AugmentedChebyshev
+from prm.aggregation.reference_points import LogSigmoidSum as LogSigmoidSum
 from prm.aggregation.steps import softmin
 from prm.aggregation.weights import WeightedAggregation, finite_number
 from prm.errors import ConfigError
-
-__all__ = [
-    "OBJECTIVE_AGGREGATIONS",
-    "AugmentedChebyshev",
-    "Gated",
-    "GeometricMean",
-    "Lagrangian",
-    "LogSigmoidSum",
-    "ObjectiveAggregation",
-    "SafetyGate",
-    "SoftMinimum",
-    "Thresholded",
-    "WeightedSum",
-    "WorstCase",
-    "from_config",
-    "from_dict",
-    "objective_aggregation",
-    "to_dict",
-]
 
 
 class WeightedSum(WeightedAggregation):
@@ -86,9 +73,7 @@ class WeightedSum(WeightedAggregation):
         self.check(objectives)
         return self.weights_of(objectives)
 
-    def reduce(
-        self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
-    ) -> Tensor:
+    def reduce(self, values: Tensor, present: Tensor, objectives: Sequence[str]) -> Tensor:
         return self.weighted_sum(values, present, objectives)
 
 
@@ -118,9 +103,7 @@ class GeometricMean(WeightedAggregation):
         if not 0 < self.floor < 1:
             raise ConfigError("floor of geometric_mean", expected="a number in (0, 1)", got=floor)
 
-    def reduce(
-        self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
-    ) -> Tensor:
+    def reduce(self, values: Tensor, present: Tensor, objectives: Sequence[str]) -> Tensor:
         log_probabilities = functional.logsigmoid(values).clamp(min=math.log(self.floor))
         total = sum(self.weights_of(objectives).values())
         return (self.weighted_sum(log_probabilities, present, objectives) / total).exp()
@@ -135,9 +118,7 @@ class WorstCase(ObjectiveAggregation):
 
     name = "worst_case"
 
-    def reduce(
-        self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
-    ) -> Tensor:
+    def reduce(self, values: Tensor, present: Tensor, objectives: Sequence[str]) -> Tensor:
         return values.masked_fill(~present, math.inf).amin(dim=-1)
 
 
@@ -157,9 +138,7 @@ class SoftMinimum(ObjectiveAggregation):
         if self.beta <= 0:
             raise ConfigError("beta of soft_minimum", expected="a number above 0", got=beta)
 
-    def reduce(
-        self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
-    ) -> Tensor:
+    def reduce(self, values: Tensor, present: Tensor, objectives: Sequence[str]) -> Tensor:
         return softmin(values, present, self.beta)
 
 
@@ -190,11 +169,7 @@ def objective_aggregation(name: str, **parameters: Any) -> ObjectiveAggregation:
         >>> objective_aggregation("weighted_sum", weights={"safety": 2})
         WeightedSum(weights={'safety': 2.0}, missing='nan')
     """
-    by_class = {cls.__name__: cls for cls in OBJECTIVE_AGGREGATIONS.values()}
-    cls = OBJECTIVE_AGGREGATIONS.get(name) or by_class.get(name.rpartition(".")[2])
-    if cls is None:
-        known = " | ".join(OBJECTIVE_AGGREGATIONS)
-        raise ConfigError("unknown objective aggregation", expected=known, got=name)
+    cls = class_of(OBJECTIVE_AGGREGATIONS, "objective aggregation", name)
     try:
         inspect.signature(cls).bind(**parameters)
     except TypeError as error:
@@ -237,8 +212,3 @@ def from_dict(data: Mapping[str, Any]) -> ObjectiveAggregation:
     """Rebuild what `to_dict` wrote."""
     parameters = dict(data)
     return objective_aggregation(parameters.pop("name", "missing"), **parameters)
-
-
-def to_dict(aggregation: ObjectiveAggregation) -> dict[str, Any]:
-    """Return the aggregation as JSON: its name and parameters."""
-    return {"name": aggregation.name, **aggregation.parameters()}

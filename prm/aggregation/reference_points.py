@@ -71,9 +71,7 @@ class AugmentedChebyshev(WeightedAggregation):
         ideal = by_objective(self.ideal, objectives)
         return super().named_parameters(objectives) | {"ideal": ideal}
 
-    def reduce(
-        self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
-    ) -> Tensor:
+    def reduce(self, values: Tensor, present: Tensor, objectives: Sequence[str]) -> Tensor:
         ideal = values.new_tensor(list(by_objective(self.ideal, objectives).values()))
         distances = self.present_weights(present, objectives, values) * (ideal - values)
         largest = self._largest(distances.masked_fill(~present, -math.inf))
@@ -127,8 +125,6 @@ class LogSigmoidSum(WeightedAggregation):
         reference = by_objective(self.reference, objectives)
         return super().named_parameters(objectives) | {"reference": reference}
 
-    def reduce(
-        self, values: Tensor, present: Tensor, objectives: Sequence[str], gates: Tensor | None
-    ) -> Tensor:
+    def reduce(self, values: Tensor, present: Tensor, objectives: Sequence[str]) -> Tensor:
         reference = values.new_tensor(list(by_objective(self.reference, objectives).values()))
         return self.weighted_sum(functional.logsigmoid(values - reference), present, objectives)

@@ -22,18 +22,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prm.aggregation.named import Named, build
+from prm.aggregation.named import to_dict as to_dict
 from prm.errors import ConfigError
 
 
-class StepAggregation:
+class StepAggregation(Named):
     """Base of the step aggregations; subclasses say how in `reduce`.
 
     Attributes:
-        name: The short name used in specs and on the command line.
         unit: What the result is: a `probability` in [0, 1] or a `logit`.
     """
 
-    name: ClassVar[str]
     unit: ClassVar[str] = "probability"
 
     def __call__(self, step_logits: Tensor) -> Tensor:
@@ -55,20 +55,6 @@ class StepAggregation:
     def reduce(self, logits: Tensor, present: Tensor) -> Tensor:
         """Aggregate finite `logits` `[..., step]` over the steps that are `present`."""
         raise NotImplementedError
-
-    def parameters(self) -> dict[str, float]:
-        """Return the constructor arguments, as the spec stores them."""
-        return dict(vars(self))
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash((type(self), tuple(sorted(vars(self).items()))))
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
-        return f"{type(self).__name__}({arguments})"
 
 
 class Min(StepAggregation):
@@ -177,16 +163,7 @@ def step_aggregation(name: str, **parameters: Any) -> StepAggregation:
         >>> step_aggregation("softmin", beta=5)
         SoftMin(beta=5.0)
     """
-    if name not in STEP_AGGREGATIONS:
-        raise ConfigError(
-            "unknown step aggregation", expected=" | ".join(STEP_AGGREGATIONS), got=name
-        )
-    try:
-        return STEP_AGGREGATIONS[name](**parameters)
-    except TypeError:
-        raise ConfigError(
-            f"step aggregation {name!r} does not take these parameters", got=sorted(parameters)
-        ) from None
+    return build(STEP_AGGREGATIONS, "step aggregation", name, parameters)
 
 
 def named_aggregation(value: str | Mapping[str, Any]) -> StepAggregation:
@@ -206,8 +183,3 @@ def from_dict(data: Mapping[str, Any]) -> StepAggregation:
     """Rebuild what `to_dict` wrote."""
     parameters = dict(data)
     return step_aggregation(parameters.pop("name", "missing"), **parameters)
-
-
-def to_dict(aggregation: StepAggregation) -> dict[str, Any]:
-    """Return the aggregation as JSON: its name and parameters."""
-    return {"name": aggregation.name, **aggregation.parameters()}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.data.checks.overlap import ProblemIndex
+from prm.data.checks.overlap import Decontamination, ProblemIndex, without_overlap
 from prm.data.sources.source import Source
 from prm.records import Chain, Comparison, Outcome, Record
 from prm.trees.prompts import DroppedRecord
@@ -121,21 +121,11 @@ class LabeledResponses:
 
     def branches(self, index: int) -> list[int]:
         """Return the branch of each response of a kept record."""
-        places = self.responses.places[index]
-        return [branch for place in places if (branch := self.tokens.branches[place]) is not None]
+        return self.tokens.present(self.responses.places[index])
 
 
 def _decision(record: Comparison) -> tuple[object, ...]:
     return record.objective, record.ranks, record.strength, record.votes
-
-
-def _distinct(places: Sequence[int], tokens: TokenizedResponses) -> bool:
-    """Whether all responses of a record fit, and no two of them read the same."""
-    branches = [tokens.branches[place] for place in places]
-    texts = [
-        tokens.tree.segments[branch + 1].input_ids for branch in branches if branch is not None
-    ]
-    return len(set(texts)) == len(places)
 
 
 LabeledItem = LabeledChain | LabeledResponses
@@ -171,8 +161,8 @@ def item_of(unit: Unit, tokens: Tokens) -> LabeledItem:
     if isinstance(unit, Chain):
         return LabeledChain(unit, cast(TokenizedChain, tokens))
     read = cast(TokenizedResponses, tokens)
-    kept = (index for index, places in enumerate(unit.places) if _distinct(places, read))
-    return LabeledResponses(unit, read, tuple(kept))
+    distinct = (len(read.texts(places)) == len(places) for places in unit.places)
+    return LabeledResponses(unit, read, tuple(index for index, kept in enumerate(distinct) if kept))
 
 
 class Fact(NamedTuple):
@@ -276,14 +266,10 @@ class Reading:
         return [[source.identity() for source in part] for part in (self.sources, self.without)]
 
     def _decontaminated(self) -> Iterator[Record]:
-        index = ProblemIndex.of(_records(self.without))
-        num_read = num_kept = 0
-        for record in _records(self.sources):
-            num_read += 1
-            if not index.sets_with(record):
-                num_kept += 1
-                yield record
-        self.say(f"decontamination took out {num_read - num_kept} of {num_read} records")
+        index, removed = ProblemIndex.of(_records(self.without)), Decontamination()
+        yield from without_overlap(_records(self.sources), index, removed)
+        num_read = removed.num_kept + removed.num_removed
+        self.say(f"decontamination took out {removed.num_removed} of {num_read} records")
 
 
 def _records(sources: Sequence[Source]) -> Iterator[Any]:

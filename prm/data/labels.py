@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -13,7 +14,6 @@ from prm.arrays import OnDevice
 from prm.data.items import LabeledChain, LabeledItem, LabeledResponses, by_kind
 from prm.losses.preference import PreferenceTargets
 from prm.records import Comparison, Rating
-from prm.trees.tree import TokenTree
 
 
 @dataclass(slots=True)
@@ -76,6 +76,7 @@ class Labels(OnDevice):
     response_reads: Tensor
 
 
+@dataclass(frozen=True)
 class Labeler:
     """Collects the labels of items, in the order of their reads.
 
@@ -84,9 +85,8 @@ class Labeler:
         response_names: The response objectives, one column each.
     """
 
-    def __init__(self, step_names: Sequence[str], response_names: Sequence[str]) -> None:
-        self.step_names = tuple(step_names)
-        self.response_names = tuple(response_names)
+    step_names: Sequence[str]
+    response_names: Sequence[str]
 
     def __call__(self, items: Sequence[LabeledItem], filler: bool = False) -> Labels:
         """Return the labels of the reads of some items; those of a filler are all missing."""
@@ -106,20 +106,17 @@ class Labeler:
 
 def step_labels(chains: Sequence[LabeledChain], objectives: Sequence[str]) -> StepLabels:
     """Return the labels of the reads of `chains`, one column per objective name."""
-    rows: list[list[float]] = []
-    owners: list[int] = []
-    steps: list[int] = []
-    for index, item in enumerate(chains):
-        columns = [item.chain.labels.get(name) for name in objectives]
-        for step in item.tokens.steps:
-            values = [None if column is None else column[step] for column in columns]
-            rows.append([math.nan if value is None else value for value in values])
-        owners.extend([index] * len(item.tokens.steps))
-        steps.extend(item.tokens.steps)
+    reads = [(index, step) for index, item in enumerate(chains) for step in item.tokens.steps]
+    rows = []
+    for index, step in reads:
+        columns = [chains[index].chain.labels.get(name) for name in objectives]
+        values = [None if column is None else column[step] for column in columns]
+        rows.append([math.nan if value is None else value for value in values])
+    places = torch.tensor(reads, dtype=torch.int64).reshape(len(reads), 2)
     return StepLabels(
         labels=torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(objectives)),
-        chain=torch.tensor(owners, dtype=torch.int64),
-        step=torch.tensor(steps, dtype=torch.int64),
+        chain=places[:, 0],
+        step=places[:, 1],
         num_tokens=_read_sizes(chains),
     )
 
@@ -132,7 +129,8 @@ def response_labels(
     values = torch.full((len(num_tokens), len(objectives)), math.nan)
     preferred = torch.ones(len(num_tokens), dtype=torch.bool)
     lists = {name: _Comparisons() for name in objectives}
-    for offset, item in _with_offsets(() if filler else sets):
+    offset = 0
+    for item in () if filler else sets:
         for index in item.kept:
             record = item.responses.records[index]
             reads = [offset + branch for branch in item.branches(index)]
@@ -142,6 +140,7 @@ def response_labels(
                 lists[record.objective].add(record, reads)
                 below = [r for r, rank in zip(reads, record.ranks, strict=True) if rank > 0]
                 preferred[below] = False
+        offset += item.tree.num_reads
     preferences = (found.targets(values[:, i]) for i, found in enumerate(lists.values()))
     return ResponseLabels(values, tuple(preferences), preferred, num_tokens)
 
@@ -150,14 +149,6 @@ def _merged(old: Tensor, record: Rating, objectives: Sequence[str]) -> Tensor:
     known = [record.values.get(name) for name in objectives]
     new = torch.tensor([math.nan if value is None else value for value in known])
     return torch.where(new.isnan(), old, new)
-
-
-def _with_offsets(items: Sequence[LabeledResponses]) -> Iterator[tuple[int, LabeledResponses]]:
-    """Yield items with the number of reads before them."""
-    offset = 0
-    for item in items:
-        yield offset, item
-        offset += item.tree.num_reads
 
 
 @dataclass(slots=True)
@@ -195,16 +186,6 @@ class _Comparisons:
 
 def _read_sizes(items: Sequence[LabeledItem]) -> Tensor:
     """Return how many tokens end in each read of some items, shape `[read]`."""
-    sizes = [size for item in items for size in read_sizes(item.tree)]
+    segments = (segment for item in items for segment in item.tree.segments)
+    sizes = [last - before for one in segments for before, last in pairwise([-1, *one.reads])]
     return torch.tensor(sizes, dtype=torch.int64)
-
-
-def read_sizes(tree: TokenTree) -> list[int]:
-    """Return how many tokens end in each read of a tree."""
-    sizes = []
-    for segment in tree.segments:
-        first = 0
-        for read in segment.reads:
-            sizes.append(read + 1 - first)
-            first = read + 1
-    return sizes

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from prm.data.batches import (
-    MicroBatch,
-    OptimizerBatch,
-    Packer,
-    micro_batch,
-    optimizer_batch,
-)
+from prm.data.batches import MicroBatch, OptimizerBatch, Packer, micro_batch, optimizer_batch
 from prm.data.items import LabeledItem
 from prm.data.labels import Labeler
 from prm.data.planning import MicroBatchPlan, TrainingPlan
 from prm.trees.packing import Pack
 
 
+@dataclass(eq=False)
 class TrainingLoader:
     """Yields one rank's optimizer batches, from the trainer's position to the end of the epoch.
 
@@ -35,23 +30,13 @@ class TrainingLoader:
         packer: Asked once, before the first batch, for what packs the items.
     """
 
-    def __init__(
-        self,
-        plan: TrainingPlan,
-        items: Sequence[LabeledItem],
-        labeler: Labeler,
-        rank: int,
-        position: Callable[[], tuple[int, int]],
-        num_workers: int,
-        packer: Packer,
-    ) -> None:
-        self.plan = plan
-        self.items = items
-        self.labeler = labeler
-        self.rank = rank
-        self.position = position
-        self.num_workers = num_workers
-        self.packer = packer
+    plan: TrainingPlan
+    items: Sequence[LabeledItem]
+    labeler: Labeler
+    rank: int
+    position: Callable[[], tuple[int, int]]
+    num_workers: int
+    packer: Packer
 
     @cached_property
     def pack(self) -> Pack:
@@ -63,10 +48,10 @@ class TrainingLoader:
 
     def __iter__(self) -> Iterator[OptimizerBatch]:
         epoch, start = self.position()
-        batches = _TrainingBatches(
-            self.plan, self.items, self.labeler, self.rank, epoch, start, self.pack
+        collate = partial(
+            _training_batch, self.plan, self.items, self.labeler, self.rank, self.pack, epoch
         )
-        yield from DataLoader(batches, batch_size=None, num_workers=self.num_workers)
+        yield from _batches(range(start, self.plan.num_steps), collate, self.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the position is the trainer's; Lightning asks what can be resumed."""
@@ -76,6 +61,7 @@ class TrainingLoader:
         """Do nothing: the position is the trainer's."""
 
 
+@dataclass(eq=False)
 class EvaluationLoader:
     """Yields one rank's micro-batches in order.
 
@@ -90,17 +76,11 @@ class EvaluationLoader:
         packer: Asked once, before the first batch, for what packs the items.
     """
 
-    def __init__(
-        self,
-        plans: Sequence[MicroBatchPlan],
-        items: Sequence[LabeledItem],
-        labeler: Labeler,
-        num_workers: int,
-        packer: Packer,
-    ) -> None:
-        self.plans, self.items, self.labeler = plans, items, labeler
-        self.num_workers = num_workers
-        self.packer = packer
+    plans: Sequence[MicroBatchPlan]
+    items: Sequence[LabeledItem]
+    labeler: Labeler
+    num_workers: int
+    packer: Packer
 
     @cached_property
     def pack(self) -> Pack:
@@ -111,39 +91,21 @@ class EvaluationLoader:
         return len(self.plans)
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        batches = _EvaluationBatches(self.plans, self.items, self.labeler, self.pack)
-        return iter(DataLoader(batches, batch_size=None, num_workers=self.num_workers))
+        collate = partial(micro_batch, items=self.items, labeler=self.labeler, pack=self.pack)
+        return _batches(self.plans, collate, self.num_workers)
 
 
-@dataclass(frozen=True)
-class _TrainingBatches(Dataset[OptimizerBatch]):
-    plan: TrainingPlan
-    items: Sequence[LabeledItem]
-    labeler: Labeler
-    rank: int
-    epoch: int
-    start: int
-    pack: Pack
-
-    def __len__(self) -> int:
-        return self.plan.num_steps - self.start
-
-    def __getitem__(self, index: int) -> OptimizerBatch:
-        plans = self.plan.step(self.epoch, self.start + index)
-        return optimizer_batch(
-            plans, self.items, self.labeler, self.rank, self.plan.num_ranks, self.pack
-        )
+def _training_batch(
+    plan: TrainingPlan,
+    items: Sequence[LabeledItem],
+    labeler: Labeler,
+    rank: int,
+    pack: Pack,
+    epoch: int,
+    step: int,
+) -> OptimizerBatch:
+    return optimizer_batch(plan.step(epoch, step), items, labeler, rank, plan.num_ranks, pack)
 
 
-@dataclass(frozen=True)
-class _EvaluationBatches(Dataset[MicroBatch]):
-    plans: Sequence[MicroBatchPlan]
-    items: Sequence[LabeledItem]
-    labeler: Labeler
-    pack: Pack
-
-    def __len__(self) -> int:
-        return len(self.plans)
-
-    def __getitem__(self, index: int) -> MicroBatch:
-        return micro_batch(self.plans[index], self.items, self.labeler, self.pack)
+def _batches(plans: Any, collate: Callable[[Any], Any], num_workers: int) -> Iterator[Any]:
+    return iter(DataLoader(plans, batch_size=None, num_workers=num_workers, collate_fn=collate))

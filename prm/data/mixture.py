@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from prm.data.items import Fact, LabeledItem
 from prm.data.sampling import Mixed, Sampler, Sampling, Shuffled, counts_of
-
-
-class _Item(Protocol):
-    @property
-    def source(self) -> str: ...
-
-    @property
-    def supervised(self) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +29,7 @@ class Mixture:
     @classmethod
     def of(
         cls,
-        items: Iterable[_Item],
+        items: Iterable[Fact | LabeledItem],
         objectives: frozenset[str],
         sampling: Sampling,
         weights: Mapping[str, float],

@@ -25,7 +25,6 @@ from prm.data.store.memory import MemoryStore
 from prm.errors import ConfigError, DataError
 from prm.records import Record, prompt_text
 from prm.spec import RewardSpec
-from prm.trees.packing import Pack
 from prm.trees.prompts import place
 from prm.trees.tokenize import TreeBuilder
 from prm.trees.units import Unit
@@ -106,7 +105,6 @@ class RecordDataModule(L.LightningDataModule):
         self._training_data = ""
         self._resumed_data = ""
         self._builder: TreeBuilder | None = None
-        self._packer: Packer | None = None
 
     def attach(self, builder: TreeBuilder, packer: Packer) -> None:
         """Take what a model needs of its data.
@@ -119,7 +117,7 @@ class RecordDataModule(L.LightningDataModule):
             ConfigError: As `check_sources`.
         """
         self.check_sources(builder.spec)
-        self._builder, self._packer = builder, packer
+        self._builder, self.packer = builder, packer
 
     def check_sources(self, spec: RewardSpec) -> None:
         """Refuse sources that a model cannot read, before anything is read.
@@ -152,37 +150,25 @@ class RecordDataModule(L.LightningDataModule):
             "predict": ("predict",),
         }[stage]
         for part in needed:
-            if part not in self.units:
-                self._read(part)
-
-    def training_units(self) -> Sequence[Unit]:
-        """Return the training units, read if need be (for baselines and tokenizers)."""
-        if "train" not in self.units:
-            self._read("train")
-        return self.units["train"]
+            self._units_of(part)
 
     def texts(self) -> Iterator[str]:
         """Yield the texts of the training units, to train a tokenizer on."""
-        for unit in self.training_units():
+        for unit in self._units_of("train"):
             yield prompt_text(unit.prompt)
             yield from unit.texts
 
     def training_records(self) -> Iterable[Record]:
         """Return the training records, which can be iterated repeatedly (for statistics)."""
-        return Records(self.training_units())
+        return Records(self._units_of("train"))
 
     def train_dataloader(self) -> TrainingLoader:
         """Return the loader of this rank's optimizer batches."""
         items, facts = self.items("train"), self.facts("train")
         mixture = self._mixture(facts)
         rank, num_ranks = self._ranks()
-        plan = TrainingPlan(
-            facts.num_tokens,
-            self.batch_size,
-            self.max_tokens,
-            num_ranks,
-            mixture.sampler(self.seed),
-        )
+        sampler = mixture.sampler(self.seed)
+        plan = TrainingPlan(facts.num_tokens, self.batch_size, self.max_tokens, num_ranks, sampler)
         self._training_data = self._fingerprint(facts, mixture)
         self._refuse_changed_data()
         return TrainingLoader(
@@ -203,8 +189,6 @@ class RecordDataModule(L.LightningDataModule):
 
     def items(self, part: str) -> Sequence[LabeledItem]:
         """Return the tokenized items of a part, in the order that `MicroBatch.records` counts."""
-        if part not in self.units:
-            self._read(part)
         if part not in self._items:
             self._tokenize(part)
         return self._items[part]
@@ -236,16 +220,22 @@ class RecordDataModule(L.LightningDataModule):
                 "or start a new run",
             )
 
+    def _units_of(self, part: str) -> Sequence[Unit]:
+        """Return the units of a part, read if need be."""
+        if part not in self.units:
+            self._read(part)
+        return self.units[part]
+
     def _read(self, part: str) -> None:
-        if part == "train" or (self.shares.get(part, 0) > 0 and not self.sources[part]):
+        sources = self.sources[part]
+        if part == "train" or (self.shares.get(part, 0) > 0 and not sources):
             self._read_and_split()
-            return
-        if not self.sources[part]:
-            if part == "validation":
-                self.units[part] = []
-                return
+        elif sources:
+            self.units[part] = self.store.units(Reading(sources, (), self._say))
+        elif part == "validation":
+            self.units[part] = []
+        else:
             raise ConfigError(f"there are no sources for {part}", fix=f"Set data.{part}")
-        self.units[part] = self.store.units(Reading(self.sources[part], (), self._say))
 
     def _read_and_split(self) -> None:
         if not self.sources["train"]:
@@ -260,7 +250,7 @@ class RecordDataModule(L.LightningDataModule):
             self.units["train"] = shuffled(parts["train"], self.seed)
 
     def _tokenize(self, part: str) -> None:
-        units = self.units[part]
+        units = self._units_of(part)
         items, facts, self.dropped[part] = self.store.items(units, self.builder)
         self._report(part, facts)
         if part == "train":
@@ -322,7 +312,7 @@ class RecordDataModule(L.LightningDataModule):
         if not items:
             return []
         rank, num_ranks = self._ranks()
-        lengths = [item.tree.num_tokens for item in items]
+        lengths = self.facts(part).num_tokens
         plans = plan_evaluation(lengths, self.max_tokens, num_ranks)[rank::num_ranks]
         return EvaluationLoader(plans, items, self._labeler, self.num_workers, self.packer)
 
@@ -336,12 +326,6 @@ class RecordDataModule(L.LightningDataModule):
         if self._builder is None:
             raise ConfigError(f"{type(self).__name__} needs a trainer with a prm task")
         return self._builder
-
-    def packer(self, items: Sequence[LabeledItem]) -> Pack:
-        """Return what packs these items; raises as `builder`."""
-        assert self.builder is not None
-        assert self._packer is not None
-        return self._packer(items)
 
     @property
     def _labeler(self) -> Labeler:

@@ -67,7 +67,7 @@ def plan_micro_batches(
             fix="Raise max_tokens to at least the model's max_length",
         )
     total = sum(sizes[record] for record in records)
-    num_bins = _round_up(-(-total // max_tokens), num_ranks)
+    num_bins = -(-total // (max_tokens * num_ranks)) * num_ranks
     while (bins := _fill(records, sizes, max_tokens, num_bins)) is None:
         num_bins += num_ranks
     shortest = min(records, key=sizes.__getitem__)
@@ -75,10 +75,6 @@ def plan_micro_batches(
         MicroBatchPlan(tuple(content)) if content else MicroBatchPlan((shortest,), filler=True)
         for content in bins
     ]
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
 
 
 def _fill(
@@ -105,7 +101,6 @@ class TrainingPlan:
         max_tokens: Token budget of a micro-batch.
         num_ranks: Ranks that share a batch.
         sampler: Which records an epoch has, and in which order.
-        drop_last: Leave out a last batch that is not full.
 
     Raises:
         ConfigError: There is no full batch to train on.
@@ -118,15 +113,13 @@ class TrainingPlan:
         max_tokens: int,
         num_ranks: int = 1,
         sampler: Sampler | None = None,
-        drop_last: bool = False,
     ) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
         self.max_tokens = max_tokens
         self.num_ranks = num_ranks
         self.sampler = sampler or Shuffled(len(lengths))
-        full, rest = divmod(len(self.sampler), batch_size)
-        self.num_steps = full + (1 if rest and not drop_last else 0)
+        self.num_steps = -(-len(self.sampler) // batch_size)
         if self.num_steps == 0:
             raise ConfigError(
                 "too few training records for one optimizer batch",

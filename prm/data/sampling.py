@@ -7,6 +7,7 @@ a word to the others, and a resumed run continues where it stopped.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -24,21 +25,22 @@ class Sampler(Protocol):
         """Return the number of records of an epoch."""
 
     def order(self, epoch: int) -> array[int]:
-        """Return the records of an epoch, in order."""
+        """Return the records of an epoch, in order: 8 bytes each, and items are plain integers."""
 
 
+@dataclass(frozen=True)
 class Shuffled:
     """Every record once per epoch, shuffled by (seed, epoch)."""
 
-    def __init__(self, num_records: int, seed: int = 0) -> None:
-        self.num_records = num_records
-        self.seed = seed
+    num_records: int
+    seed: int = 0
 
     def __len__(self) -> int:
         return self.num_records
 
     def order(self, epoch: int) -> array[int]:
-        return _compact(np.random.default_rng((self.seed, epoch)).permutation(len(self)))
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self))
+        return array("q", order.tobytes())
 
 
 class Mixed:
@@ -76,7 +78,8 @@ class Mixed:
                 for index, name in enumerate(sorted(self.counts))
             ]
         )
-        return _compact(drawn[np.random.default_rng((self.seed, epoch)).permutation(len(drawn))])
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(drawn))
+        return array("q", drawn[order].tobytes())
 
     def _draw(self, stream: int, members: Indices, count: int, epoch: int) -> Indices:
         """Return the records that this epoch takes from an endless run of permutations."""
@@ -89,13 +92,6 @@ class Mixed:
             drawn.append(members[chosen])
             start += len(chosen)
         return np.concatenate(drawn)
-
-
-def _compact(order: Indices) -> array[int]:
-    """Return an order in 8 bytes per record; its items are plain integers."""
-    found = array("q")
-    found.frombytes(order.tobytes())
-    return found
 
 
 @dataclass(frozen=True)
@@ -115,18 +111,14 @@ class Sampling:
     epoch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.balance not in ("source", "objective"):
-            raise ConfigError(
-                "sampling.balance is wrong", expected="'source' or 'objective'", got=self.balance
-            )
-        if not self.temperature > 0:
-            raise ConfigError(
-                "sampling.temperature is wrong", expected="above 0", got=self.temperature
-            )
-        if self.epoch_size is not None and self.epoch_size < 1:
-            raise ConfigError(
-                "sampling.epoch_size is wrong", expected="at least 1", got=self.epoch_size
-            )
+        for name, fits, expected in (
+            ("balance", self.balance in ("source", "objective"), "'source' or 'objective'"),
+            ("temperature", self.temperature > 0, "above 0"),
+            ("epoch_size", self.epoch_size is None or self.epoch_size >= 1, "at least 1"),
+        ):
+            if not fits:
+                got = getattr(self, name)
+                raise ConfigError(f"sampling.{name} is wrong", expected=expected, got=got)
 
     def shares(
         self,
@@ -155,10 +147,9 @@ class Sampling:
 
 def _objective_balanced(supervised: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
     """Return per source `sum_k n_sk / N_k`: each objective gives weight 1 to its records."""
-    totals: dict[str, int] = {}
+    totals: Counter[str] = Counter()
     for counts in supervised.values():
-        for objective, count in counts.items():
-            totals[objective] = totals.get(objective, 0) + count
+        totals.update(counts)
     return {
         source: sum(count / totals[objective] for objective, count in counts.items() if count)
         for source, counts in supervised.items()

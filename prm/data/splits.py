@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,25 +63,17 @@ def split_by_rank(
 
 def shuffled(units: Sequence[Chain | ResponseSet], seed: int) -> list[Chain | ResponseSet]:
     """Permute the labels of units: those of chains among chains, those of responses among them."""
-    places = [index for index, unit in enumerate(units) if isinstance(unit, Chain)]
-    others = sorted({*range(len(units))} - {*places})
-    chains: list[Any] = [units[index] for index in places]
-    sets: list[Any] = [units[index] for index in others]
-    found: dict[int, Chain | ResponseSet] = {}
-    found |= dict(zip(places, shuffled_step_labels(chains, seed), strict=True))
-    found |= dict(zip(others, shuffled_response_labels(sets, seed), strict=True))
-    return [found[index] for index in range(len(units))]
+    chains = [unit for unit in units if isinstance(unit, Chain)]
+    sets = [unit for unit in units if not isinstance(unit, Chain)]
+    new_chains = iter(shuffled_step_labels(chains, seed))
+    new_sets = iter(shuffled_response_labels(sets, seed))
+    return [next(new_chains) if isinstance(unit, Chain) else next(new_sets) for unit in units]
 
 
 def shuffled_step_labels(chains: Sequence[Chain], seed: int) -> list[Chain]:
     """Permute the labels of each objective over all labeled steps of all chains."""
-    generator = random.Random(seed)
-    pools: dict[str, list[float]] = {}
-    for chain in chains:
-        for name, values in chain.labels.items():
-            pools.setdefault(name, []).extend(value for value in values if value is not None)
-    for pool in pools.values():
-        generator.shuffle(pool)
+    known = (item for chain in chains for item in chain.labels.items())
+    pools = _shuffled_pools(known, random.Random(seed))
     return [
         chain.with_labels(
             {
@@ -96,16 +88,25 @@ def shuffled_step_labels(chains: Sequence[Chain], seed: int) -> list[Chain]:
 def shuffled_response_labels(sets: Sequence[ResponseSet], seed: int) -> list[ResponseSet]:
     """Permute ratings over all rated responses of an objective, and ranks within comparisons."""
     generator = random.Random(seed)
-    pools: dict[str, list[float]] = {}
-    for record in (record for item in sets for record in item.records):
-        for name, value in record.values.items():
-            pools.setdefault(name, []).extend([] if value is None else [value])
-    for pool in pools.values():
-        generator.shuffle(pool)
+    records = (record for item in sets for record in item.records)
+    known = ((name, [value]) for record in records for name, value in record.values.items())
+    pools = _shuffled_pools(known, generator)
     return [
         ResponseSet.of([_shuffled(record, pools, generator) for record in item.records])
         for item in sets
     ]
+
+
+def _shuffled_pools(
+    labels: Iterable[tuple[str, Sequence[float | None]]], generator: random.Random
+) -> dict[str, list[float]]:
+    """Return all known labels of each objective, in another order."""
+    pools: dict[str, list[float]] = {}
+    for name, values in labels:
+        pools.setdefault(name, []).extend(value for value in values if value is not None)
+    for pool in pools.values():
+        generator.shuffle(pool)
+    return pools
 
 
 def _shuffled(record: Outcome, pools: dict[str, list[float]], generator: random.Random) -> Outcome:

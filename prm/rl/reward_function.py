@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import StepAggregation
@@ -57,6 +57,14 @@ class CompletionReward:
     def step_probabilities(self) -> tuple[float | None, ...]:
         """Probability of each step, for the reward objective; empty without steps."""
         return self.score.probabilities
+
+
+class _Replaced(NamedTuple):
+    """What a reward function has in the place of its model's spec."""
+
+    steps: StepAggregation | str | None
+    objectives: ObjectiveAggregation | None
+    shaping: Shaping | None
 
 
 class RewardFunction:
@@ -115,7 +123,7 @@ class RewardFunction:
         self.model = model
         self.empty = empty
         self.observers: list[Callable[[Sequence[CompletionReward]], None]] = []
-        self._replaced = (step_aggregation, objective_aggregation, shaping)
+        self._replaced = _Replaced(step_aggregation, objective_aggregation, shaping)
         self._tokenizer = tokenizer
         self._loading = (device, dtype, max_tokens)
         self._reset()
@@ -171,22 +179,16 @@ class RewardFunction:
 
     def set_step_aggregation(self, aggregation: StepAggregation | str) -> None:
         """Aggregate steps in another way from now on; raises as the constructor."""
-        self._replace(aggregation, *self._replaced[1:])
+        self._replace(self._replaced._replace(steps=aggregation))
 
     def set_objective_aggregation(self, aggregation: ObjectiveAggregation) -> None:
         """Aggregate objectives in another way from now on; raises as the constructor."""
-        steps, _, shaping = self._replaced
-        self._replace(steps, aggregation, shaping)
+        self._replace(self._replaced._replace(objectives=aggregation))
 
-    def _replace(
-        self,
-        steps: StepAggregation | str | None,
-        objectives: ObjectiveAggregation | None,
-        shaping: Shaping | None,
-    ) -> None:
-        with_aggregations(self.spec, steps, objectives, shaping)
+    def _replace(self, replaced: _Replaced) -> None:
+        with_aggregations(self.spec, *replaced)
         with self._lock:
-            self._replaced = (steps, objectives, shaping)
+            self._replaced = replaced
 
     def __call__(
         self, prompts: Sequence[Text], completions: Sequence[Text], **_: Any
@@ -291,7 +293,7 @@ class RewardFunction:
         spec: RewardSpec,
     ) -> CompletionReward:
         applies_in_part = applicable is not None and set(applicable) != set(self.objectives)
-        if applies_in_part or self._replaced != (None, None, None):
+        if applies_in_part or any(part is not None for part in self._replaced):
             score = reaggregate(score, spec, applicable=applicable)
         response = completion.response
         if self.empty is not None and not response.strip():
@@ -323,12 +325,8 @@ def _is_address(model: str | Path) -> bool:
 
 
 def _checked_source(spec: RewardSpec, reward_from: RewardFrom | None) -> RewardFrom:
-    fits: dict[str, tuple[RewardFrom, ...]] = {
-        "process": ("steps",),
-        "outcome": ("response",),
-        "joint": ("steps", "response"),
-    }
-    allowed = fits[spec.kind]
+    scored: dict[RewardFrom, Any] = {"steps": spec.step_heads, "response": spec.response_heads}
+    allowed = [name for name, heads in scored.items() if heads]
     if reward_from is None and len(allowed) == 1:
         return allowed[0]
     if reward_from not in allowed:

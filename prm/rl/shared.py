@@ -10,9 +10,11 @@ import functools
 import inspect
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from prm.aggregation.objectives import from_config
 from prm.aggregation.steps import named_aggregation
@@ -47,21 +49,15 @@ def shared_reward_function(model: str | Path, **options: Any) -> RewardFunction:
 @functools.cache
 def _reward_function(options: str) -> RewardFunction:
     arguments = json.loads(options)
-    builders = {
+    builders: dict[str, Callable[[Any], Any]] = {
         "step_aggregation": named_aggregation,
         "objective_aggregation": from_config,
-        "dtype": _dtype,
+        "dtype": lambda name: getattr(torch, name),
     }
     for name, build in builders.items():
         if arguments.get(name) is not None:
             arguments[name] = build(arguments[name])
     return RewardFunction(**arguments)
-
-
-def _dtype(name: str) -> Any:
-    import torch
-
-    return getattr(torch, name)
 
 
 def _plain(value: object) -> Any:

@@ -195,7 +195,12 @@ def completion_token_rewards(
         values[-1:] = [whole] if values else []
         return values
     rewards = credit.step_rewards(reward.step_probabilities)
-    ends = _step_ends(reward, completion_ids, tokenizer, offsets)
+    if offsets is not None:
+        ends = step_end_tokens(reward.steps, offsets)
+    elif tokenizer is not None:
+        ends = decoded_step_ends(reward.response, reward.steps, completion_ids, tokenizer)
+    else:
+        raise ConfigError("token rewards need the policy's tokenizer, or offsets of its tokens")
     for token, value in zip(ends, rewards, strict=True):
         values[token] += value
     return values
@@ -214,19 +219,6 @@ def _whole_reward(reward: CompletionReward, credit: StepCredit) -> float:
             fix="Say what stands for its reward (`unscored`)",
         )
     return credit.unscored
-
-
-def _step_ends(
-    reward: CompletionReward,
-    ids: Sequence[int],
-    tokenizer: PreTrainedTokenizerBase | None,
-    offsets: Offsets | None,
-) -> list[int]:
-    if offsets is not None:
-        return step_end_tokens(reward.steps, offsets)
-    if tokenizer is None:
-        raise ConfigError("token rewards need the policy's tokenizer, or offsets of its tokens")
-    return decoded_step_ends(reward.response, reward.steps, ids, tokenizer)
 
 
 def step_end_tokens(steps: Sequence[StepSpan], offsets: Offsets) -> list[int]:

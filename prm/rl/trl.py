@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -56,7 +55,7 @@ class TRLRewards:
         self.function = function
         self.column = column
         self.asynchronous = asynchronous
-        self._batch = _Batch(None, set())
+        self._batch: tuple[Sequence[Text] | None, set[str | None]] = (None, set())
 
     def aggregated(self) -> Reward | AsyncReward:
         """Return the reward function of the aggregated reward, as the spec makes it."""
@@ -112,7 +111,7 @@ class TRLRewards:
             ConfigError: A trainer has both the aggregated reward and single objectives.
         """
         if "log_extra" in columns and self._is_first(objective, completions):
-            _log_batch(self.function, results, objective is None, columns)
+            self._log(results, objective is None, columns)
         if objective is None:
             return [result.reward for result in results]
         applicable = self._applicable(columns, len(results))
@@ -142,9 +141,9 @@ class TRLRewards:
 
     def _is_first(self, objective: str | None, completions: Sequence[Text]) -> bool:
         """Tell whether no reward function has seen this batch, which TRL passes to each of them."""
-        if self._batch.completions is not completions:
-            self._batch = _Batch(completions, set())
-        seen = self._batch.objectives
+        if self._batch[0] is not completions:
+            self._batch = (completions, set())
+        seen = self._batch[1]
         is_first = not seen
         seen.add(objective)
         if None in seen and len(seen) > 1:
@@ -155,13 +154,41 @@ class TRLRewards:
             )
         return is_first
 
+    def _log(
+        self, results: Sequence[CompletionReward], is_aggregated: bool, columns: Mapping[str, Any]
+    ) -> None:
+        """Log a batch through what TRL passes to reward functions.
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """The batch at hand, by identity, and the reward functions that have returned its values."""
+        `log_extra` gets a column of the completions table for every score, utility, step vector and
+        reward; `log_metric` their means over the batch, the weights that made the aggregated reward
+        if it is what TRL optimizes, and the shares of completions without reward and cut off.
+        """
+        table = _score_columns(results)
+        log_extra: Callable[[str, list[Any]], None] = columns["log_extra"]
+        for column, values in (table | _step_columns(results)).items():
+            log_extra(column, values)
+        log_extra("prm/reason", [result.score.reason for result in results])
+        means = {column: _mean(values) for column, values in table.items()}
+        if is_aggregated:
+            means |= self._used_weights(results)
+        means["prm/unscored"] = fmean(result.reward is None for result in results)
+        means["prm/truncated"] = fmean(result.score.num_truncated > 0 for result in results)
+        for metric, mean in means.items():
+            if mean is not None:
+                columns["log_metric"](metric, mean)
 
-    completions: Sequence[Text] | None
-    objectives: set[str | None]
+    def _used_weights(self, results: Sequence[CompletionReward]) -> dict[str, float | None]:
+        """Return the weights behind the aggregated rewards: fixed ones, or mean gates."""
+        names = self.function.objectives
+        fixed = linear_weights(self.function.spec, names)
+        if fixed is not None:
+            return {f"prm/weight/{name}": weight for name, weight in fixed.items()}
+        aggregation = self.function.spec.objective_aggregation
+        if aggregation is None or not aggregation.needs_gates:
+            return {}
+        scores = [result.score for result in results]
+        gates = [score.gates for score in scores if score.gates]
+        return {f"prm/weight/{name}": _mean([row[name] for row in gates]) for name in names}
 
 
 class _View:
@@ -210,33 +237,6 @@ def _is_complete(result: CompletionReward, names: Iterable[str]) -> bool:
     return all(result.objectives[name] is not None for name in names)
 
 
-def _log_batch(
-    function: RewardFunction,
-    results: Sequence[CompletionReward],
-    is_aggregated: bool,
-    columns: Mapping[str, Any],
-) -> None:
-    """Log a batch through what TRL passes to reward functions.
-
-    `log_extra` gets a column of the completions table for every score, utility, step vector and
-    reward; `log_metric` their means over the batch, the weights that made the aggregated reward
-    if it is what TRL optimizes, and the shares of completions without reward and cut off.
-    """
-    table = _score_columns(results)
-    log_extra: Callable[[str, list[Any]], None] = columns["log_extra"]
-    for column, values in (table | _step_columns(results)).items():
-        log_extra(column, values)
-    log_extra("prm/reason", [result.score.reason for result in results])
-    means = {column: _mean(values) for column, values in table.items()}
-    if is_aggregated:
-        means |= _weights(function, results)
-    means["prm/unscored"] = fmean(result.reward is None for result in results)
-    means["prm/truncated"] = fmean(result.score.num_truncated > 0 for result in results)
-    for metric, mean in means.items():
-        if mean is not None:
-            columns["log_metric"](metric, mean)
-
-
 def _score_columns(results: Sequence[CompletionReward]) -> dict[str, Values]:
     """Return scores in the heads' units, utilities and rewards, one value per completion."""
     table = {
@@ -254,23 +254,6 @@ def _step_columns(results: Sequence[CompletionReward]) -> dict[str, list[Any]]:
     probabilities = [result.score.step_probabilities for result in results]
     names = probabilities[0] if probabilities else ()
     return {f"prm/steps/{name}": [list(row[name]) for row in probabilities] for name in names}
-
-
-def _weights(
-    function: RewardFunction, results: Sequence[CompletionReward]
-) -> dict[str, float | None]:
-    """Return the weights behind the aggregated rewards: fixed ones, or the mean of the gates."""
-    fixed = linear_weights(function.spec, function.objectives)
-    if fixed is not None:
-        return {f"prm/weight/{name}": weight for name, weight in fixed.items()}
-    aggregation = function.spec.objective_aggregation
-    if aggregation is None or not aggregation.needs_gates:
-        return {}
-    scores = [result.score for result in results]
-    gates = [score.gates for score in scores if score.gates]
-    return {
-        f"prm/weight/{name}": _mean([row[name] for row in gates]) for name in function.objectives
-    }
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -80,17 +80,9 @@ def compute_score(
         DataError: There is no prompt, or the response has no reward.
         ConfigError: An option is unknown.
     """
-    (found,) = compute_scores(
-        [data_source],
-        [solution_str],
-        [ground_truth],
-        [extra_info],
-        model=model,
-        prompt_key=prompt_key,
-        unscored=unscored,
-        **options,
-    )
-    return found
+    function = shared_reward_function(model, **options)
+    (found,) = function.score([_prompt(extra_info, prompt_key)], [solution_str])
+    return _values(found, unscored)
 
 
 def compute_scores(

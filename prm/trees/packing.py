@@ -192,13 +192,21 @@ class _Layout:
             owners.extend([name] * (len(one.segments) - 1))
         children = _children(tree)
         order = _depth_first(children)
-        bounds: dict[int, tuple[int, int]] = {}
+        last, span = {-1: -1}, {-1: -1}  # of each segment: its last token, and the span it is in
         for index in order:
-            parent = tree.segments[index].parent
-            above = bounds[parent][1] - 1 if parent >= 0 else -1
-            bounds[index] = self._append(tree.segments[index], above)
-            self._add_reads(tree.segments[index], index, bounds[index][0], owners[index])
-        self._add_spans(tree, order, children, bounds)
+            segment = tree.segments[index]
+            start, last[index] = self._append(segment, last[segment.parent])
+            self._add_reads(segment, index, start, owners[index])
+            if segment.parent >= 0 and len(children[segment.parent]) == 1:
+                self.stops[-1] = self.subtree_ends[-1] = last[index] + 1
+            else:
+                self.starts.append(start)
+                self.stops.append(last[index] + 1)
+                self.subtree_ends.append(last[index] + 1)
+            span[index] = len(self.starts) - 1
+        for index in reversed(order[1:]):
+            above, below = span[tree.segments[index].parent], span[index]
+            self.subtree_ends[above] = max(self.subtree_ends[above], self.subtree_ends[below])
 
     def _append(self, segment: Segment, above: int) -> tuple[int, int]:
         start, size = len(self.input_ids), len(segment.input_ids)
@@ -206,34 +214,13 @@ class _Layout:
         self.input_ids.extend(segment.input_ids)
         self.position_ids.extend(range(depth, depth + size))
         self.previous.extend([above, *range(start, start + size - 1)])
-        return start, start + size
+        return start, start + size - 1
 
     def _add_reads(self, segment: Segment, index: int, start: int, owner: int) -> None:
         first = start
         for offset in segment.reads:
             self.reads[owner].append((index, first, start + offset))
             first = start + offset + 1
-
-    def _add_spans(
-        self,
-        tree: TokenTree,
-        order: Sequence[int],
-        children: Sequence[Sequence[int]],
-        bounds: dict[int, tuple[int, int]],
-    ) -> None:
-        ends = {index: stop for index, (_, stop) in bounds.items()}
-        for index in reversed(order):
-            parent = tree.segments[index].parent
-            if parent >= 0:
-                ends[parent] = max(ends[parent], ends[index])
-        for index in order:
-            parent = tree.segments[index].parent
-            if parent >= 0 and len(children[parent]) == 1:
-                self.stops[-1] = bounds[index][1]
-            else:
-                self.starts.append(bounds[index][0])
-                self.stops.append(bounds[index][1])
-                self.subtree_ends.append(ends[index])
 
     def packed(self) -> PackedTrees:
         """Return what was collected as tensors."""

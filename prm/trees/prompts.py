@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -110,23 +109,15 @@ class PromptEncoder:
         self.spec = spec
         self._start = first_token(tokenizer)
         self._special_tokens = special_tokens(tokenizer)
-        self._encode: Encoder = encode
         self._check()
 
-    def with_encoder(self, encoder: Encoder) -> PromptEncoder:
-        """Return the same with another way to tokenize texts."""
-        other = copy.copy(self)
-        other._encode = encoder
-        return other
-
-    def ids(self, records: Sequence[Record]) -> list[list[int] | DroppedRecord]:
+    def ids(
+        self, records: Sequence[Record], encoder: Encoder = encode
+    ) -> list[list[int] | DroppedRecord]:
         """Return each record's prompt ids, or why the record is left out."""
-        chat = self.spec.template.style == "chat"
-        rendered = [
-            self._render_chat(record) if chat else self._render(record) for record in records
-        ]
+        rendered = [self._render(record) for record in records]
         texts = [item if isinstance(item, str) else "" for item in rendered]
-        encoded = self._encode(self.tokenizer, texts, chat)
+        encoded = encoder(self.tokenizer, texts, self.spec.template.style == "chat")
         return [
             self._with_bos(ids) if isinstance(item, str) else item
             for item, ids in zip(rendered, encoded, strict=True)
@@ -167,10 +158,9 @@ class PromptEncoder:
 
     def _render(self, record: Record) -> str | DroppedRecord:
         template = self.spec.template
-        return template.prefix + prompt_text(record.prompt) + template.suffix
-
-    def _render_chat(self, record: Record) -> str | DroppedRecord:
-        messages = chat_messages(record.prompt, self.spec.template.system)
+        if template.style == "plain":
+            return template.prefix + prompt_text(record.prompt) + template.suffix
+        messages = chat_messages(record.prompt, template.system)
         for token in self._special_tokens:
             if any(token in message["content"] for message in messages):
                 return DroppedRecord(

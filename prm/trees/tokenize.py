@@ -66,6 +66,14 @@ class TokenizedResponses:
     reasons: tuple[str, ...] = ()
     num_prompt_cut: int = 0
 
+    def present(self, places: Sequence[int]) -> list[int]:
+        """Return the branches of those of some responses that are read."""
+        return [branch for place in places if (branch := self.branches[place]) is not None]
+
+    def texts(self, places: Sequence[int]) -> set[tuple[int, ...]]:
+        """Return the different token ids of those of some responses that are read."""
+        return {self.tree.segments[branch + 1].input_ids for branch in self.present(places)}
+
     @property
     def num_truncated(self) -> int:
         """Responses that were cut off."""
@@ -110,7 +118,7 @@ class TreeBuilder:
     def with_encoder(self, encoder: Encoder) -> TreeBuilder:
         """Return the same builder with another way to tokenize texts."""
         other = copy.copy(self)
-        other._encode, other._prompts = encoder, self._prompts.with_encoder(encoder)
+        other._encode = encoder
         return other
 
     @overload
@@ -147,7 +155,7 @@ class TreeBuilder:
             yield from self._build_block(block)
 
     def _build_block(self, units: Sequence[Unit]) -> Iterator[Tokens | DroppedRecord]:
-        prompts = self._prompts.ids([unit.records[0] for unit in units])
+        prompts = self._prompts.ids([unit.records[0] for unit in units], self._encode)
         texts = [self._texts(unit) for unit in units]
         encoded = iter(self._encode(self.tokenizer, [text for own in texts for text in own], False))
         for unit, prompt, own in zip(units, prompts, texts, strict=True):

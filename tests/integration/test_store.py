@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 import yaml
 
 from prm.cli.main import main
+from prm.data import module
+from prm.data.store.disk import RecordStore
 from prm.training.callbacks import LastCheckpoint
 from tests.outcome_runs import (
     HELPFULNESS,
@@ -41,8 +44,7 @@ LONGER = {"checkpoint_every": 1, "trainer": {"max_epochs": 2}}
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven units in a file, so that the little data of a test are in several."""
-    for module in ("disk", "rows", "views"):
-        monkeypatch.setattr(f"prm.data.store.{module}.SHARD", 7)
+    monkeypatch.setattr(module, "RecordStore", partial(RecordStore, shard=7))
 
 
 def process_config(folder: Path, run_dir: str, **data: Any) -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from prm.data.checks.linter import Check, CheckReport, Finding, Linter, Tally
+from prm.data.checks.linter import Check, CheckReport, Linter, Tally
 from prm.data.checks.overlap import Overlap, ProblemIndex
 from prm.data.checks.step_statistics import LengthCorrelation, PositionBalance
 from prm.data.checks.texts import CountTokens, SpecialText, TextRules, Truncation
@@ -51,11 +51,15 @@ def check_chains(
     ]
     if count_tokens is not None and max_length is not None:
         checks.append(Truncation(count_tokens, max_length))
-    units = {"chains": lambda chain: 1, "steps": _num_steps, "labels": _num_labels}
+    units: dict[str, Callable[[Chain], int]] = {
+        "chains": lambda chain: 1,
+        "steps": lambda chain: len(chain.completions),
+        "labels": _num_labels,
+    }
     return Linter[Chain](checks, units).run(chains)
 
 
-class EmptySteps:
+class EmptySteps(Check[Chain]):
     """Finds steps without text: they are never scored."""
 
     def __init__(self) -> None:
@@ -67,12 +71,8 @@ class EmptySteps:
             if not step.strip():
                 self._tally.add(chain, f"step {index + 1} of {len(chain.completions)}")
 
-    def findings(self) -> list[Finding]:
-        """Return the empty steps."""
-        return self._tally.findings()
 
-
-class Repetition:
+class Repetition(Check[Chain]):
     """Finds chains that come again, with the same labels (duplicates) or others (conflicts)."""
 
     def __init__(self) -> None:
@@ -91,12 +91,8 @@ class Repetition:
         tally = self._other if _contradict(labels, chain.labels) else self._same
         tally.add(chain, f"first at {origin}")
 
-    def findings(self) -> list[Finding]:
-        """Return duplicates and conflicts."""
-        return [*self._same.findings(), *self._other.findings()]
 
-
-class Annotation:
+class Annotation(Check[Record]):
     """Counts records without any label, and records whose format changed what the row said."""
 
     def __init__(self) -> None:
@@ -109,14 +105,6 @@ class Annotation:
             self._unlabeled.add(record, "no label")
         if ADJUSTED in record.metadata:
             self._adjusted.add(record, str(record.metadata[ADJUSTED]))
-
-    def findings(self) -> list[Finding]:
-        """Return both counts."""
-        return [*self._unlabeled.findings(), *self._adjusted.findings()]
-
-
-def _num_steps(chain: Chain) -> int:
-    return len(chain.completions)
 
 
 def _is_labeled(record: Record) -> bool:

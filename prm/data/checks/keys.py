@@ -1,11 +1,16 @@
-"""Keys: 64-bit numbers that stand for texts, so that checks need not keep the texts."""
+"""What checks keep of many records in few bytes: keys that stand for texts, and columns."""
 
 from __future__ import annotations
 
+from array import array
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
-from prm.records import Prompt
+import numpy as np
+from numpy.typing import NDArray
+
+from prm.records import Outcome, Prompt
 
 
 @lru_cache(maxsize=64)  # several checks ask for the same record's texts
@@ -22,6 +27,33 @@ def prompt_key(prompt: Prompt) -> int:
     return text_key("\x1e".join(turns))
 
 
-def response_key(prompt: int, response: str) -> int:
-    """Return the key of a response to the prompt with the key `prompt`."""
-    return hash((prompt, text_key(response)))
+def response_keys(record: Outcome) -> list[int]:
+    """Return the key of each response, which stands for its prompt too."""
+    prompt = prompt_key(record.prompt)
+    return [hash((prompt, text_key(response))) for response in record.responses]
+
+
+class Columns:
+    """Numbers that are collected row by row.
+
+    Args:
+        types: The type of each column, as the standard `array` names it.
+
+    Example:
+        >>> columns = Columns("qd")
+        >>> columns.add(3, 0.5)
+        >>> [column.tolist() for column in columns.arrays()]
+        [[3], [0.5]]
+    """
+
+    def __init__(self, types: str) -> None:
+        self._columns: list[array[Any]] = [array(kind) for kind in types]
+
+    def add(self, *row: float) -> None:
+        """Add a row, one number for each column."""
+        for column, number in zip(self._columns, row, strict=True):
+            column.append(number)
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Return the columns."""
+        return [np.array(column) for column in self._columns]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from prm.errors import DataError, PrmError
 from prm.records import Comparison, Outcome, Rating, Record
@@ -42,10 +42,6 @@ class Finding:
     count: int
     examples: tuple[Example, ...] = ()
     table: tuple[dict[str, Any], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the finding as JSON values."""
-        return asdict(self)
 
 
 @dataclass
@@ -89,17 +85,20 @@ class Tally:
         return [Finding(self.kind, self.severity, self.message, self.count, tuple(self.examples))]
 
 
-class Check(Protocol[SeenBy]):
+class Check(Generic[SeenBy]):
     """One check: it sees every record once, then tells what it found."""
 
     def see(self, record: SeenBy, /) -> None:
         """Look at one record."""
+        raise NotImplementedError
 
     def findings(self) -> list[Finding]:
-        """Return what was found; nothing if all is well."""
+        """Return what was found, nothing if all is well; by default what the tallies counted."""
+        tallies = [value for value in vars(self).values() if isinstance(value, Tally)]
+        return [finding for tally in tallies for finding in tally.findings()]
 
 
-class OutcomeCheck:
+class OutcomeCheck(Check[Outcome]):
     """A check that looks at comparisons and ratings apart; a subclass says what it looks at."""
 
     def see(self, record: Outcome) -> None:
@@ -136,7 +135,7 @@ class CheckReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         counts = {f"num_{name}": count for name, count in self.counts.items()}
-        return {**counts, "findings": [finding.to_json() for finding in self.findings]}
+        return {**counts, "findings": [asdict(finding) for finding in self.findings]}
 
 
 class Linter(Generic[Seen]):

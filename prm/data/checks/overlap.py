@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from prm.data.checks.linter import Finding, Tally
+from prm.data.checks.linter import Check, Finding, Tally
 from prm.data.formats.base import PROBLEM
 from prm.records import Record, prompt_text
 
@@ -67,7 +67,7 @@ class ProblemIndex:
         return set().union(*(self.sources.get(key, ()) for key in problem_keys(record)))
 
 
-class Overlap:
+class Overlap(Check[Record]):
     """The linter's check: finds records whose problem is also in an evaluation set."""
 
     def __init__(self, evaluation: ProblemIndex) -> None:
@@ -85,7 +85,7 @@ class Overlap:
     def findings(self) -> list[Finding]:
         """Return the records, and how many problems they are about."""
         self._tally.message = f"rows about {len(self._problems)} problems of evaluation sets"
-        return self._tally.findings()
+        return super().findings()
 
 
 @dataclass

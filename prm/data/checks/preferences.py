@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.data.checks.keys import prompt_key, response_key
+from prm.data.checks.keys import Columns, response_keys
 from prm.data.checks.linter import Example, Finding, OutcomeCheck, Tally
 from prm.records import Comparison
 
@@ -25,9 +24,8 @@ def preferences(record: Comparison) -> Iterator[tuple[int, int, int]]:
     `first` and `second` are keys of prompt and response. The sign is 1 where the first is better,
     -1 where the second is, and 0 where they are tied.
     """
-    prompt = prompt_key(record.prompt)
-    keys = [response_key(prompt, response) for response in record.responses]
-    for (first, a), (second, b) in combinations(zip(keys, record.ranks, strict=True), 2):
+    ranked = zip(response_keys(record), record.ranks, strict=True)
+    for (first, a), (second, b) in combinations(ranked, 2):
         if first != second:
             yield first, second, (a < b) - (a > b)
 
@@ -41,13 +39,14 @@ class PreferenceConsistency(OutcomeCheck):
 
     def __init__(self) -> None:
         self._places: list[tuple[str, str]] = []
-        self._pairs: dict[str, _Pairs] = defaultdict(_Pairs)
+        self._pairs: dict[str, Columns] = defaultdict(lambda: Columns("qqbq"))
 
     def see_comparison(self, record: Comparison) -> None:
         """Collect the preferences of a comparison."""
         pairs = self._pairs[record.objective]
         for first, second, sign in preferences(record):
-            pairs.add(first, second, sign, len(self._places))
+            for_low = sign if first < second else -sign
+            pairs.add(min(first, second), max(first, second), for_low, len(self._places))
         self._places.append((record.origin, record.id))
 
     def findings(self) -> list[Finding]:
@@ -73,28 +72,6 @@ class PreferenceConsistency(OutcomeCheck):
         return name or origin
 
 
-@dataclass
-class _Pairs:
-    """Columns of the preferences of one objective."""
-
-    low: array[int] = field(default_factory=lambda: array("q"))
-    high: array[int] = field(default_factory=lambda: array("q"))
-    sign: array[int] = field(default_factory=lambda: array("b"))
-    place: array[int] = field(default_factory=lambda: array("q"))
-
-    def add(self, first: int, second: int, sign: int, place: int) -> None:
-        self.low.append(min(first, second))
-        self.high.append(max(first, second))
-        self.sign.append(sign if first < second else -sign)
-        self.place.append(place)
-
-    def columns(self) -> list[Integers]:
-        return [
-            np.array(column, dtype=np.int64)
-            for column in (self.low, self.high, self.sign, self.place)
-        ]
-
-
 @dataclass(frozen=True)
 class _Majority:
     """The pairs of one objective: rows of the table, and the majority of each distinct pair.
@@ -116,8 +93,8 @@ class _Majority:
     place: Integers
 
     @classmethod
-    def of(cls, pairs: _Pairs) -> _Majority:
-        low, high, sign, place = pairs.columns()
+    def of(cls, pairs: Columns) -> _Majority:
+        low, high, sign, place = pairs.arrays()
         key = low * 3 + high  # wraps around; two pairs that share a key are as rare as two texts
         _, first, pair = np.unique(key, return_index=True, return_inverse=True)
         net = np.sign(np.bincount(pair, sign, minlength=len(first))).astype(np.int64)

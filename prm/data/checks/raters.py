@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.data.checks.keys import prompt_key, response_key
+from prm.data.checks.keys import Columns, response_keys
 from prm.data.checks.linter import Example, Finding, OutcomeCheck, Severity, Tally
 from prm.data.checks.preferences import preferences
 from prm.data.formats.base import VERDICTS
@@ -40,8 +38,8 @@ class Raters(OutcomeCheck):
     def __init__(self, tolerance: float) -> None:
         self._tolerance = tolerance
         self._places: list[tuple[str, str]] = []
-        self._pairs: dict[str, _Opinions] = defaultdict(_Opinions)
-        self._ratings: dict[str, _Opinions] = defaultdict(_Opinions)
+        self._pairs: dict[str, Columns] = defaultdict(_opinions)
+        self._ratings: dict[str, Columns] = defaultdict(_opinions)
 
     def see_comparison(self, record: Comparison) -> None:
         """Collect the opinions of a comparison."""
@@ -52,7 +50,7 @@ class Raters(OutcomeCheck):
     def see_rating(self, record: Rating) -> None:
         """Collect the opinions of a rating."""
         place = self._place(record)
-        unit = response_key(prompt_key(record.prompt), record.response)
+        (unit,) = response_keys(record)
         for objective, value in record.values.items():
             if value is not None:
                 self._ratings[objective].add(unit, value, place)
@@ -67,11 +65,11 @@ class Raters(OutcomeCheck):
         conflicts.message = f"responses rated more than {self._tolerance:.0%} of the range apart"
         table = []
         for objective, opinions in sorted(self._pairs.items()):
-            table += _agreement(objective, "comparisons", opinions.repeated())
+            table += _agreement(objective, "comparisons", _repeated(opinions))
         for objective, opinions in sorted(self._ratings.items()):
-            units = opinions.repeated()
+            units = _repeated(opinions)
             table += _agreement(objective, "ratings", units)
-            limit = self._tolerance * (max(opinions.value) - min(opinions.value))
+            limit = self._tolerance * float(np.ptp(opinions.arrays()[1]))
             for example in self._apart(objective, units, limit):
                 conflicts.add_example(example)
         return [*conflicts.findings(), *_agreement_findings(table)]
@@ -86,31 +84,24 @@ class Raters(OutcomeCheck):
                 yield Example(origin, name, detail)
 
 
-@dataclass
-class _Opinions:
-    """Columns of the opinions about one objective."""
+def _opinions() -> Columns:
+    """Return columns for the unit, the value and the place of each opinion about an objective."""
+    return Columns("qdq")
 
-    unit: array[int] = field(default_factory=lambda: array("q"))
-    value: array[float] = field(default_factory=lambda: array("d"))
-    place: array[int] = field(default_factory=lambda: array("q"))
 
-    def add(self, unit: int, value: float, place: int) -> None:
-        self.unit.append(unit)
-        self.value.append(value)
-        self.place.append(place)
-
-    def repeated(self) -> list[Unit]:
-        """Return the units with two or more opinions, in order of appearance."""
-        _, first, inverse, counts = np.unique(
-            np.array(self.unit), return_index=True, return_inverse=True, return_counts=True
-        )
-        rows = np.flatnonzero(counts[inverse] > 1)
-        rows = rows[np.argsort(first[inverse[rows]], kind="stable")]
-        starts = np.flatnonzero(np.diff(inverse[rows], prepend=-1))[1:]
-        values, places = np.array(self.value)[rows], np.array(self.place)[rows]
-        if not len(rows):
-            return []
-        return list(zip(np.split(values, starts), np.split(places, starts), strict=True))
+def _repeated(opinions: Columns) -> list[Unit]:
+    """Return the units with two or more opinions, in order of appearance."""
+    units, values, places = opinions.arrays()
+    _, first, inverse, counts = np.unique(
+        units, return_index=True, return_inverse=True, return_counts=True
+    )
+    rows = np.flatnonzero(counts[inverse] > 1)
+    if not len(rows):
+        return []
+    rows = rows[np.argsort(first[inverse[rows]], kind="stable")]
+    starts = np.flatnonzero(np.diff(inverse[rows], prepend=-1))[1:]
+    parts = (np.split(values[rows], starts), np.split(places[rows], starts))
+    return list(zip(*parts, strict=True))
 
 
 def _pair_opinions(record: Comparison) -> Iterator[tuple[int, int]]:

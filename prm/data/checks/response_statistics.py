@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from prm.data.checks.keys import prompt_key
+from prm.data.checks.keys import Columns, prompt_key
 from prm.data.checks.linter import Finding, OutcomeCheck
 from prm.data.checks.step_statistics import STRONG_CORRELATION, length_finding
-from prm.records import Comparison, Rating
+from prm.records import Comparison, Outcome, Rating
 
 _ONE_SIDED = 0.95
 
@@ -23,119 +25,105 @@ class Coverage(OutcomeCheck):
 
     def __init__(self) -> None:
         self._num_records = 0
-        self._comparisons: dict[str, _Comparisons] = defaultdict(_Comparisons)
-        self._ratings: dict[str, _Ratings] = defaultdict(_Ratings)
+        self._comparisons: dict[str, _Supervision] = defaultdict(_Supervision)
+        self._ratings: dict[str, _Supervision] = defaultdict(_Supervision)
+        self._ties: Counter[str] = Counter()
 
     def see_comparison(self, record: Comparison) -> None:
         """Count a comparison under its objective."""
         self._num_records += 1
-        self._comparisons[record.objective].add(record, prompt_key(record.prompt))
+        self._ties[record.objective] += record.is_tie
+        self._comparisons[record.objective].add(record, len(record.responses))
 
     def see_rating(self, record: Rating) -> None:
         """Count a rating under each of its objectives."""
         self._num_records += 1
-        prompt = prompt_key(record.prompt)
         for objective, value in record.values.items():
             if value is not None:
-                self._ratings[objective].add(record, value, prompt)
+                self._ratings[objective].add(record, value)
 
     def findings(self) -> list[Finding]:
-        """Return both tables, ties, and objectives whose ratings hardly vary."""
-        comparisons, ratings = sorted(self._comparisons.items()), sorted(self._ratings.items())
-        pairs = [item.row(name, self._num_records) for name, item in comparisons]
-        rated = [item.row(name, self._num_records) for name, item in ratings]
-        found = [
-            Finding(kind, "info", message, len(table), table=tuple(table))
-            for kind, message, table in (
-                ("comparison_coverage", "objectives that comparisons supervise", pairs),
-                ("rating_coverage", "objectives that ratings supervise", rated),
-            )
-            if table
+        """Return a table of each kind of records, then the ties and one-sided ratings."""
+        return [
+            *self._table("comparison", self._comparisons, self._sizes),
+            *self._table("rating", self._ratings, _levels),
+            *(self._tied(name, count) for name, count in sorted(self._ties.items()) if count),
+            *_one_sided(self._ratings),
         ]
-        found += [finding for name, item in comparisons for finding in item.ties(name)]
-        return found + [finding for name, item in ratings for finding in item.one_sided(name)]
 
+    def _table(
+        self,
+        kind: str,
+        supervised: dict[str, _Supervision],
+        describe: Callable[[str, NDArray[np.float64]], dict[str, Any]],
+    ) -> list[Finding]:
+        rows = tuple(
+            {
+                "objective": name,
+                f"{kind}s": len(by.numbers),
+                **describe(name, np.array(by.numbers)),
+                "prompts": len(by.prompts),
+                "sources": len(by.sources),
+                "share_missing": 1 - len(by.numbers) / self._num_records,
+            }
+            for name, by in sorted(supervised.items())
+        )
+        message = f"objectives that {kind}s supervise"
+        return [Finding(f"{kind}_coverage", "info", message, len(rows), table=rows)] if rows else []
 
-@dataclass
-class _Comparisons:
-    """The comparisons of one objective."""
-
-    count: int = 0
-    num_ties: int = 0
-    sizes: set[int] = field(default_factory=set)
-    prompts: set[int] = field(default_factory=set)
-    sources: set[str] = field(default_factory=set)
-
-    def add(self, record: Comparison, prompt: int) -> None:
-        self.count += 1
-        self.num_ties += record.is_tie
-        self.sizes.add(len(record.responses))
-        self.prompts.add(prompt)
-        self.sources.add(record.source)
-
-    def row(self, objective: str, num_records: int) -> dict[str, Any]:
+    def _sizes(self, objective: str, sizes: NDArray[np.float64]) -> dict[str, Any]:
         return {
-            "objective": objective,
-            "comparisons": self.count,
-            "ties": self.num_ties,
-            "min_responses": min(self.sizes),
-            "max_responses": max(self.sizes),
-            "prompts": len(self.prompts),
-            "sources": len(self.sources),
-            "share_missing": 1 - self.count / num_records,
+            "ties": self._ties[objective],
+            "min_responses": int(sizes.min()),
+            "max_responses": int(sizes.max()),
         }
 
-    def ties(self, objective: str) -> list[Finding]:
-        if not self.num_ties:
-            return []
-        share = self.num_ties / self.count
+    def _tied(self, objective: str, num_ties: int) -> Finding:
+        share = num_ties / len(self._comparisons[objective].numbers)
         message = f"{share:.1%} of the comparisons of {objective!r} are ties"
-        return [Finding("ties", "info", message, self.num_ties)]
+        return Finding("ties", "info", message, num_ties)
 
 
 @dataclass
-class _Ratings:
-    """The ratings of one objective."""
+class _Supervision:
+    """What supervises one objective: how many responses are compared, or the ratings."""
 
-    values: array[float] = field(default_factory=lambda: array("d"))
+    numbers: array[float] = field(default_factory=lambda: array("d"))
     prompts: set[int] = field(default_factory=set)
     sources: set[str] = field(default_factory=set)
 
-    def add(self, record: Rating, value: float, prompt: int) -> None:
-        self.values.append(value)
-        self.prompts.add(prompt)
+    def add(self, record: Outcome, number: float) -> None:
+        self.numbers.append(number)
+        self.prompts.add(prompt_key(record.prompt))
         self.sources.add(record.source)
 
-    def row(self, objective: str, num_records: int) -> dict[str, Any]:
-        values = np.array(self.values)
-        return {
-            "objective": objective,
-            "ratings": len(values),
-            "mean": float(values.mean()),
-            "std": float(values.std()),
-            "min": float(values.min()),
-            "max": float(values.max()),
-            "levels": len(np.unique(values)),
-            "prompts": len(self.prompts),
-            "sources": len(self.sources),
-            "share_missing": 1 - len(values) / num_records,
-        }
 
-    def one_sided(self, objective: str) -> list[Finding]:
-        levels, counts = np.unique(np.array(self.values), return_counts=True)
+def _levels(objective: str, values: NDArray[np.float64]) -> dict[str, Any]:
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std()),
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "levels": len(np.unique(values)),
+    }
+
+
+def _one_sided(ratings: dict[str, _Supervision]) -> Iterator[Finding]:
+    for objective, by in sorted(ratings.items()):
+        levels, counts = np.unique(by.numbers, return_counts=True)
         share = float(counts.max() / counts.sum())
-        if len(levels) > 2 or share <= _ONE_SIDED:
-            return []
-        message = f"{share:.1%} of the ratings of {objective!r} are {levels[counts.argmax()]:g}"
-        return [Finding("one_sided_labels", "warning", message, len(self.values))]
+        if len(levels) <= 2 and share > _ONE_SIDED:
+            most = levels[counts.argmax()]
+            message = f"{share:.1%} of the ratings of {objective!r} are {most:g}"
+            yield Finding("one_sided_labels", "warning", message, len(by.numbers))
 
 
 class ResponseLength(OutcomeCheck):
     """How much comparisons and ratings lean on the length of a response in characters."""
 
     def __init__(self) -> None:
-        self._pairs: dict[str, _Lengths] = defaultdict(_Lengths)
-        self._ratings: dict[str, _Lengths] = defaultdict(_Lengths)
+        self._pairs: dict[str, Columns] = defaultdict(lambda: Columns("qd"))
+        self._ratings: dict[str, Columns] = defaultdict(lambda: Columns("qd"))
 
     def see_comparison(self, record: Comparison) -> None:
         """Collect the differences of lengths beside which response is better."""
@@ -154,32 +142,20 @@ class ResponseLength(OutcomeCheck):
         """Return one finding per objective and kind whose lengths and labels both vary."""
         pairs = [_preference(name, found) for name, found in sorted(self._pairs.items())]
         ratings = [
-            length_finding("response", name, found.length, found.label)
+            length_finding("response", name, *found.arrays())
             for name, found in sorted(self._ratings.items())
         ]
         return [finding for finding in (*pairs, *ratings) if finding is not None]
 
 
-@dataclass
-class _Lengths:
-    """Columns: lengths or their differences, and labels."""
-
-    length: array[int] = field(default_factory=lambda: array("q"))
-    label: array[float] = field(default_factory=lambda: array("d"))
-
-    def add(self, length: int, label: float) -> None:
-        self.length.append(length)
-        self.label.append(label)
-
-
-def _preference(objective: str, pairs: _Lengths) -> Finding | None:
+def _preference(objective: str, pairs: Columns) -> Finding | None:
     """Return how often the longer response is preferred, and the rank correlation.
 
     Each pair counts in both orders, so the order in which a source writes pairs does not matter.
     """
     from scipy.stats import spearmanr
 
-    difference, better = np.array(pairs.length), np.array(pairs.label)
+    difference, better = pairs.arrays()
     counts = (difference != 0) & (better != 0)
     if not counts.any():
         return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prm.data.checks.chains import Annotation
-from prm.data.checks.keys import prompt_key, response_key
+from prm.data.checks.keys import response_keys
 from prm.data.checks.linter import Check, CheckReport, Finding, Linter, OutcomeCheck, Tally
 from prm.data.checks.overlap import Overlap, ProblemIndex
 from prm.data.checks.preferences import PreferenceConsistency
@@ -76,7 +76,7 @@ def check_outcomes(
     return Linter[Outcome](checks, units).run(records)
 
 
-class EmptyTexts:
+class EmptyTexts(Check[Outcome]):
     """Finds prompts and responses without text."""
 
     def __init__(self) -> None:
@@ -90,10 +90,6 @@ class EmptyTexts:
         for index, response in enumerate(record.responses):
             if not response.strip():
                 self._responses.add(record, f"response {index + 1} of {len(record.responses)}")
-
-    def findings(self) -> list[Finding]:
-        """Return the empty texts."""
-        return [*self._prompts.findings(), *self._responses.findings()]
 
 
 class IdenticalResponses(OutcomeCheck):
@@ -116,11 +112,6 @@ class IdenticalResponses(OutcomeCheck):
         if pair is not None:
             self._count(record, pair, self._nearly)
 
-    def findings(self) -> list[Finding]:
-        """Return the comparisons."""
-        tallies = (self._same, self._nearly, self._tied)
-        return [finding for tally in tallies for finding in tally.findings()]
-
     def _count(self, record: Comparison, pair: tuple[int, int], decided: Tally) -> None:
         first, second = pair
         is_tied = record.ranks[first] == record.ranks[second]
@@ -137,13 +128,13 @@ class Repetition(OutcomeCheck):
 
     def see_comparison(self, record: Comparison) -> None:
         """Compare a comparison with those before it; the order of responses does not matter."""
-        keys = _keys(record)
-        self._look(record, (record.objective, *sorted(zip(keys, record.ranks, strict=True))))
+        ranked = zip(response_keys(record), record.ranks, strict=True)
+        self._look(record, (record.objective, *sorted(ranked)))
 
     def see_rating(self, record: Rating) -> None:
         """Compare a rating with those before it."""
         values = sorted((name, record.values[name]) for name in record.objectives)
-        self._look(record, (*_keys(record), *values))
+        self._look(record, (*response_keys(record), *values))
 
     def _look(self, record: Outcome, labels: tuple[object, ...]) -> None:
         key = hash(labels)
@@ -151,15 +142,6 @@ class Repetition(OutcomeCheck):
             self._tally.add(record, f"first at {self._seen[key]}")
         else:
             self._seen[key] = record.origin
-
-    def findings(self) -> list[Finding]:
-        """Return the copies."""
-        return self._tally.findings()
-
-
-def _keys(record: Outcome) -> list[int]:
-    prompt = prompt_key(record.prompt)
-    return [response_key(prompt, response) for response in record.responses]
 
 
 class RatingRange(OutcomeCheck):
@@ -197,7 +179,7 @@ class RatingRange(OutcomeCheck):
 
     def findings(self) -> list[Finding]:
         """Return both, and ranges of no rating; a sentinel is one where no other is negative."""
-        found = self._outside.findings()
+        found = super().findings()
         unused = sorted(self._ranges.keys() - self._rated)
         if unused:
             message = f"ranges of objectives without ratings: {', '.join(map(repr, unused))}"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from typing import Any
 
-from prm.data.checks.linter import Finding
+import numpy as np
+from numpy.typing import NDArray
+
+from prm.data.checks.keys import Columns
+from prm.data.checks.linter import Check, Finding
 from prm.records import Chain
 
 _LAST_POSITION = 10
@@ -14,7 +18,7 @@ STRONG_CORRELATION = 0.3
 _RARE_CLASS = 0.01
 
 
-class PositionBalance:
+class PositionBalance(Check[Chain]):
     """How many steps are labeled, and how many of them are wrong, at each position of a chain."""
 
     def __init__(self) -> None:
@@ -48,45 +52,39 @@ class PositionBalance:
     def _one_sided(self) -> list[Finding]:
         findings = []
         for objective in sorted({objective for objective, _ in self._labels}):
-            values = [
-                label
-                for (name, _), labels in self._labels.items()
-                if name == objective
-                for label in labels
-            ]
-            wrong = sum(label < 0.5 for label in values) / len(values)
+            known = [labels for (name, _), labels in self._labels.items() if name == objective]
+            values = np.concatenate(known)
+            wrong = float((values < 0.5).mean())
             if min(wrong, 1 - wrong) < _RARE_CLASS:
                 message = f"{wrong:.1%} of the labels of {objective!r} are below 0.5"
                 findings.append(Finding("one_sided_labels", "warning", message, len(values)))
         return findings
 
 
-class LengthCorrelation:
+class LengthCorrelation(Check[Chain]):
     """Spearman correlation between a step's length in characters and its label."""
 
     def __init__(self) -> None:
-        self._lengths: dict[str, array[int]] = defaultdict(lambda: array("q"))
-        self._labels: dict[str, array[float]] = defaultdict(lambda: array("d"))
+        self._steps: dict[str, Columns] = defaultdict(lambda: Columns("qd"))
 
     def see(self, chain: Chain) -> None:
         """Collect the lengths and labels of a chain's labeled steps."""
         for objective, labels in chain.labels.items():
             for step, label in zip(chain.completions, labels, strict=True):
                 if label is not None:
-                    self._lengths[objective].append(len(step))
-                    self._labels[objective].append(label)
+                    self._steps[objective].add(len(step), label)
 
     def findings(self) -> list[Finding]:
         """Return one finding per objective whose lengths and labels both vary."""
         found = (
-            length_finding("step", objective, self._lengths[objective], labels)
-            for objective, labels in sorted(self._labels.items())
+            length_finding("step", objective, *steps.arrays())
+            for objective, steps in sorted(self._steps.items())
         )
         return [finding for finding in found if finding is not None]
 
 
 def length_finding(
-    what: str, objective: str, lengths: Sequence[float], labels: Sequence[float]
+    what: str, objective: str, lengths: NDArray[Any], labels: NDArray[Any]
 ) -> Finding | None:
     """Return Spearman's correlation of lengths with labels; `None` if either does not vary.
 
@@ -98,7 +96,7 @@ def length_finding(
     """
     from scipy.stats import spearmanr
 
-    if len(set(labels)) < 2 or len(set(lengths)) < 2:
+    if min(len(np.unique(labels)), len(np.unique(lengths))) < 2:
         return None
     rho = float(spearmanr(lengths, labels).statistic)
     return Finding(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from prm.data.checks.linter import Finding, Tally
+from prm.data.checks.linter import Check, Finding, Tally
 from prm.errors import DataError
 from prm.records import Chain, Outcome, Record, prompt_text
 
@@ -63,7 +63,7 @@ class TextRules:
     double_bos: bool = False
 
 
-class SpecialText:
+class SpecialText(Check[Record]):
     """Finds separators, template markup, special tokens and a leading BOS inside texts."""
 
     def __init__(self, rules: TextRules) -> None:
@@ -89,8 +89,7 @@ class SpecialText:
 
     def findings(self) -> list[Finding]:
         """Return what was found; a template and a tokenizer that both add BOS are one finding."""
-        tallies = (self._separators, self._markup, self._special, self._bos)
-        findings = [finding for tally in tallies for finding in tally.findings()]
+        findings = super().findings()
         if self._rules.double_bos:
             message = "the chat template writes BOS and the tokenizer adds another"
             findings.append(Finding("double_bos", "warning", message, 1))
@@ -113,7 +112,7 @@ def _parts(record: Record) -> list[tuple[str, str]]:
     return [(f"response {index}", text) for index, text in enumerate(record.responses, 1)]
 
 
-class Truncation:
+class Truncation(Check[Chain]):
     """Finds chains that do not fit; whole steps are dropped from the end until they do."""
 
     def __init__(self, count_tokens: CountTokens, max_length: int) -> None:
@@ -142,13 +141,8 @@ class Truncation:
         has_use = any(labeled) if chain.labels else kept > 0
         (self._cut if has_use else self._emptied).add(chain, detail)
 
-    def findings(self) -> list[Finding]:
-        """Return the chains that are cut, and those that nothing is left of."""
-        tallies = (self._cut, self._emptied, self._unusable)
-        return [finding for tally in tallies for finding in tally.findings()]
 
-
-class ResponseTruncation:
+class ResponseTruncation(Check[Outcome]):
     """Finds responses that lose their end, and comparisons that truncation makes equal.
 
     Args:
@@ -174,8 +168,7 @@ class ResponseTruncation:
     def findings(self) -> list[Finding]:
         """Return the rows that are cut, made equal, or cannot be read."""
         self._tokenize()
-        tallies = (self._cut, self._same, self._unusable)
-        return [finding for tally in tallies for finding in tally.findings()]
+        return super().findings()
 
     def _tokenize(self) -> None:
         from prm.trees.units import ResponseSet
@@ -195,15 +188,8 @@ class ResponseTruncation:
         if not num_cut:
             return
         self._cut.add(record, f"{num_cut} of {len(record.responses)} responses")
-        if any(record.ranks) and _equal_ids(places, tokens):
+        if any(record.ranks) and len(tokens.texts(places)) < len(set(tokens.present(places))):
             self._same.add(record, f"{record.objectives[0]}: {num_cut} responses are cut")
-
-
-def _equal_ids(places: Sequence[int], tokens: TokenizedResponses) -> bool:
-    """Tell whether different responses have become the same token ids."""
-    branches = {tokens.branches[place] for place in places} - {None}
-    ids = {tokens.tree.segments[branch + 1].input_ids for branch in branches if branch is not None}
-    return len(ids) < len(branches)
 
 
 def tokenizer_rules(tokenizer: PreTrainedTokenizerBase) -> TextRules:

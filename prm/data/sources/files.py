@@ -23,7 +23,6 @@ from prm.errors import DataError
 Row = tuple[Any, str]
 
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
-_OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _BYTE_ORDER_MARK = "\ufeff"
 _SUPPORTED = "JSON, JSON lines or CSV text (plain or gzipped), or Parquet"
 
@@ -41,11 +40,8 @@ def read_file(path: Path) -> Iterator[Row]:
         raise DataError("the file is empty", where=str(path))
     if head == _PARQUET:
         yield from _parquet_rows(path)
-    elif head.startswith(_GZIP):
-        with _decompressed(path) as stream:
-            yield from _text_rows(stream, path)
     else:
-        with _opened(path) as stream:
+        with _decompressed(path) if head.startswith(_GZIP) else _opened(path) as stream:
             yield from _text_rows(stream, path)
 
 
@@ -114,15 +110,14 @@ def _lines(stream: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _check_encoding(head: bytes, path: Path) -> None:
-    for mark, name in _OTHER_ENCODINGS.items():
-        if head.startswith(mark):
-            raise DataError(
-                f"the file is {name} text",
-                expected="UTF-8",
-                got=f"byte 0x{head[0]:02x} at offset 0",
-                where=str(path),
-                fix="Convert it to UTF-8",
-            )
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(
+            "the file is UTF-16 text",
+            expected="UTF-8",
+            got=f"byte 0x{head[0]:02x} at offset 0",
+            where=str(path),
+            fix="Convert it to UTF-8",
+        )
     if b"\0" in head:
         raise DataError(
             "the file is binary",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Hashable, Sequence
 
-_RECENT = 1 << 16
 _NUMBER_BITS = 40
 
 
@@ -15,13 +14,17 @@ class Origins:
     Ids are told apart by 64-bit hashes: a billion different ones all differ with 97 % probability.
     An origin is kept as its last number and the text around it, which many origins share.
 
+    Args:
+        num_recent: Smallest number of new ids that are moved among the sorted ones at a time.
+
     Example:
         >>> origins = Origins()
         >>> [origins.first(id, f"a.jsonl:{line}") for line, id in enumerate("xyx", start=1)]
         [None, None, 'a.jsonl:1']
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_recent: int = 1 << 16) -> None:
+        self._num_recent = num_recent
         self._recent: dict[int, int] = {}
         self._keys: Sequence[int] = ()
         self._places: Sequence[int] = ()
@@ -36,7 +39,7 @@ class Origins:
         if place is not None:
             return self._origin(place)
         self._recent[key] = self._place(origin)
-        if len(self._recent) >= max(_RECENT, len(self._keys) // 16):
+        if len(self._recent) >= max(self._num_recent, len(self._keys) // 16):
             self._merge()
         return None
 

@@ -126,7 +126,9 @@ class Source:
 
         The records of one row share its origin and are numbered `name-3.0`, `name-3.1`.
         """
-        for index, row in enumerate(_until_broken(self._rows())):
+        options = {"split": self.split, "config_name": self.config_name}
+        rows = read_rows(self.path, **options, streaming=self.streaming)
+        for index, row in enumerate(_until_broken(rows)):
             if isinstance(row, DataError):
                 yield row
                 return
@@ -139,11 +141,6 @@ class Source:
                 number = f"{index}.{part}" if len(records) > 1 else str(index)
                 source = self.name or record.source or _default_name(self.path)
                 yield named(record, record.id or f"{source}-{number}", source)
-
-    def _rows(self) -> Iterator[Row]:
-        return read_rows(
-            self.path, split=self.split, config_name=self.config_name, streaming=self.streaming
-        )
 
 
 def _default_name(path: str) -> str:

@@ -2,7 +2,7 @@
 
 ```
 store/UNITS/units.json          what the units were made from, and how many there are
-store/UNITS/units/00000.arrow   the units, in files of `SHARD`
+store/UNITS/units/00000.arrow   the units, some thousands in a file
 store/UNITS/groups.npy          each unit's group, as its rank among the sorted groups
 store/UNITS/ITEMS/items.json    what the items were made with
 store/UNITS/ITEMS/00000.arrow   the items of the same units
@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
@@ -33,9 +34,10 @@ import prm
 from prm.atomic import atomic_file, write_text
 from prm.data.items import Facts, Reading, labeled
 from prm.data.splits import split_by_rank
-from prm.data.store.rows import SHARD, write_items, write_units
+from prm.data.store.rows import write_items, write_units
 from prm.data.store.views import (
     GROUPS,
+    SHARD,
     Dropped,
     Shards,
     StoredItems,
@@ -62,6 +64,7 @@ _READ_BY = (
 """Fields of a spec that decide how text becomes tokens."""
 
 
+@dataclass(frozen=True)
 class RecordStore:
     """Keeps units and items in a folder; builds what is not there.
 
@@ -74,10 +77,10 @@ class RecordStore:
         say: Takes a line about what was built.
     """
 
-    def __init__(self, folder: Path, num_workers: int, say: Callable[[str], None]) -> None:
-        self.folder = folder
-        self.num_workers = num_workers
-        self.say = say
+    folder: Path
+    num_workers: int
+    say: Callable[[str], None]
+    shard: int = SHARD
 
     def units(self, reading: Reading) -> StoredUnits:
         """Return the units of a reading, read if they are not stored.
@@ -93,7 +96,7 @@ class RecordStore:
             if not done.exists():
                 _finish(done, settings, self._read(folder, iter(reading)))
         num_units = _num_units(done)
-        return StoredUnits(folder, _shards(folder / "units", num_units), np.arange(num_units))
+        return StoredUnits(np.arange(num_units), self._shards(folder / "units", num_units), folder)
 
     def split(
         self, units: StoredUnits, shares: dict[str, float], seed: int
@@ -118,7 +121,7 @@ class RecordStore:
         folder = units.folder / _digest(settings)
         done = folder / "items.json"
         num_units = _num_units(units.folder / "units.json")
-        shards = _shards(folder, num_units)
+        shards = self._shards(folder, num_units)
         with _alone(folder):
             if not done.exists():
                 self._tokenize(units.shards.paths, shards.paths, num_units, builder)
@@ -127,18 +130,18 @@ class RecordStore:
         if len(facts) != num_units:
             raise damaged(folder, f"{len(facts)} of {num_units} items")
         kept, lost = (np.flatnonzero(chosen[units.rows]) for chosen in (~dropped, dropped))
-        items = StoredItems(units.take(kept), shards)
-        return items, facts.take(items.rows), Dropped(units.take(lost), shards)
+        items = StoredItems(units.rows[kept], units.shards, shards)
+        return items, facts.take(items.rows), Dropped(units.rows[lost], units.shards, shards)
 
     def _read(self, folder: Path, units: Iterator[Unit]) -> int:
         """Write units, and what splits need to know of them; return their number."""
         num_units = 0
         with _bar("reading", None) as advance:
-            for index, block in enumerate(_blocks(units)):
+            for index, block in enumerate(self._blocks(units)):
                 write_units(_shard(folder / "units", index), block)
                 num_units += len(block)
                 advance(len(block))
-        groups = group_ranks(_shards(folder / "units", num_units))
+        groups = group_ranks(self._shards(folder / "units", num_units))
         with atomic_file(folder / GROUPS) as stream:
             np.save(stream, groups, allow_pickle=False)
         self.say(f"{folder}: {num_units:,} records read")
@@ -150,10 +153,21 @@ class RecordStore:
         """Write the files of items that are not there."""
         missing = [pair for pair in zip(units, items, strict=True) if not pair[1].exists()]
         num_workers = min(self.num_workers, len(missing))
-        with _bar("tokenizing", min(num_units, SHARD * len(missing))) as advance:
+        with _bar("tokenizing", min(num_units, self.shard * len(missing))) as advance:
             for num_items in _tokenized(builder, missing, num_workers):
                 advance(num_items)
         self.say(f"{units[0].parents[1]}: {num_units:,} records tokenized")
+
+    def _blocks(self, units: Iterator[Unit]) -> Iterator[list[Unit]]:
+        """Yield the units of each file; the first file may have none."""
+        block = list(islice(units, self.shard))
+        yield block
+        while block := list(islice(units, self.shard)):
+            yield block
+
+    def _shards(self, folder: Path, num_units: int) -> Shards:
+        num_files = max(1, -(-num_units // self.shard))
+        return Shards([_shard(folder, index) for index in range(num_files)], self.shard)
 
 
 def _tokenized(
@@ -199,18 +213,6 @@ def _end_with_parent() -> None:
 
 def _tokenize_in_worker(files: tuple[Path, Path]) -> int:
     return _tokenize_file(_in_worker, *files)
-
-
-def _blocks(units: Iterator[Unit]) -> Iterator[list[Unit]]:
-    """Yield units in the blocks that files hold; an empty one if there is no unit."""
-    block = list(islice(units, SHARD))
-    yield block
-    while block := list(islice(units, SHARD)):
-        yield block
-
-
-def _shards(folder: Path, num_units: int) -> Shards:
-    return Shards([_shard(folder, index) for index in range(max(1, -(-num_units // SHARD)))])
 
 
 def _shard(folder: Path, index: int) -> Path:

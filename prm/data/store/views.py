@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prm.data.items import DIGEST, Fact, Facts, LabeledChain, LabeledItem, item_of
-from prm.data.store.rows import SHARD, unit_from_text
+from prm.data.store.rows import unit_from_text
 from prm.errors import DataError
 from prm.records import Chain
 from prm.trees.tokenize import TokenizedChain, TokenizedResponses
@@ -28,23 +29,28 @@ if TYPE_CHECKING:
 GROUPS = "groups.npy"
 """File of each unit's group, as its rank among the sorted groups."""
 
+SHARD = 8192
+"""Units in a file, if nothing else is said; the last file may have fewer."""
+
 Value = TypeVar("Value", covariant=True)
 Rows = NDArray[np.int64]
 
 
 class Shards:
-    """The rows of some Arrow files of `SHARD` rows each.
+    """The rows of some Arrow files.
 
     Args:
         paths: The files, in order.
+        size: Rows in each file but the last.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], size: int = SHARD) -> None:
         self.paths = list(paths)
+        self.size = size
         self._shards: dict[int, _Shard] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths, "_shards": {}}
+        return self.__dict__ | {"_shards": {}}
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a column of all files."""
@@ -57,9 +63,14 @@ class Shards:
         """Return the units of all files."""
         return [unit_from_text(text) for text in self.column("unit").to_pylist()]
 
+    def unit(self, row: int) -> Unit:
+        """Return the unit in a row."""
+        shard, offset = self.find(row)
+        return unit_from_text(shard.value("unit", offset))
+
     def find(self, row: int) -> tuple[_Shard, int]:
         """Return the file that a row is in, and its index there."""
-        index, offset = divmod(row, SHARD)
+        index, offset = divmod(row, self.size)
         return self._shard(index), offset
 
     def _shard(self, index: int) -> _Shard:
@@ -83,18 +94,11 @@ class _Shard:
                 self.table: pa.Table = pa.ipc.open_file(file).read_all()
         except (pa.ArrowException, OSError) as error:
             raise damaged(path, error) from error
-        self._numbers: dict[str, NDArray[Any]] = {}
         self._lists: dict[str, tuple[NDArray[np.int64], NDArray[np.int32]]] = {}
 
-    def text(self, name: str, row: int) -> str:
-        """Return a text."""
-        return str(self.table.column(name)[row].as_py())
-
-    def number(self, name: str, row: int) -> int:
-        """Return a number."""
-        if name not in self._numbers:
-            self._numbers[name] = self.table.column(name).chunk(0).to_numpy()
-        return int(self._numbers[name][row])
+    def value(self, name: str, row: int) -> Any:
+        """Return a text, a number or a list of texts."""
+        return self.table.column(name)[row].as_py()
 
     def list(self, name: str, row: int) -> list[int]:
         """Return a list of numbers."""
@@ -116,14 +120,19 @@ def damaged(path: Path, what: object) -> DataError:
     )
 
 
+@dataclass(frozen=True, eq=False)
 class _View(Sequence[Value], Generic[Value]):
-    """Some rows of a store, in some order."""
+    """Some rows of a store.
+
+    Args:
+        rows: The rows in the files, in order.
+    """
 
     rows: Rows
 
-    def take(self, places: NDArray[np.integer[Any]]) -> _View[Value]:
+    def take(self, places: NDArray[np.integer[Any]]) -> Self:
         """Return the view of some of these rows."""
-        raise NotImplementedError
+        return replace(self, rows=self.rows[places])
 
     def _decode(self, row: int) -> Value:
         raise NotImplementedError
@@ -146,17 +155,18 @@ class _View(Sequence[Value], Generic[Value]):
         return map(self._decode, map(int, self.rows))
 
 
+@dataclass(frozen=True, eq=False)
 class StoredUnits(_View[Unit]):
     """Units of a store.
 
     Args:
-        folder: Where the store keeps what belongs to these units.
-        shards: The files of units.
         rows: The rows in the files, in order.
+        shards: The files of units.
+        folder: Where the store keeps what belongs to these units.
     """
 
-    def __init__(self, folder: Path, shards: Shards, rows: Rows) -> None:
-        self.folder, self.shards, self.rows = folder, shards, rows
+    shards: Shards
+    folder: Path
 
     @property
     def groups(self) -> NDArray[np.int32]:
@@ -164,58 +174,51 @@ class StoredUnits(_View[Unit]):
         ranks: NDArray[np.int32] = np.load(self.folder / GROUPS, allow_pickle=False)
         return ranks[self.rows]
 
-    def take(self, places: NDArray[np.integer[Any]]) -> StoredUnits:
-        return StoredUnits(self.folder, self.shards, self.rows[places])
-
     def _decode(self, row: int) -> Unit:
-        shard, offset = self.shards.find(row)
-        return unit_from_text(shard.text("unit", offset))
+        return self.shards.unit(row)
 
 
+@dataclass(frozen=True, eq=False)
 class StoredItems(_View[LabeledItem]):
     """Items of a store.
 
     Args:
-        units: The units that they belong to, in the same order.
+        rows: The rows in the files, in order.
+        units: The files of the units that they belong to.
         shards: The files of items, row by row those of the units.
     """
 
-    def __init__(self, units: StoredUnits, shards: Shards) -> None:
-        self.units, self.shards, self.rows = units, shards, units.rows
-
-    def take(self, places: NDArray[np.integer[Any]]) -> StoredItems:
-        return StoredItems(self.units.take(places), self.shards)
+    units: Shards
+    shards: Shards
 
     def _decode(self, row: int) -> LabeledItem:
-        unit = self.units._decode(row)
+        unit = self.units.unit(row)
         shard, offset = self.shards.find(row)
         tree, places = _tree(shard, offset), shard.list("places", offset)
-        num_cut = shard.number("num_prompt_cut", offset)
+        num_cut = shard.value("num_prompt_cut", offset)
         if isinstance(unit, Chain):
-            num_truncated = shard.number("num_truncated", offset)
+            num_truncated = shard.value("num_truncated", offset)
             return LabeledChain(unit, TokenizedChain(tree, tuple(places), num_truncated, num_cut))
         tokens = TokenizedResponses(
             tree,
             tuple(None if place < 0 else place for place in places),
             tuple(map(bool, shard.list("truncated", offset))),
-            tuple(shard.table.column("reasons")[offset].as_py()),
+            tuple(shard.value("reasons", offset)),
             num_cut,
         )
         return item_of(unit, tokens)
 
 
+@dataclass(frozen=True, eq=False)
 class Dropped(_View[tuple[Unit, str]]):
-    """Units of a store that have no item, each with the reason; as `StoredItems`."""
+    """Units of a store that have no item, each with the reason; arguments as of `StoredItems`."""
 
-    def __init__(self, units: StoredUnits, shards: Shards) -> None:
-        self.units, self.shards, self.rows = units, shards, units.rows
-
-    def take(self, places: NDArray[np.integer[Any]]) -> Dropped:
-        return Dropped(self.units.take(places), self.shards)
+    units: Shards
+    shards: Shards
 
     def _decode(self, row: int) -> tuple[Unit, str]:
         shard, offset = self.shards.find(row)
-        return self.units._decode(row), shard.text("dropped", offset)
+        return self.units.unit(row), shard.value("dropped", offset)
 
 
 def _tree(shard: _Shard, row: int) -> TokenTree:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, get_args
 
 from prm.data.synthetic.gold import OBJECTIVES
 from prm.data.synthetic.options import check_choices
-from prm.data.synthetic.replies import Candidates, Reply, ReplyConfig, make_candidates
+from prm.data.synthetic.replies import Candidates, ReplyConfig, make_candidates
 from prm.errors import ConfigError
 from prm.records import Comparison, Outcome, Rating
 
@@ -122,7 +122,11 @@ def _rate(
     rng: Random,
 ) -> list[Outcome]:
     """Rate all replies; a reply without a value for any of the objectives is left out."""
-    ratings = (_rated(reply, objectives, labels, rng) for reply in candidates.replies)
+    noise = labels.label_noise
+    ratings = (
+        {name: _noisy(reply.gold[name], noise, rng) for name in objectives}
+        for reply in candidates.replies
+    )
     return [
         Rating(
             candidates.prompt,
@@ -138,12 +142,6 @@ def _rate(
     ]
 
 
-def _rated(
-    reply: Reply, objectives: tuple[str, ...], labels: LabelConfig, rng: Random
-) -> Mapping[str, float | None]:
-    values: dict[str, float | None] = {}
-    for objective in objectives:
-        value = reply.gold[objective]
-        is_wrong = rng.random() < labels.label_noise
-        values[objective] = round(1 - value, 4) if is_wrong and value is not None else value
-    return values
+def _noisy(value: float | None, noise: float, rng: Random) -> float | None:
+    is_wrong = rng.random() < noise
+    return round(1 - value, 4) if is_wrong and value is not None else value

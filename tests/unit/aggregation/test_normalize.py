@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from prm.aggregation.named import class_of
 from prm.aggregation.normalize import (
     NORMALIZERS,
     Identity,
@@ -19,7 +20,6 @@ from prm.aggregation.normalize import (
     Quantile,
     ZScore,
     from_dict,
-    normalizer_class,
     to_dict,
 )
 from prm.errors import ConfigError, DataError
@@ -183,8 +183,9 @@ def test_wrong_parameters_are_errors(data: dict[str, Any]) -> None:
 
 
 def test_a_class_is_found_by_either_name() -> None:
-    assert normalizer_class("quantile") is normalizer_class("Quantile") is Quantile
-    assert normalizer_class("z_score") is ZScore
+    found = [class_of(NORMALIZERS, "normalizer", name) for name in ("quantile", "Quantile")]
+    assert found == [Quantile, Quantile]
+    assert class_of(NORMALIZERS, "normalizer", "z_score") is ZScore
 
 
 def test_parameters_are_a_copy() -> None:

@@ -74,24 +74,25 @@ def test_nothing_to_evaluate_is_an_empty_plan() -> None:
     assert plan_evaluation([], 8, num_ranks=2) == []
 
 
-@given(length_lists, st.integers(1, 8), ranks, st.booleans())
+@given(length_lists, st.integers(1, 8), ranks)
 def test_an_epoch_holds_each_record_at_most_once(
-    lengths: list[int], batch_size: int, num_ranks: int, drop_last: bool
+    lengths: list[int], batch_size: int, num_ranks: int
 ) -> None:
-    if drop_last and len(lengths) < batch_size:
-        with pytest.raises(ConfigError, match="too few training records"):
-            TrainingPlan(lengths, batch_size, BUDGET, num_ranks, drop_last=True)
-        return
     sampler = Shuffled(len(lengths), seed=3)
-    plan = TrainingPlan(lengths, batch_size, BUDGET, num_ranks, sampler, drop_last)
+    plan = TrainingPlan(lengths, batch_size, BUDGET, num_ranks, sampler)
     seen = []
     for step in range(plan.num_steps):
         records = plan.records(0, step)
         assert counted(plan.step(0, step)) == sorted(records)
-        assert len(records) == batch_size or (not drop_last and step == plan.num_steps - 1)
+        assert len(records) == batch_size or step == plan.num_steps - 1
         seen += records
     assert len(set(seen)) == len(seen)
-    assert len(seen) == (len(lengths) // batch_size * batch_size if drop_last else len(lengths))
+    assert len(seen) == len(lengths)
+
+
+def test_a_plan_needs_a_record() -> None:
+    with pytest.raises(ConfigError, match="too few training records"):
+        TrainingPlan([], 4, BUDGET)
 
 
 def test_plans_depend_on_seed_and_epoch_only() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prm.data.sources import origins
 from prm.data.sources.origins import Origins
 
 places = st.one_of(
@@ -20,12 +18,10 @@ places = st.one_of(
 def test_the_first_origin_of_an_id_is_known(rows: list[tuple[str, str]], recent: int) -> None:
     """As of a dictionary, whenever ids move from the recent ones to the sorted ones."""
     known: dict[str, str] = {}
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(origins, "_RECENT", recent)
-        found = Origins()
-        for name, origin in rows:
-            assert found.first(name, origin) == known.get(name)
-            known.setdefault(name, origin)
+    found = Origins(recent)
+    for name, origin in rows:
+        assert found.first(name, origin) == known.get(name)
+        known.setdefault(name, origin)
 
 
 def test_ids_are_kept_apart_by_source() -> None:

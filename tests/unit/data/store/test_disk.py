@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,6 @@ from prm.data.items import Facts, Reading
 from prm.data.sources.source import Source
 from prm.data.splits import split_by_group
 from prm.data.store import disk as store_module
-from prm.data.store import rows as store_rows
-from prm.data.store import views as store_views
 from prm.data.store.disk import RecordStore
 from prm.data.store.memory import MemoryStore
 from prm.data.store.rows import unit_from_text, unit_text
@@ -52,13 +51,6 @@ UNITS: list[Unit] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three units in a file, so that few units are in several."""
-    for module in ("disk", "rows", "views"):
-        monkeypatch.setattr(f"prm.data.store.{module}.SHARD", 3)
-
-
 class Listed(Reading):
     """Units that are listed, instead of read."""
 
@@ -85,9 +77,16 @@ def make_builder(**options: Any) -> TreeBuilder:
     return TreeBuilder(found, spec.with_(tokenizer=identity(found, spec)))
 
 
+def small_store(
+    folder: Path, num_workers: int = 0, say: Callable[[str], None] = print
+) -> RecordStore:
+    """Return a store with three units in a file, so that few units are in several."""
+    return RecordStore(folder, num_workers, say, shard=3)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> RecordStore:
-    return RecordStore(tmp_path / "store", 0, print)
+    return small_store(tmp_path / "store")
 
 
 def same_facts(first: Facts, second: Facts) -> bool:
@@ -167,7 +166,7 @@ def test_a_split_is_that_of_memory(groups: list[str]) -> None:
     units: list[Unit] = [Chain(f"q{i}", ["1"], group=name) for i, name in enumerate(groups)]
     shares = {"validation": 0.3, "test": 0.2}
     with tempfile.TemporaryDirectory() as folder:
-        stored = RecordStore(Path(folder), 0, lambda line: None)
+        stored = small_store(Path(folder))
         found = stored.split(stored.units(Listed(units)), shares, 3)
         assert {k: list(v) for k, v in found.items()} == split_by_group(units, shares, 3)
 
@@ -265,7 +264,7 @@ def test_a_damaged_note_is_refused(store: RecordStore) -> None:
 def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="cannot write"):
-        RecordStore(tmp_path / "file", 0, print).units(Listed(UNITS))
+        small_store(tmp_path / "file").units(Listed(UNITS))
 
 
 def test_no_unit_at_all_is_a_store(store: RecordStore, builder: TreeBuilder) -> None:
@@ -277,7 +276,7 @@ def test_no_unit_at_all_is_a_store(store: RecordStore, builder: TreeBuilder) -> 
 def test_workers_write_what_one_process_writes(
     tmp_path: Path, store: RecordStore, builder: TreeBuilder
 ) -> None:
-    helped = RecordStore(tmp_path / "helped", 2, print)
+    helped = small_store(tmp_path / "helped", num_workers=2)
     for one in (store, helped):
         one.items(one.units(Listed(UNITS)), builder)
     for path in sorted(store.folder.rglob("*.arrow")):
@@ -285,7 +284,7 @@ def test_workers_write_what_one_process_writes(
 
 
 def _ask(folder: Path, lines: Any) -> None:
-    RecordStore(folder, 0, lines.put).units(Listed(UNITS))
+    small_store(folder, say=lines.put).units(Listed(UNITS))
 
 
 def test_of_several_processes_one_builds(tmp_path: Path) -> None:
@@ -320,9 +319,7 @@ def _peak(folder: Path, num_chains: int) -> int:
 def _fill_and_read(path: str, folder: str) -> None:
     from tests.benchmarks.million_chains import Clock
 
-    for module in (store_module, store_rows, store_views):
-        vars(module)["SHARD"] = 500
-    store = RecordStore(Path(folder), 0, lambda line: None)
+    store = RecordStore(Path(folder), 0, lambda line: None, shard=500)
     clock = Clock()
     items, _, _ = store.items(
         store.units(Reading([Source(path, HFStepwise())], (), print)), make_builder()
