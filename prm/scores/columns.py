@@ -22,7 +22,7 @@ BLOCK_BYTES = 1 << 25
 
 
 _READ: Mapping[RowKind, tuple[str, ...]] = {
-    ChainRow: ("step_logits", "reason"),
+    ChainRow: ("step_logits", "aggregation", "reason"),
     ResponseRow: ("response", "spreads", "gates"),
 }
 """Columns that are read of each kind of rows, beside those of all."""
@@ -100,11 +100,35 @@ def _read_parquet(path: Path, needed: pa.Schema) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        present = [name for name in needed.names if name in pq.read_schema(path).names]
-        return pq.read_table(path, columns=present)
+        schema = pq.read_schema(path)
+        present = [name for name in needed.names if name in schema.names]
+        table = pq.read_table(path, columns=present)
     except (pa.ArrowException, OSError) as error:
         message = str(error).splitlines()[0]
         raise DataError("the Parquet file is damaged", got=message, where=str(path)) from error
+    for name in present:
+        if not _fits(schema.field(name).type, needed.field(name).type):
+            raise _wrong_row(path, needed, f"{name!r} of type {schema.field(name).type}")
+    return table
+
+
+def _fits(found: pa.DataType, needed: pa.DataType) -> bool:
+    """Return whether a column of a table can be read as what is needed; one of nulls can."""
+    import pyarrow.types as kinds
+
+    if kinds.is_null(found):
+        return True
+    if kinds.is_struct(needed):
+        inner = {field.name: field.type for field in found} if kinds.is_struct(found) else None
+        return inner is not None and all(
+            _fits(inner[field.name], field.type) for field in needed if field.name in inner
+        )
+    if kinds.is_list(needed):
+        is_list = kinds.is_list(found) or kinds.is_large_list(found)
+        return is_list and _fits(found.value_type, needed.value_type)
+    if kinds.is_string(needed):
+        return bool(kinds.is_string(found) or kinds.is_large_string(found))
+    return bool(kinds.is_integer(found) or (kinds.is_floating(found) and needed == "double"))
 
 
 def column(table: pa.Table, name: str) -> pa.ChunkedArray:
@@ -117,7 +141,7 @@ def column(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def numbers(values: pa.ChunkedArray) -> Array:
-    """Return numbers as float64; NaN for null, and infinity for a NaN, which is no number either."""
+    """Return numbers as float64; NaN for null, infinity for a NaN, which is not finite either."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -7,11 +7,13 @@ model's spec. Both together give the reward under any aggregation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prm.aggregation.steps import step_aggregation
 from prm.arrays import Array
 from prm.data.sources.files import read_file
 from prm.errors import ConfigError, DataError
@@ -115,15 +117,58 @@ def _table(
     make = _of_chains if kind is ChainRow else _of_responses
     table = make(columns, common)
     _check_finite(table)
+    if isinstance(table, ChainTable):
+        _check_chains(table)
     return table
 
 
 def _of_chains(columns: pa.Table, common: dict[str, Any]) -> ChainTable:
     found = steps_by_objective(columns, common["objectives"])
-    return ChainTable(
+    table = ChainTable(
         **common,
         steps=None if found is None else tuple(StepColumn(*steps) for steps in found),
         unscored=is_filled(columns, "reason"),
+    )
+    return replace(table, spec=_as_aggregated(columns, table))
+
+
+def _check_chains(table: ChainTable) -> None:
+    rewarded = ~np.isnan(table.stored_rewards)
+    counts = np.array([steps.counts for steps in table.steps or ()], dtype=np.int64)
+    lacks = np.isnan(table.scores).any(axis=1)
+    for wrong, message in (
+        (rewarded & table.unscored, "the row has a reward, and a reason for having none"),
+        (rewarded & lacks, "the row has a reward, and not the scores of all objectives"),
+        ((counts != counts[:1]).any(axis=0), "the objectives have numbers for other steps"),
+    ):
+        if wrong.any():
+            raise DataError(
+                message,
+                expected=f"the score of a chain, for {', '.join(table.objectives)}",
+                where=table.place(int(np.flatnonzero(wrong)[0])),
+            )
+
+
+def _as_aggregated(columns: pa.Table, table: ChainTable) -> RewardSpec | None:
+    """Return the spec with the aggregation that the rows name, which `--aggregation` may have set.
+
+    Raises:
+        DataError: Rows name several, or one that needs a parameter that the spec does not have.
+    """
+    numbers, names = numbered(columns, "aggregation")
+    spec = table.spec
+    if spec is None or set(names) <= {spec.step_aggregation.name}:
+        return spec
+    if len(names) == 1 and not step_aggregation(names[0]).parameters():
+        return spec.with_(step_aggregation=step_aggregation(names[0]))
+    known = spec.step_aggregation.name
+    other = next(index for index, name in enumerate(names) if name != known)
+    raise DataError(
+        "the row's score is of another aggregation",
+        expected=f"{known}, as the spec says",
+        got=names[other],
+        where=table.place(int(np.flatnonzero(numbers == other)[0])),
+        fix="Score the chains again, with one aggregation",
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -326,6 +327,30 @@ Edit = Callable[[Row], object]
             lambda row: row["step_logits"].update(correctness=[float("inf")]),
             "the row holds a number that is not finite",
         ),
+        (
+            lambda row: row["step_logits"]["correctness"].__setitem__(0, float("nan")),
+            "the row holds a number that is not finite",
+        ),
+        (
+            lambda row: row.update(reason="cut off"),
+            "the row has a reward, and a reason for having none",
+        ),
+        (
+            lambda row: row["scores"].pop("redundancy"),
+            "the row has a reward, and not the scores of all objectives",
+        ),
+        (
+            lambda row: row.update(scores={"helpfulness": 1.0}),
+            "the row has a reward, and not the scores of all objectives",
+        ),
+        (
+            lambda row: row["step_logits"].update(redundancy=[0.5]),
+            "the objectives have numbers for other steps",
+        ),
+        (
+            lambda row: row.update(aggregation="mean"),
+            "another aggregation: expected min, as the spec says, got mean",
+        ),
     ],
 )
 def test_a_wrong_step_is_named(
@@ -354,6 +379,68 @@ def test_rows_without_steps_are_filtered_but_not_aggregated(
     assert run("filter", path, "--min_reward", "0.5", "--output", kept) == 0
     words = ("reward", path, "--aggregation", "mean", "--output", tmp_path / "new.jsonl")
     assert "the rows do not hold the log-odds of their steps" in refused(capsys, *words)
+
+
+def test_a_row_that_lost_its_steps_is_not_aggregated(
+    scorer: RewardScorer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = expected_rows(scorer, STEP_AGGREGATIONS["min"]())
+    rows[1]["step_logits"] = {}
+    path = write_rows(tmp_path / "s.jsonl", rows, SPEC)
+    error = refused(
+        capsys, "reward", path, "--aggregation", "mean", "--output", tmp_path / "n.jsonl"
+    )
+    assert f"{path}:2, row 'c-1'" in error
+    assert "the row has a score, and no log-odds of steps that it is made of" in error
+
+
+def test_rows_say_which_aggregation_made_them(scorer: RewardScorer, tmp_path: Path) -> None:
+    """Without a spec of their own they are read with the model's, which may aggregate otherwise."""
+    rows = expected_rows(scorer, STEP_AGGREGATIONS["mean_logit"]())
+    path = write_rows(tmp_path / "s.jsonl", rows, SPEC)
+    kept = tmp_path / "kept.jsonl"
+    rule = ("--thresholds.correctness", "0.5", "--unit", "probability")
+    assert run("filter", path, *rule, "--output", kept) == 0
+    above = [row["id"] for row in rows if (row["scores"]["correctness"] or -1) >= 0]
+    assert [row["id"] for row in read_lines(kept)] == above
+    stored = json.loads(kept.with_name("kept.jsonl.spec.json").read_text())
+    assert stored["step_aggregation"]["name"] == "mean_logit"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("reward", ["high"], "field 'reward' is wrong: expected a number, got high"),
+        ("reason", [["a"]], "field 'reason' is wrong: expected text, got ['a']"),
+        ("reason", [3], "field 'reason' is wrong: expected text, got 3"),
+        ("num_truncated", ["2"], "field 'num_truncated' is wrong: expected a number, got 2"),
+        ("scores", ["x"], "the row holds no scores"),
+        (
+            "step_logits",
+            [{"correctness": 1.0, "redundancy": 1.0}],
+            "field 'step_logits.correctness' is wrong: expected a list of numbers, got 1.0",
+        ),
+        (
+            "step_logits",
+            [{"correctness": ["1.2"], "redundancy": ["1"]}],
+            "field 'step_logits.correctness[0]' is wrong: expected a number or null, got 1.2",
+        ),
+    ],
+)
+def test_columns_of_other_types_are_refused_in_parquet(
+    scorer: RewardScorer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    column: str,
+    values: list[Any],
+    message: str,
+) -> None:
+    path = tmp_path / "s.parquet"
+    score_file(scorer, survey(RECORDS[:2]), path, keep_text=False)
+    table = pq.read_table(path)
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, column, pa.array(values * 2)), path)
+    assert message in refused(capsys, "rank", path)
 
 
 def test_scores_of_other_heads_are_refused(scorer: RewardScorer, tmp_path: Path) -> None:
