@@ -177,6 +177,7 @@ OPTIONS = {
     "OutcomeRewardTask": "RewardTask, with responses in place of objectives",
     "OutcomeSource": "Source, which needs no class_path",
     "ProcessRewardTask": "RewardTask, with steps in place of objectives",
+    "beta": "--aggregation.beta",
     "aggregation": "step_aggregation for steps, objective_aggregation for responses",
     "objectives": "steps or responses",
     "reward_objective": "chain_reward",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
@@ -65,10 +66,15 @@ def build(
     """
     cls = class_of(known, what, name)
     try:
-        return cls(**parameters)
+        inspect.signature(cls).bind(**parameters)
     except TypeError:
         problem = f"{what} {cls.name!r} does not take these parameters"
         raise ConfigError(problem, got=sorted(parameters)) from None
+    try:
+        return cls(**parameters)
+    except TypeError:
+        problem = f"the parameters of {what} {cls.name!r} are wrong"
+        raise ConfigError(problem, got=dict(parameters)) from None
 
 
 def to_dict(item: Named) -> dict[str, Any]:

@@ -124,7 +124,8 @@ class SoftMin(StepAggregation):
     name = "softmin"
 
     def __init__(self, beta: float = 10.0) -> None:
-        if not beta > 0 or math.isinf(beta):
+        is_number = isinstance(beta, int | float) and not isinstance(beta, bool)
+        if not is_number or not 0 < beta < math.inf:
             raise ConfigError("beta of softmin is wrong", expected="a number above 0", got=beta)
         self.beta = float(beta)
 

@@ -15,6 +15,7 @@ from prm.errors import ConfigError
 
 if TYPE_CHECKING:
     from prm.aggregation.objectives import ObjectiveAggregation
+    from prm.aggregation.steps import StepAggregation
     from prm.spec import RewardSpec
 
 OVERRIDES = {
@@ -74,6 +75,38 @@ def _parsed(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def resolve_step_aggregation(
+    spec: RewardSpec, name: str | None, overrides: Mapping[str, Any] | None
+) -> StepAggregation:
+    """Return the step aggregation that the options ask for.
+
+    Args:
+        spec: The model's spec; its aggregation holds if `name` is `None`.
+        name: A short name: `min`, `softmin`.
+        overrides: Parameters to change: `{"beta": 20}`.
+
+    Raises:
+        ConfigError: There is no such aggregation or parameter.
+    """
+    from prm.aggregation.steps import STEP_AGGREGATIONS, step_aggregation
+
+    if name is not None and name not in STEP_AGGREGATIONS:
+        raise ConfigError(
+            "the scores are of chains, whose steps are aggregated",
+            expected=" | ".join(STEP_AGGREGATIONS),
+            got=name,
+        )
+    chosen = spec.step_aggregation if name is None else step_aggregation(name)
+    for option in overrides or {}:
+        if option not in chosen.parameters():
+            raise ConfigError(
+                f"{chosen.name} of the steps of chains has no parameter {option!r}",
+                expected=", ".join(chosen.parameters()) or "none",
+                fix="Weights and the like are for scores of responses",
+            )
+    return step_aggregation(chosen.name, **{**chosen.parameters(), **(overrides or {})})
 
 
 def resolve_aggregation(

@@ -131,8 +131,9 @@ class AggregationOptions(Options):
         aggregation: Of objectives: a class (WeightedSum, WorstCase, ...), or a YAML file as in
             configs/aggregation. Of steps: min, product, mean, last, mean_logit or softmin. By
             default as the spec says, and stored rewards stay as they are.
-        aggregation_overrides: Parameters of the objective aggregation to change, as JSON;
-            --aggregation.weights.safety=2 is the short way to write {"weights.safety": 2}.
+        aggregation_overrides: Parameters of the aggregation to change, as JSON;
+            --aggregation.weights.safety=2 is the short way to write {"weights.safety": 2}, and
+            --aggregation.beta=20 sharpens softmin.
     """
 
     aggregation: str | None = None

@@ -122,7 +122,6 @@ class Score(
         format: What rows look like; by default prompt and completions, or for an outcome model
             prompt and response, responses, or chosen and rejected. A joint model reads responses
             if not told otherwise (HFStepwise reads chains). Labels never change a score.
-        beta: Sharpness of softmin, above 0; 10 if not given.
         threshold: The first step of a chain with a probability below it is its first error.
         keep_text: Add prompt, completions or response_text, and labels to the rows of the output.
     """
@@ -148,17 +147,11 @@ class Score(
     input: str | None = None
     output: Path | None = None
     format: Format | None = None
-    beta: float | None = None
     threshold: float = DEFAULT_THRESHOLD
     keep_text: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.beta is not None and self.aggregation != "softmin":
-            fix = "Give --aggregation softmin"
-            raise ConfigError("--beta is the sharpness of softmin", fix=fix)
-        if self.beta is not None and not 0 < self.beta < float("inf"):
-            raise ConfigError("--beta is wrong", expected="a number above 0", got=self.beta)
         if not 0 <= self.threshold <= 1:
             raise ConfigError("--threshold is wrong", expected="a probability", got=self.threshold)
 
@@ -178,9 +171,7 @@ class Score(
 
         from prm.cli.scoring import load_scorer, score_records, score_to_file, scorer_options
 
-        options = scorer_options(
-            self.model, self, dtype=self.torch_dtype(), beta=self.beta, shaping=self.shaping
-        )
+        options = scorer_options(self.model, self, dtype=self.torch_dtype(), shaping=self.shaping)
         if self.output is None:
             return score_records(load_scorer(options), records, self.threshold, as_json=self.json)
         return score_to_file(

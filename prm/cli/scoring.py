@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import STEP_AGGREGATIONS, StepAggregation, step_aggregation
-from prm.cli.aggregation import resolve_aggregation
+from prm.cli.aggregation import resolve_aggregation, resolve_step_aggregation
 from prm.cli.options import ScoringOptions
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
@@ -42,7 +42,6 @@ def scorer_options(
     options: ScoringOptions,
     *,
     dtype: torch.dtype | None = None,
-    beta: float | None = None,
     shaping: Mapping[str, Any] | None = None,
 ) -> ScorerOptions:
     """Return what to load.
@@ -51,7 +50,6 @@ def scorer_options(
         model: Folder of the model.
         options: The options of the command.
         dtype: Type of the weights; by default as stored.
-        beta: Sharpness of softmin.
         shaping: Fields of the shaping to change.
 
     Raises:
@@ -59,9 +57,7 @@ def scorer_options(
         ConfigError: The aggregation does not fit the model, or the shaping is unknown.
     """
     spec = RewardSpec.load(model)
-    steps, objectives = _aggregations(
-        spec, options.aggregation, beta, options.aggregation_overrides
-    )
+    steps, objectives = _aggregations(spec, options.aggregation, options.aggregation_overrides)
     shaped = spec.shaping.changed(shaping) if shaping else None
     return ScorerOptions(
         model, options.device, dtype, steps, options.max_tokens, objectives, shaped
@@ -129,19 +125,20 @@ def score_to_file(
 
 
 def _aggregations(
-    spec: RewardSpec, name: str | None, beta: float | None, overrides: Mapping[str, Any] | None
+    spec: RewardSpec, name: str | None, overrides: Mapping[str, Any] | None
 ) -> tuple[StepAggregation | None, ObjectiveAggregation | None]:
     """Return the aggregations that the options ask for, of steps and of objectives."""
-    if overrides and not spec.response_heads:
-        raise ConfigError("a process model has no objectives to aggregate")
-    steps = None
-    of_steps = spec.kind == "process" or (bool(spec.step_heads) and name in STEP_AGGREGATIONS)
-    if name is not None and of_steps:
-        steps = step_aggregation(name, **({} if beta is None else {"beta": beta}))
-        name = None
     if name is None and not overrides:
-        return steps, None
-    return steps, resolve_aggregation(spec, name, overrides)
+        return None, None
+    if spec.kind == "process":
+        return resolve_step_aggregation(spec, name, overrides), None
+    if not spec.step_heads or name not in STEP_AGGREGATIONS:
+        return None, resolve_aggregation(spec, name, overrides)
+    of_steps = step_aggregation(name).parameters().keys() & (overrides or {}).keys()
+    steps = {key: value for key, value in (overrides or {}).items() if key in of_steps}
+    rest = {key: value for key, value in (overrides or {}).items() if key not in of_steps}
+    objectives = resolve_aggregation(spec, None, rest) if rest else None
+    return resolve_step_aggregation(spec, name, steps), objectives
 
 
 def _check_device(device: str) -> None:

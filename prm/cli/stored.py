@@ -104,40 +104,18 @@ def _chosen(
 ) -> ObjectiveAggregation | StepAggregation:
     """Return the aggregation that the options ask for: of steps for chains, else of objectives."""
     from prm.aggregation.steps import STEP_AGGREGATIONS
-    from prm.cli.aggregation import resolve_aggregation
+    from prm.cli.aggregation import resolve_aggregation, resolve_step_aggregation
     from prm.scores.tables import ChainTable
 
     spec = table.known_spec()
     if isinstance(table, ChainTable):
-        return _step_aggregation(spec.step_aggregation, aggregation, overrides or {})
+        return resolve_step_aggregation(spec, aggregation, overrides)
     if aggregation in STEP_AGGREGATIONS:
         raise ConfigError(
             f"{aggregation} aggregates the steps of chains, and the scores are of responses",
             expected="a class (WeightedSum, WorstCase, ...), or a YAML file",
         )
     return resolve_aggregation(spec, aggregation, overrides)
-
-
-def _step_aggregation(
-    present: StepAggregation, name: str | None, overrides: Mapping[str, Any]
-) -> StepAggregation:
-    from prm.aggregation.steps import STEP_AGGREGATIONS, step_aggregation
-
-    if name is not None and name not in STEP_AGGREGATIONS:
-        raise ConfigError(
-            "the scores are of chains, whose steps are aggregated",
-            expected=" | ".join(STEP_AGGREGATIONS),
-            got=name,
-        )
-    chosen = present if name is None else step_aggregation(name)
-    for option in overrides:
-        if option not in chosen.parameters():
-            raise ConfigError(
-                f"{chosen.name} of the steps of chains has no parameter {option!r}",
-                expected=", ".join(chosen.parameters()) or "none",
-                fix="Weights and the like are for scores of responses",
-            )
-    return step_aggregation(chosen.name, **{**chosen.parameters(), **overrides})
 
 
 def progress(verb: str, total: int) -> Track:

@@ -124,7 +124,7 @@ class ScoreTable:
             raise DataError(
                 "the row has no group, so it is not known which rows answer the same prompt",
                 where=self.place(int(missing[0])),
-                fix="Score the responses again with this version of prm",
+                fix=f"Score the {self.noun} again with this version of prm",
             )
 
     def place(self, row: int) -> str:

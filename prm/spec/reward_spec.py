@@ -138,6 +138,11 @@ class RewardSpec:
             )
         if self.objective_aggregation is None and names:
             object.__setattr__(self, "objective_aggregation", WeightedSum())
+        if self.objective_aggregation is not None and not names:
+            raise SpecError(
+                "objective_aggregation is given, and there are no objectives of responses",
+                fix="Leave it out, or add objectives of responses",
+            )
         if self.objective_aggregation is not None:
             self.objective_aggregation.check(names)
 

@@ -80,9 +80,16 @@ RENAMED = {
 """Fields of versions 1 to 3 to their present names."""
 
 
-def _renamed(data: Mapping[str, Any], version: int) -> dict[str, Any]:
+def _renamed(data: Mapping[str, Any], version: int, where: str) -> dict[str, Any]:
     """Return the fields of a spec of any version under their present names."""
     old = RENAMED if version < 4 else {}
+    later = [name for name in old.values() if name in data]
+    if later:
+        raise SpecError(
+            f"field {later[0]!r} is not of version {version}",
+            expected="fields of one version",
+            where=where,
+        )
     return {old.get(name, name): value for name, value in data.items() if name != "version"}
 
 
@@ -141,7 +148,7 @@ def spec_fields(data: Mapping[str, Any], cls: type, where: str) -> tuple[dict[st
         SpecError: The version is newer than this library's, or a field is missing, unknown or of
             the wrong type.
     """
-    values = _renamed(data, _checked_version(data.get("version"), where))
+    values = _renamed(data, _checked_version(data.get("version"), where), where)
     kind = values.pop("kind", None)
     try:
         return _built(values, where) | _known(values, cls, where), kind

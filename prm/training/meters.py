@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -61,12 +61,16 @@ class StepMeters(nn.Module):
         objective: Name of the objective that is measured.
         column: Its column in the reads.
         sources: Names of all sources of chains, the same on every rank.
+        taken: Names that metrics of responses begin with.
     """
 
-    def __init__(self, objective: str, column: int, sources: Iterable[str]) -> None:
+    def __init__(
+        self, objective: str, column: int, sources: Iterable[str], taken: Container[str] = ()
+    ) -> None:
         super().__init__()
         self.objective = objective
         self.column = column
+        self.taken = taken
         self.metrics = BySource(StepMetrics, sources)
 
     def count(self, items: Sequence[LabeledItem], reads: Reads) -> None:
@@ -91,9 +95,12 @@ class StepMeters(nn.Module):
             part.update(scored, labels, torch.zeros_like(labels).long(), coded)
 
     def values(self) -> dict[str, Tensor]:
-        """Return the metrics over all ranks: `name` over all chains, `source/name` by source."""
+        """Return `name` over all chains and ranks, `source/name` by source.
+
+        A source whose name is taken has `steps/` before it.
+        """
         return {
-            _path(source, name): value
+            _path("steps" if source in self.taken else None, source, name): value
             for source, values in self.metrics.values()
             for name, value in values.items()
         }
@@ -196,7 +203,8 @@ class Meters(nn.ModuleList):
         meters: list[nn.Module] = []
         if spec.step_heads:
             column = spec.step_names.index(spec.chain_reward)
-            meters.append(StepMeters(spec.chain_reward, column, facts.sources(chains=True)))
+            sources, taken = facts.sources(chains=True), (*spec.response_names, REWARD)
+            meters.append(StepMeters(spec.chain_reward, column, sources, taken))
         if spec.response_heads:
             meters.append(ResponseMeters(spec, facts.sources(chains=False), in_label_units))
         super().__init__(meters)

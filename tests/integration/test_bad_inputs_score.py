@@ -201,11 +201,11 @@ OPTIONS = [
     Case(
         "an input without output", f"{SCORE} --input rows.jsonl", ("--input needs --output",), ROWS
     ),
-    Case("beta without softmin", f"{FILE} --beta 2", ("--beta", "--aggregation softmin"), ROWS),
+    Case("beta without softmin", f"{FILE} --aggregation.beta 2", ("min", "has no parameter"), ROWS),
     Case(
         "beta of 0",
-        f"{FILE} --aggregation softmin --beta 0",
-        ("--beta is wrong", "above 0", "got 0"),
+        f"{FILE} --aggregation softmin --aggregation.beta=0",
+        ("beta of softmin is wrong", "above 0", "got 0"),
         ROWS,
     ),
     Case("an unknown aggregation", f"{FILE} --aggregation median", ("softmin", "median"), ROWS),

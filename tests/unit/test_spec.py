@@ -209,3 +209,10 @@ def test_a_file_of_version_1_is_still_read() -> None:
         golden_chains=(GoldenChain("q", ("a",), {"correctness": (0.5,)}),),
     )
     assert json.loads(spec.to_json())["version"] == SPEC_VERSION == 4
+
+
+@pytest.mark.parametrize("name", ["step_heads", "chain_reward", "golden_chains"])
+def test_fields_of_two_versions_do_not_mix(name: str) -> None:
+    data = json.loads(VERSION_1) | {name: changed()[name]}
+    with pytest.raises(SpecError, match=f"field '{name}' is not of version 1"):
+        RewardSpec.from_dict(data)

@@ -185,7 +185,7 @@ def test_several_objectives_need_a_declared_aggregation() -> None:
     [
         (
             {"response_heads": (), "objective_aggregation": WeightedSum({"a": 1})},
-            "objectives of weighted_sum",
+            "there are no objectives of responses",
         ),
         ({"response_heads": (ResponseHead("a"),) * 2}, "objectives are wrong"),
         ({"step_heads": (StepHead("a"),)}, "objectives are wrong"),

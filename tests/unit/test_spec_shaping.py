@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from prm.errors import SpecError
 from prm.spec import RewardSpec, Shaping
+from prm.spec.stored import RENAMED
 from tests.outcome_models import outcome_spec
 
 SCORES = [-3.0, -0.5, 0.0, 1.0, 4.0]
@@ -109,6 +110,8 @@ def test_a_spec_stores_it(shaping: Shaping) -> None:
 def test_a_spec_of_an_older_version_shapes_nothing(version: int) -> None:
     data = json.loads(RewardSpec().to_json())
     del data["shaping"]
+    for old, new in RENAMED.items():
+        data[old] = data.pop(new)
     assert RewardSpec.from_dict(data | {"version": version}).shaping == Shaping()
 
 

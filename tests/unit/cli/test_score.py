@@ -204,8 +204,14 @@ def test_aggregation_changes_the_reward_as_the_api_does(
         assert value == pytest.approx(aggregation()(logits).item(), abs=6e-4)
         seen.add(value)
     assert len(seen) >= 5
-    sharp = reward(model, capsys, "--aggregation", "softmin", "--beta", "1000")
+    sharp = reward(model, capsys, "--aggregation", "softmin", "--aggregation.beta", "1000")
     assert sharp == pytest.approx(reward(model, capsys), abs=2e-3)
+
+
+def test_the_option_of_0_1_says_the_new_one(model: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        run(model, "--aggregation", "softmin", "--beta", "2")
+    assert "It is --aggregation.beta now" in capsys.readouterr().err
 
 
 def test_an_unknown_aggregation_is_one_line(model: str, capsys: Captured) -> None:
@@ -242,8 +248,6 @@ def test_half_precision_scores_nearly_the_same(model: str, capsys: Captured) -> 
         (["--input", "a", "--output", "b.jsonl", "--json", "true"], "--json and --input"),
         (["--prompt", "1?", "--steps", "a", "--overwrite", "true"], "--overwrite needs --output"),
         (["--prompt", "1?", "--steps", "a", "--keep_text", "true"], "--keep_text needs --output"),
-        (["--prompt", "1?", "--steps", "a", "--beta", "2"], "Give --aggregation softmin"),
-        (["--aggregation", "softmin", "--beta", "0"], "--beta is wrong"),
         (["--threshold", "2"], "--threshold is wrong"),
         (["--max_tokens", "0"], "--max_tokens is wrong"),
         (["--input", "a.jsonl", "--output", "b.csv"], "ends in .jsonl or .parquet"),

@@ -266,6 +266,8 @@ def test_a_joint_model_takes_both_kinds_of_aggregation(joint: str, capsys: Captu
     chain = ("score", "--model", joint, "--prompt", "1 + 1?", "--steps", "2", "--json")
     assert run(*chain, "--aggregation", "last") == 0
     assert json.loads(capsys.readouterr().out)["aggregation"] == "last"
+    assert run(*chain, "--aggregation", "softmin", "--aggregation.beta=3") == 0
+    assert json.loads(capsys.readouterr().out)["aggregation"] == "softmin"
     row = rewards_of(joint, capsys, "--aggregation", "WorstCase")
     assert row["reward"] == pytest.approx(min(row["utilities"].values()))
     row = rewards_of(joint, capsys, "--aggregation", "last", "--aggregation.weights.toxicity=3")

@@ -37,12 +37,12 @@ def items_of(*units):
     return [item_of(unit, builder.build(unit)) for unit in units]
 
 
-def step_meters(sources):
+def step_meters(sources, taken=()):
     items = items_of(*(Chain("q", ["a", "b"], [1, 0], source=name) for name in SOURCES))
     logits = torch.tensor([[2.0], [-2.0], [-1.0], [1.0]])
     index = torch.tensor([0, 0, 1, 1])
     reads = Reads(StepReads((0, 1), index, torch.tensor([0, 1, 0, 1]), logits), None)
-    meters = StepMeters("correctness", 0, sources)
+    meters = StepMeters("correctness", 0, sources, taken)
     meters.count(items, reads)
     return meters.values()
 
@@ -57,6 +57,12 @@ def test_steps_are_measured_over_all_chains_and_by_source():
 
 def test_one_source_is_not_measured_twice():
     assert list(step_meters(["keys"])) == [metric.name for metric in StepMetrics.metrics]
+
+
+def test_a_source_called_as_an_objective_keeps_its_metrics():
+    values = step_meters(SOURCES, taken=("keys", "reward"))
+    assert (values["steps/keys/step_auroc"], values["a.b/c/step_auroc"]) == (1, 0)
+    assert "keys/step_auroc" not in values
 
 
 def response_meters(sources=SOURCES):
