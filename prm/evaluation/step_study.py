@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from prm.evaluation.baselines.steps import STEP_BASELINES, AlwaysCorrect
+from prm.evaluation.benchmarks import benchmark_of
 from prm.evaluation.parts import MODEL, Bootstrap, Part, plain
-from prm.evaluation.steps import ScoredChains, StepPart, StepPrediction
+from prm.evaluation.steps import ScoredChains, SourceMean, StepPart, StepPrediction
 from prm.metrics.first_error import CLEAN, UNSCORED
 from prm.records import Chain
 
@@ -21,7 +22,8 @@ class StepResults:
     Args:
         overall: All chains.
         sources: Source name to its chains.
-        means: Mean F1 over sources, unweighted and weighted by chains.
+        means: Mean F1 over sources, unweighted and weighted by chains; and that other mean over
+            sources that is the headline of their benchmark.
         breakdowns: The model's scores on parts of the data, by property and value.
         first_error_offsets: Predicted minus true first error to number of chains with an error;
             `"missed"` where no step was flagged, `"unscored"` where there is no prediction.
@@ -83,13 +85,15 @@ def study_steps(
 
     overall = scored.part(bootstrap)
     sources = {p.chain.source for p in predictions}
+    benchmark = benchmark_of(sources)
+    headlines = [] if benchmark is None else [benchmark.headline]
     by = {name: parts(alone, key) for name, key in BREAKDOWNS.items()}
     return StepResults(
         overall=overall,
         sources=parts(scored, lambda p: p.chain.source)
         if len(sources) > 1
         else dict.fromkeys(sources, overall),
-        means=scored.means(bootstrap),
+        means=scored.means(bootstrap, [m for m in headlines if isinstance(m, SourceMean)]),
         breakdowns={name: found for name, found in by.items() if found},
         first_error_offsets=_offsets(predictions, threshold),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from prm.metrics.first_error import (
     predict_first_error,
 )
 from prm.metrics.intervals import group_indices
-from prm.metrics.metric import Measures, Metric, Units
+from prm.metrics.metric import Metric, Units
 from prm.records import CORRECTNESS, Chain
 
 
@@ -177,24 +178,46 @@ def chain_units(
     )
 
 
-MACRO_F1 = Metric(
-    "macro_f1", "mean F1", True, "unweighted mean of the F1 of the sources", "chains", "headline"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceMean(Metric):
+    """The mean over sources of a metric of chains.
+
+    Args:
+        of: The metric of chains.
+        by_count: Whether sources are weighted by the chains that the metric is about.
+    """
+
+    of: Metric
+    by_count: bool = False
+
+
+MACRO_F1 = SourceMean(
+    "macro_f1",
+    "mean F1",
+    True,
+    "unweighted mean of the F1 of the sources",
+    "chains",
+    "headline",
+    of=PROCESSBENCH_F1,
 )
-COUNT_WEIGHTED_F1 = Metric(
+COUNT_WEIGHTED_F1 = SourceMean(
     "count_weighted_f1",
     "count-weighted F1",
     True,
     "mean of the F1 of the sources, weighted by their chains",
     "chains",
+    of=PROCESSBENCH_F1,
+    by_count=True,
 )
 
 
 class SourceUnits(Units):
-    """The F1 of chains by source, and its means over sources.
+    """Chains by source, for the mean of the F1 over sources and that of other metrics of chains.
 
     Args:
         chains: All chains.
         sources: Number of the source of each chain, from 0 up without a gap.
+        others: Further means, as the headline of a benchmark is.
 
     Example:
         >>> chains = ChainUnits(np.array([0, -1, -1, -1]), np.array([0, -1, 0, -1]))
@@ -202,24 +225,25 @@ class SourceUnits(Units):
         {'macro_f1': 0.5, 'count_weighted_f1': 0.5}
     """
 
-    def __init__(self, chains: ChainUnits, sources: Indices) -> None:
+    def __init__(
+        self, chains: ChainUnits, sources: Indices, others: Sequence[SourceMean] = ()
+    ) -> None:
         super().__init__(chains.groups)
         self.chains = chains
         self.members = np.eye(int(sources.max(initial=-1)) + 1)[:, sources]
+        means = (MACRO_F1, COUNT_WEIGHTED_F1, *others)
+        self.metrics = {m: partial(_mean, m) for m in means}  # type: ignore[misc]  # its own
 
     def count(self, metric: Metric) -> int:
-        return self.chains.count(PROCESSBENCH_F1)
+        return self.chains.count(metric.of if isinstance(metric, SourceMean) else metric)
 
-    def _f1(self, weights: Array) -> list[float]:
-        return [self.chains.f1(weights * members) for members in self.members]
 
-    def _macro(self, weights: Array) -> float:
-        return float(np.mean(self._f1(weights)))
-
-    def _count_weighted(self, weights: Array) -> float:
-        return weighted_mean(self._f1(weights), self.members @ (weights * self.chains.decided))
-
-    metrics: ClassVar[Measures] = {MACRO_F1: _macro, COUNT_WEIGHTED_F1: _count_weighted}
+def _mean(mean: SourceMean, units: SourceUnits, weights: Array) -> float:
+    measure = units.chains.metrics[mean.of]
+    values = [measure(units.chains, weights * members) for members in units.members]
+    if not mean.by_count:
+        return float(np.mean(values))
+    return weighted_mean(values, units.members @ (weights * units.chains.about(mean.of)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +305,12 @@ class ScoredChains:
         oracle = {name: _oracle(rows) for name, rows in self.scorers.items()}
         return StepPart(part.counts, part.kinds, part.scores, part.differences, oracle)
 
-    def means(self, bootstrap: Bootstrap) -> Part:
-        """Measure the mean F1 over sources of all scorers."""
+    def means(self, bootstrap: Bootstrap, others: Sequence[SourceMean] = ()) -> Part:
+        """Measure the mean F1 over sources of all scorers, and other means."""
         sources = group_indices([p.chain.source for p in self.model])
-        units = {name: [SourceUnits(chains, sources)] for name, chains in self.chains.items()}
+        units = {
+            name: [SourceUnits(chains, sources, others)] for name, chains in self.chains.items()
+        }
         return measure_part(units, self.num_groups, {}, bootstrap)
 
     def _counts(self, steps: StepUnits) -> dict[str, int]:

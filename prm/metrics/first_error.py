@@ -280,14 +280,12 @@ class ChainUnits(Units):
             for metric, (values, where) in columns.items()
         }
 
-    @property
-    def decided(self) -> Array:
-        """1 where the labels decide the first error, else 0."""
-        return self.columns[FIRST_ERROR_ACCURACY][1]
+    def about(self, metric: Metric) -> Array:
+        """Return 1 for the chains that a metric is about, 0 for the others."""
+        return self.columns[FIRST_ERROR_ACCURACY if metric == PROCESSBENCH_F1 else metric][1]
 
     def count(self, metric: Metric) -> int:
-        behind = FIRST_ERROR_ACCURACY if metric == PROCESSBENCH_F1 else metric
-        return int(self.columns[behind][1].sum())
+        return int(self.about(metric).sum())
 
     def mean(self, metric: Metric, weights: Array) -> float:
         """Return a share of the chains that a metric is about, each counting that often."""

@@ -188,16 +188,27 @@ def draw_section(console: Console, section: Section) -> None:
     if section.brief:
         console.print(Text(plain(section.title), style="bold"), soft_wrap=True)
     for block in section.brief:
-        console.print(_drawn(block), soft_wrap=not isinstance(block, Table))
+        console.print(_drawn(console, block), soft_wrap=not isinstance(block, Table))
         console.print()
 
 
-def _drawn(block: Block) -> RichTable | Text:
+def _drawn(console: Console, block: Block) -> RichTable | Text:
     if isinstance(block, Table):
-        return rich_table("", block)
+        return _fitting(console, block)
     if isinstance(block, Facts):
         return Text(plain("\n".join(f"{name}: {value}" for name, value in block.values.items())))
     return Text(plain(block.text), style=TONES[block.tone] if isinstance(block, Paragraph) else "")
+
+
+def _fitting(console: Console, table: Table) -> RichTable:
+    """Return a table with as many columns as the terminal has room for, by their rank."""
+    columns = sorted(range(len(table.columns)), key=lambda index: table.columns[index].rank)
+    endless = console.options.update(max_width=10_000)
+    while True:
+        drawn = rich_table("", table, sorted(columns))
+        fits = console.measure(drawn, options=endless).maximum <= console.width
+        if fits or table.columns[columns.pop()].rank == 0:
+            return drawn
 
 
 def results_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> RichTable:
@@ -219,8 +230,9 @@ def results_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Ce
     return rich_table(title, named_table(columns, rows))
 
 
-def rich_table(title: str, table: Table) -> RichTable:
-    """Return the brief columns of a table; a heading wider than its cells is folded."""
+def rich_table(title: str, table: Table, shown: Sequence[int] | None = None) -> RichTable:
+    """Return a table, or some of its columns; a heading wider than its cells is folded."""
+    shown = range(len(table.columns)) if shown is None else shown
     drawn = RichTable(
         title=Text(plain(title), style="bold") if title else None,
         title_justify="left",
@@ -229,7 +241,6 @@ def rich_table(title: str, table: Table) -> RichTable:
         pad_edge=False,
         collapse_padding=True,
     )
-    shown = [index for index, column in enumerate(table.columns) if column.brief]
     cells = [[marked(row[index]) for index in shown] for row in table.rows]
     for place, column in enumerate(table.columns[index] for index in shown):
         widest = max((len(row[place].text) for row in cells), default=0)

@@ -15,6 +15,8 @@ from prm.evaluation.benchmarks.process_bench import SIZES
 from prm.evaluation.predictions import Predictions
 from prm.evaluation.report import evaluate
 from prm.evaluation.steps import ScoredChains, StepPrediction
+from prm.metrics.binary import ERROR_AP, STEP_AUROC
+from prm.metrics.first_error import ChainUnits
 from prm.metrics.intervals import cluster_bootstrap
 from prm.records import Chain
 
@@ -242,5 +244,5 @@ def test_increasing_map_keeps_everything_but_calibration(rows):
 
     plain = scores(made(rows), 0.5)
     mapped = scores(made(rows, lambda p: p**2 / 2), 0.5**2 / 2)
-    for name in set(plain) - {"ece", "brier"}:
-        assert mapped[name] == plain[name]
+    for metric in (STEP_AUROC, ERROR_AP, *ChainUnits.metrics):
+        assert mapped[metric.name] == plain[metric.name]

@@ -61,15 +61,20 @@ def drawn(count=60, seed=0):
     return generator, generator.integers(0, 12, count), generator.integers(0, 4, 12).astype(float)
 
 
+def measured(units, multiplicity):
+    """Return the metrics of units by name."""
+    return dict(zip((m.name for m in units.metrics), units.measure(multiplicity), strict=True))
+
+
 def test_steps_equal_the_pure_functions_under_any_weighting():
     generator, groups, multiplicity = drawn()
     p, y = generator.random(60).round(1), generator.integers(0, 2, 60).astype(float)
     units = StepUnits(p, y, groups)
     weights = multiplicity[groups]
-    auroc, ap, _, brier = units.measure(multiplicity)
-    assert auroc == pytest.approx(step_auroc(p, y, weights))
-    assert ap == pytest.approx(error_ap(p, y, weights))
-    assert brier == pytest.approx(brier_score(p, y, weights))
+    found = measured(units, multiplicity)
+    assert found["step_auroc"] == pytest.approx(step_auroc(p, y, weights))
+    assert found["error_ap"] == pytest.approx(error_ap(p, y, weights))
+    assert found["brier"] == pytest.approx(brier_score(p, y, weights))
     assert units.values()["step_auroc"] == pytest.approx(step_auroc(p, y))
 
 
@@ -78,7 +83,7 @@ def test_chains_equal_the_pure_functions_under_any_weighting():
     guess, true = generator.integers(-3, 3, 60), generator.integers(-2, 3, 60)
     lowest = generator.choice([0.0, 1.0, np.nan], 60)
     units = ChainUnits(guess, true, lowest, groups)
-    found = dict(zip((m.name for m in units.metrics), units.measure(multiplicity), strict=True))
+    found = measured(units, multiplicity)
     rates = first_error_rates(guess, true, multiplicity[groups])
     assert found["processbench_f1"] == pytest.approx(rates.f1)
     assert found["error_recall"] == pytest.approx(rates.error_recall)
@@ -96,7 +101,7 @@ def test_pairs_equal_the_pure_functions_under_any_weighting():
     margins[::7] = np.nan
     strengths = generator.integers(1, 4, 60).astype(float)
     units = PairUnits(margins, shares, strengths, groups)
-    found = dict(zip((m.name for m in units.metrics), units.measure(multiplicity), strict=True))
+    found = measured(units, multiplicity)
     known = ~np.isnan(margins)
     args = margins[known], np.ones(known.sum()), (multiplicity[groups] * shares)[known]
     assert found["pair_accuracy"] == pytest.approx(pair_accuracy(*args))
