@@ -113,6 +113,10 @@ NAMES = {
         "TwoOutcomeLoss": "prm.losses.preference.PairLabels",
         "bradley_terry_loss": "prm.losses.preference.bradley_terry",
     },
+    "prm.metrics.first_error": {
+        "FirstErrorRates": "prm.metrics.first_error.ChainUnits",
+        "first_error_rates": "prm.metrics.first_error.ChainUnits",
+    },
     "prm.models.reward_model": {
         "JointRewardModel": "prm.models.reward_model.RewardModel",
         "OutcomeRewardModel": "prm.models.reward_model.RewardModel",

@@ -8,7 +8,7 @@ import pytest
 from prm.metrics.agreement import quadratic_kappa
 from prm.metrics.binary import StepUnits, brier_score, error_ap, step_auroc
 from prm.metrics.correlation import RankingUnits, spearman
-from prm.metrics.first_error import ChainUnits, first_error_rates
+from prm.metrics.first_error import ChainUnits, processbench_f1
 from prm.metrics.metric import Metric
 from prm.metrics.pairs import PairUnits, pair_accuracy, pair_brier, pair_ece, pair_nll
 from prm.metrics.responses import ResponseMetrics
@@ -84,11 +84,15 @@ def test_chains_equal_the_pure_functions_under_any_weighting():
     lowest = generator.choice([0.0, 1.0, np.nan], 60)
     units = ChainUnits(guess, true, lowest, groups)
     found = measured(units, multiplicity)
-    rates = first_error_rates(guess, true, multiplicity[groups])
-    assert found["processbench_f1"] == pytest.approx(rates.f1)
-    assert found["error_recall"] == pytest.approx(rates.error_recall)
+    weights = multiplicity[groups]
+    wrong, clean = true >= 0, true == -1
+    error_acc = np.average(guess[wrong] == true[wrong], weights=weights[wrong])
+    correct_acc = np.average(guess[clean] == -1, weights=weights[clean])
+    assert found["processbench_f1"] == pytest.approx(processbench_f1(error_acc, correct_acc))
+    expected = np.average(guess[wrong] >= 0, weights=weights[wrong])
+    assert found["error_recall"] == pytest.approx(expected)
     known = ~np.isnan(lowest)
-    expected = np.average(lowest[known], weights=multiplicity[groups][known])
+    expected = np.average(lowest[known], weights=weights[known])
     assert found["min_on_last_step"] == pytest.approx(expected)
     counts = {m.name: units.count(m) for m in units.metrics}
     assert counts["error_acc"] == (true >= 0).sum()
