@@ -134,6 +134,10 @@ NAMES = {
         "TwoOutcomeLoss": "prm.losses.preference.PairLabels",
         "bradley_terry_loss": "prm.losses.preference.bradley_terry",
     },
+    "prm.metrics.first_error": {
+        "FirstErrorRates": "prm.metrics.first_error.ChainUnits",
+        "first_error_rates": "prm.metrics.first_error.ChainUnits",
+    },
     "prm.losses.probit": {"probit_loss": "prm.losses.probit.probit"},
     "prm.models.readouts": {
         "outcome_scores": "prm.models.readouts.response_scores",

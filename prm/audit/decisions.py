@@ -14,7 +14,7 @@ from prm.arrays import Array, Indices, Mask
 from prm.audit.groups import PromptGroups, share_flipped
 from prm.audit.tradeoff_report import Pareto, Scatter, WinnerStatistics
 from prm.errors import DataError
-from prm.metrics.intervals import Interval
+from prm.metrics.intervals import Interval, wilson
 from prm.scores.tables import ResponseTable, aggregate
 
 MAX_PAIRS = 100_000
@@ -181,13 +181,6 @@ def share_interval(count: int, total: int) -> Interval:
     Example:
         >>> print(share_interval(5, 10))
         0.500 [.237, .763]
-
-    Source:
-        Wilson 1927, Journal of the American Statistical Association 22, 209-212.
     """
-    z = 1.959964
-    share = count / total
-    center = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    spread = share * (1 - share) / total + (z / (2 * total)) ** 2
-    half = z * math.sqrt(spread) / (1 + z**2 / total)
-    return Interval(share, max(0.0, center - half), min(1.0, center + half), total, total)
+    low, high = wilson(count / total, total)
+    return Interval(count / total, low.item(), high.item(), total, total)

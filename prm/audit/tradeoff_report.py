@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from prm.arrays import Array, Mask
@@ -158,15 +158,6 @@ class TradeoffReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON."""
-        values = {name: getattr(self, name) for name in self.__slots__ if name != "scatter"}
-        return {"schema": "prm.tradeoff-report", "schema_version": 1, **_json(values)}
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, Interval | WinnerStatistics | Flip | Exchange | Sensitivity | Pareto):
-        return _json(asdict(value))
-    if isinstance(value, Mapping):
-        return {key: _json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
-    return value
+        values = asdict(replace(self, scatter=None))
+        del values["scatter"]
+        return {"schema": "prm.tradeoff-report", "schema_version": 1, **values}

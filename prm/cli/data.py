@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,22 +146,35 @@ class Check(LimitOptions, SourceOptions, AgainstOptions):
 
     def run(self) -> int:
         """Print what is found, and return 1 if there is an error among it, else 0."""
-        tokens = (
-            None if self.tokenizer is None else _load_tokenizer(self.tokenizer, self.max_length)
-        )
-        evaluation = self.evaluation()
-        found = self.source(limit=self.limit, streaming=self.streaming)
-        if found.format.kind == "responses":
-            tolerance = 0.5 if self.rating_tolerance is None else self.rating_tolerance
-            report = _check_outcomes(found, evaluation, tokens, self.ranges, tolerance)
-        elif self.ranges is None and self.rating_tolerance is None:
-            report = _check_chains(found, evaluation, tokens)
-        else:
-            raise ConfigError("options ranges and rating_tolerance are about ratings, not chains")
+        report = self._report()
         print_report(report, self.input)
         if self.output:
             write_json(self.output, {"input": self.input, **report.to_json()})
         return int(report.has_errors)
+
+    def _report(self) -> CheckReport:
+        options: dict[str, Any] = {"evaluation": self.evaluation()}
+        tokens = None
+        if self.tokenizer is not None:
+            tokens = _load_tokenizer(self.tokenizer, self.max_length)
+            options["rules"] = tokenizer_rules(tokens[0])
+        source = self.source(limit=self.limit, streaming=self.streaming)
+        check: Callable[..., CheckReport] = check_chains
+        if source.format.kind == "responses":
+            check = check_outcomes
+            tolerance = 0.5 if self.rating_tolerance is None else self.rating_tolerance
+            options |= {"ranges": self.ranges, "rating_tolerance": tolerance}
+            if tokens:
+                from prm.trees.tokenize import TreeBuilder
+
+                spec = tokens[1].with_(on_too_long="truncate")
+                options["builder"] = TreeBuilder(tokens[0], spec)
+        elif self.ranges is not None or self.rating_tolerance is not None:
+            raise ConfigError("options ranges and rating_tolerance are about ratings, not chains")
+        elif tokens:
+            options |= {"count_tokens": token_counter(*tokens), "max_length": tokens[1].max_length}
+        with _progress("checking", "rows") as tracked:
+            return check(tracked(source.results()), **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,17 +227,20 @@ def _source(
     format: Format | None,
     *,
     name: str | None = None,
-    split: str | None = None,
-    config_name: str | None = None,
     limit: int | None = None,
-    streaming: bool = False,
+    **dataset: Any,
 ) -> Source:
-    """Return the source of a path, in the format given or the one that its first row shows."""
-    rows = read_rows(path, split=split, config_name=config_name, streaming=streaming)
-    shown = format or _canonical_format(rows) or HFStepwise()
-    options: dict[str, Any] = {"name": name, "split": split, "config_name": config_name}
-    options |= {"limit": limit, "streaming": streaming}
-    return Source(path, shown, **options)
+    """Return the source of a path, in the format given or the one that its first row shows.
+
+    Args:
+        path: As the input of a command.
+        format: The format that was asked for.
+        name: Name of the source.
+        limit: Largest number of records.
+        dataset: `split`, `config_name` and `streaming`, as of a source.
+    """
+    shown = format or _canonical_format(read_rows(path, **dataset)) or HFStepwise()
+    return Source(path, shown, name=name, limit=limit, **dataset)
 
 
 def _canonical_format(rows: Iterator[Row]) -> Format | None:
@@ -240,43 +257,6 @@ def _unit(source: Source) -> str:
     return "chains" if source.format.kind == "steps" else "comparisons and ratings"
 
 
-def _check_chains(
-    source: Source, evaluation: Iterable[Record], tokens: tuple[Any, Any] | None
-) -> CheckReport:
-    with _progress("checking", "rows") as tracked:
-        return check_chains(
-            tracked(source.results()),
-            count_tokens=None if tokens is None else token_counter(*tokens),
-            max_length=None if tokens is None else tokens[1].max_length,
-            evaluation=evaluation,
-            rules=None if tokens is None else tokenizer_rules(tokens[0]),
-        )
-
-
-def _check_outcomes(
-    source: Source,
-    evaluation: Iterable[Record],
-    tokens: tuple[Any, Any] | None,
-    ranges: dict[str, tuple[float, float]] | None,
-    rating_tolerance: float,
-) -> CheckReport:
-    builder = None
-    if tokens is not None:
-        from prm.trees.tokenize import TreeBuilder
-
-        tokenizer, spec = tokens
-        builder = TreeBuilder(tokenizer, spec.with_(on_too_long="truncate"))
-    with _progress("checking", "rows") as tracked:
-        return check_outcomes(
-            tracked(source.results()),
-            builder=builder,
-            evaluation=evaluation,
-            rules=None if tokens is None else tokenizer_rules(tokens[0]),
-            ranges=ranges,
-            rating_tolerance=rating_tolerance,
-        )
-
-
 def _load_tokenizer(name: str, max_length: int | None) -> tuple[Any, Any]:
     """Load a tokenizer with the spec beside it, or with the spec that training starts from."""
     from prm.models.sources import load_tokenizer
@@ -291,21 +271,9 @@ def _load_tokenizer(name: str, max_length: int | None) -> tuple[Any, Any]:
     return tokenizer, spec if max_length is None else spec.with_(max_length=max_length)
 
 
-class _Tracked:
-    """Counts what passes through on a progress bar."""
-
-    def __init__(self, progress: Any, task: Any) -> None:
-        self._progress = progress
-        self._task = task
-
-    def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
-        for item in items:
-            self._progress.advance(self._task)
-            yield item
-
-
 @contextmanager
-def _progress(verb: str, unit: str) -> Iterator[_Tracked]:
+def _progress(verb: str, unit: str) -> Iterator[Callable[[Iterable[Item]], Iterable[Item]]]:
+    """Count what passes through, on a progress bar."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -314,4 +282,4 @@ def _progress(verb: str, unit: str) -> Iterator[_Tracked]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        yield _Tracked(progress, progress.add_task(verb, total=None))
+        yield partial(progress.track, task_id=progress.add_task(verb, total=None))

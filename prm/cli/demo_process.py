@@ -59,14 +59,7 @@ def show(console: Console) -> None:
     """Draw the first test chain whose wrong step the model finds."""
     scorer = RewardScorer.from_pretrained(RUN / "model")
     chains = Source(str(DATA / "test.jsonl"), HFStepwise(), limit=100).load()
-    chain, score = _first_found(chains, scorer.score(chains))
-    draw_chain(
-        console,
-        chain,
-        score.probabilities,
-        reward=score.reward,
-        aggregation=score.aggregation,
-    )
+    draw_chain(console, *_first_found(chains, scorer.score(chains)))
 
 
 def _first_found(chains: Sequence[Chain], scores: Sequence[ChainScore]) -> tuple[Chain, ChainScore]:

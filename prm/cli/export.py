@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from prm.cli.inputs import model_kind
 from prm.cli.options import AggregationOptions, DTypeOptions, ModelOptions, OverwriteOptions
-from prm.errors import ConfigError, OutputError
+from prm.errors import OutputError
 
 if TYPE_CHECKING:
     from prm.models.export import Exported
@@ -47,9 +48,7 @@ class Export(AggregationOptions, OverwriteOptions, DTypeOptions, ModelOptions):
         Raises:
             ModelError: It cannot be written in this form, or what was written scores differently.
         """
-        if not self.model.is_dir():
-            got = str(self.model)
-            raise ConfigError("there is no such model folder", got=got, fix="Check --model")
+        model_kind(self.model)
         if self.output.exists() and not self.overwrite:
             raise OutputError("the output exists", where=str(self.output), fix="Add --overwrite")
 

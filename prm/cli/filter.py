@@ -233,7 +233,8 @@ def _reasons(failed: dict[str, Mask], rows: Any) -> list[str]:
 
 
 def _print_table(failed: dict[str, Mask], num_kept: int, num_rows: int, output: Path) -> None:
-    from prm.report.terminal import results_table
+    from prm.report.document import named_table
+    from prm.report.terminal import rich_table
 
     share = num_kept / num_rows
     print(f"{output}: {num_kept:,} of {num_rows:,} rows kept ({share:.1%})")
@@ -242,4 +243,4 @@ def _print_table(failed: dict[str, Mask], num_kept: int, num_rows: int, output: 
         others = sum(other.astype(int) for name, other in failed.items() if name != reason)
         rows.append([reason, f"{mask.sum():,}", f"{(mask & (others == 0)).sum():,}"])
     head = ["reason", "rows", "this alone"]
-    wide_console().print(results_table(f"dropped: {num_rows - num_kept:,}", head, rows))
+    wide_console().print(rich_table(f"dropped: {num_rows - num_kept:,}", named_table(head, rows)))

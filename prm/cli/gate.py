@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prm.cli.inputs import model_kind
 from prm.cli.options import ForwardOptions, ModelOptions, OverwriteOptions
 from prm.data.formats import OutcomeFormat, all_formats
 from prm.data.formats.outcomes import Outcomes
 from prm.data.sources.source import Source
-from prm.errors import ConfigError, OutputError
+from prm.errors import OutputError
 
 if TYPE_CHECKING:
     from prm.training.gate.train import GateReport
@@ -62,9 +63,7 @@ class Gate(ForwardOptions, OverwriteOptions, ModelOptions):
 
         They are compared on the held-out prompts.
         """
-        if not self.model.is_dir():
-            got = str(self.model)
-            raise ConfigError("there is no such model folder", got=got, fix="Check --model")
+        model_kind(self.model)
         if self.output.exists() and not self.overwrite:
             raise OutputError("the output exists", where=str(self.output), fix="Add --overwrite")
         records = Source(self.input, self.format or Outcomes(objective=self.objective))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
 
 from prm.cli.options import OverwriteOptions
+from prm.cli.stored import progress
 from prm.data.sources.writers import write_records
 from prm.data.synthetic.arithmetic import ArithmeticConfig, generate
 from prm.data.synthetic.replies import ReplyConfig
 from prm.data.synthetic.reply_labels import LabelConfig, make_records
 from prm.errors import ConfigError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +35,7 @@ class Arithmetic(OverwriteOptions, ArithmeticConfig):
     def run(self) -> None:
         """Write the file."""
         count = self.num_chains
-        chains = _show_progress(islice(generate(self), count), count, "Generating chains")
+        chains = progress("Generating chains", count)(islice(generate(self), count))
         write_records(chains, self.output, overwrite=self.overwrite)
 
 
@@ -64,14 +61,6 @@ class Replies(OverwriteOptions, ReplyConfig, LabelConfig):
     def run(self) -> None:
         """Write the file."""
         count = self.num_prompts
-        indices = _show_progress(range(count), count, "Generating replies")
+        indices = progress("Generating replies", count)(range(count))
         records = chain.from_iterable(make_records(self, self, index) for index in indices)
         write_records(records, self.output, overwrite=self.overwrite)
-
-
-def _show_progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    yield from track(items, what, total=total, console=console, transient=True)

@@ -12,19 +12,14 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TextColumn
 from transformers.utils import logging
 
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import STEP_AGGREGATIONS, StepAggregation, step_aggregation
 from prm.cli.aggregation import resolve_aggregation, resolve_step_aggregation
 from prm.cli.options import ScoringOptions
+from prm.cli.stored import bar
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
 from prm.report.responses import draw_responses
@@ -166,14 +161,7 @@ def _draw_all(
 
 
 def _draw(console: Console, chain: Chain, result: ChainScore, threshold: float) -> None:
-    draw_chain(
-        console,
-        chain,
-        result.probabilities,
-        reward=result.reward,
-        aggregation=result.aggregation,
-        threshold=threshold,
-    )
+    draw_chain(console, chain, result, threshold)
     if result.reason:
         console.print(f"Not scored: {result.reason}", markup=False, highlight=False)
     elif result.num_truncated:
@@ -184,15 +172,7 @@ def _draw(console: Console, chain: Chain, result: ChainScore, threshold: float) 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[Summary], None]]:
     """Show a bar whose speed counts only what this run scored."""
-    speed = TextColumn("{task.fields[speed]}")
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        speed,
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bar("scoring", TextColumn("{task.fields[speed]}")) as progress:
         task = progress.add_task("scoring", total=None, speed="")
 
         def on_block(summary: Summary) -> None:

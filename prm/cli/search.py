@@ -25,7 +25,7 @@ from prm.cli.options import (
     ScoringOptions,
     check_least,
 )
-from prm.cli.stored import wide_console
+from prm.cli.stored import bar, wide_console
 from prm.errors import ConfigError
 from prm.records import Prompt
 from prm.search.problems import Problem, check_output, read_problems
@@ -240,19 +240,9 @@ def _cost(scorer: RewardScorer, generator: Generator) -> str:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[SearchSummary], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("searching", total=total)
-        yield lambda summary: progress.update(task, completed=summary.num_prompts)
+    with bar("searching") as shown:
+        task = shown.add_task("searching", total=total)
+        yield lambda summary: shown.update(task, completed=summary.num_prompts)
 
 
 def _print_summary(summary: SearchSummary, output: Path, cost: str) -> None:

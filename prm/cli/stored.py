@@ -12,6 +12,7 @@ from prm.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
     from prm.aggregation.objectives import ObjectiveAggregation
     from prm.aggregation.steps import StepAggregation
@@ -125,6 +126,15 @@ def progress(verb: str, total: int) -> Track:
 
     console = Console(stderr=True)
     return partial(track, description=verb, total=total, console=console, transient=True)
+
+
+def bar(verb: str, *columns: ProgressColumn) -> Progress:
+    """Return a bar with the number of items that are done, and further columns."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    shown = (BarColumn(), MofNCompleteColumn(), *columns, TimeRemainingColumn())
+    return Progress(verb, *shown, console=Console(stderr=True), transient=True)
 
 
 def wide_console() -> Console:

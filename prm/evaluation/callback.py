@@ -53,37 +53,31 @@ class EvaluationReport(Callback):
         self._steps: list[StepsOf] = []
         self._scores: list[ScoresOf] = []
 
-    def on_test_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget earlier reads."""
         self._steps, self._scores = [], []
 
-    def on_predict_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        """Forget earlier reads."""
-        self._steps, self._scores = [], []
+    on_predict_start = on_test_start
 
     def on_test_batch_end(
         self,
         trainer: L.Trainer,
-        task: L.LightningModule,
+        pl_module: L.LightningModule,
         outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Take the reads of a batch."""
-        self._collect(task, outputs)
+        assert isinstance(pl_module, RewardTask)
+        reads: Reads = outputs
+        if reads.steps is not None:
+            column = pl_module.spec.step_names.index(pl_module.spec.chain_reward)
+            self._steps.extend(_steps_of(reads.steps, column))
+        if reads.responses is not None:
+            self._scores.extend(_scores_of(reads.responses))
 
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        task: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Take the reads of a batch."""
-        self._collect(task, outputs)
+    on_predict_batch_end = on_test_batch_end
 
     def on_test_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Measure and write."""
@@ -115,30 +109,19 @@ class EvaluationReport(Callback):
             apart=task.spec.kind == "joint",
         )
 
-    def _collect(self, task: L.LightningModule, reads: Reads) -> None:
-        assert isinstance(task, RewardTask)
-        if reads.steps is not None:
-            column = task.spec.step_names.index(task.spec.chain_reward)
-            self._steps.extend(_steps_of(reads.steps, column))
-        if reads.responses is not None:
-            self._scores.extend(_scores_of(reads.responses))
-
     def _step_predictions(
         self, trainer: L.Trainer, task: RewardTask, part: str
     ) -> list[StepPrediction]:
         """Return all ranks' predictions in the order of the data; none on other ranks."""
-        if not task.spec.step_heads:
-            return []
-        reads = _gather(self._steps, trainer)
+        reads = _gather(self._steps, trainer) if task.spec.step_heads else None
         if reads is None:
             return []
-        items = task.data.items(part)
-        predictions = []
-        for record, steps in sorted(reads, key=lambda item: item[0]):
-            item = cast(LabeledChain, items[record])
-            predictions.append(_step_prediction(item, steps, task.spec.chain_reward))
-        return predictions + [
-            StepPrediction(chain, (None,) * len(chain.completions), reason, task.spec.chain_reward)
+        items, objective = task.data.items(part), task.spec.chain_reward
+        return [
+            _step_prediction(cast(LabeledChain, items[record]), steps, objective)
+            for record, steps in reads
+        ] + [
+            StepPrediction(chain, (None,) * len(chain.completions), reason, objective)
             for chain, reason in task.data.dropped[part]
             if isinstance(chain, Chain)
         ]
@@ -147,18 +130,18 @@ class EvaluationReport(Callback):
         self, trainer: L.Trainer, task: RewardTask, part: str
     ) -> list[ResponsePrediction]:
         """Return all ranks' predictions, record by record; none on other ranks."""
-        if not task.spec.response_heads:
-            return []
-        scores = _gather(self._scores, trainer)
-        if scores is None:
+        reads = _gather(self._scores, trainer) if task.spec.response_heads else None
+        if reads is None:
             return []
         items = task.data.items(part)
-        predictions = []
-        for record, values in sorted(scores, key=lambda pair: pair[0]):
-            item = cast(LabeledResponses, items[record])
-            predictions.extend(_record_predictions(item, values, task))
         missing = torch.full((1, len(task.spec.response_names)), torch.nan)
-        return predictions + [
+        return [
+            prediction
+            for record, scores in reads
+            for prediction in _record_predictions(
+                cast(LabeledResponses, items[record]), scores, task
+            )
+        ] + [
             _prediction(record, missing.expand(len(record.responses), -1), task, reason)
             for unit, reason in task.data.dropped[part]
             if isinstance(unit, ResponseSet)
@@ -205,18 +188,19 @@ def _record_predictions(
 def _prediction(
     record: Outcome, scores: Tensor, task: RewardTask, reason: str
 ) -> ResponsePrediction:
-    lost = scores.isnan().any()
-    return ResponsePrediction(
-        record, scores, task.spec.rewards(scores), reason if bool(lost) else ""
-    )
+    lost = bool(scores.isnan().any())
+    return ResponsePrediction(record, scores, task.spec.rewards(scores), reason if lost else "")
 
 
 def _gather(found: list[Any], trainer: L.Trainer) -> list[Any] | None:
-    if trainer.world_size == 1:
-        return found
-    gathered: list[Any] | None = [None] * trainer.world_size if trainer.is_global_zero else None
-    torch.distributed.gather_object(found, gathered)
-    return None if gathered is None else [item for part in gathered for item in part]
+    """Return what all ranks read, in the order of the data; `None` on other ranks than 0."""
+    gathered: list[Any] | None = [found]
+    if trainer.world_size > 1:
+        gathered = [None] * trainer.world_size if trainer.is_global_zero else None
+        torch.distributed.gather_object(found, gathered)
+    if gathered is None:
+        return None
+    return sorted((read for part in gathered for read in part), key=lambda read: read[0])
 
 
 def _context(trainer: L.Trainer, task: RewardTask) -> dict[str, Any]:

@@ -204,14 +204,11 @@ def _split(records: Iterable[Record] | None) -> tuple[list[Chain] | None, list[O
     """Return the chains among training records, and the others."""
     if records is None:
         return None, None
-    chains: list[Chain] = []
-    outcomes: list[Outcome] = []
-    for record in records:
-        if isinstance(record, Chain):
-            chains.append(record)
-        else:
-            outcomes.append(record)
-    return chains, outcomes
+    known = list(records)
+    return (
+        [record for record in known if isinstance(record, Chain)],
+        [record for record in known if not isinstance(record, Chain)],
+    )
 
 
 def _data_hash(predictions: Predictions) -> str:

@@ -238,7 +238,7 @@ class SourceUnits(Units):
         return [measure(self.chains, weights * members) for members in self.members]
 
     def _count_weighted(self, weights: Array) -> float:
-        sizes = self.members @ (weights * self.chains.decided)
+        sizes = self.members @ (weights * self.chains.about(PROCESSBENCH_F1))
         return weighted_mean(self.by_source(PROCESSBENCH_F1, weights), sizes)
 
     metrics: ClassVar[Measures] = {

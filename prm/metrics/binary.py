@@ -240,38 +240,22 @@ class StepUnits(Units):
         probabilities: Probability of being correct, shape `[step]`.
         labels: Step labels in [0, 1], shape `[step]`.
         groups: Number of the problem of each step; by default each is its own.
-        num_bins: Bins of the calibration error.
 
     Example:
         >>> StepUnits(np.array([0.9, 0.2]), np.array([1.0, 0.0])).values()["step_auroc"]
         1.0
     """
 
-    def __init__(
-        self, probabilities: Array, labels: Array, groups: Indices | None = None, num_bins: int = 15
-    ) -> None:
+    def __init__(self, probabilities: Array, labels: Array, groups: Indices | None = None) -> None:
         super().__init__(apart(len(labels)) if groups is None else groups)
         self.probability, self.label = probabilities, labels
         self.ranking = Ranking(probabilities, labels)
-        self.num_bins = num_bins
-
-    def _auroc(self, weights: Array) -> float:
-        return self.ranking.auroc(weights)
-
-    def _error_ap(self, weights: Array) -> float:
-        return self.ranking.error_ap(weights)
-
-    def _ece(self, weights: Array) -> float:
-        return expected_calibration_error(
-            self.probability, self.label, weights, num_bins=self.num_bins
-        )
-
-    def _brier(self, weights: Array) -> float:
-        return brier_score(self.probability, self.label, weights)
 
     metrics: ClassVar[Measures] = {
-        STEP_AUROC: _auroc,
-        ERROR_AP: _error_ap,
-        ECE: _ece,
-        BRIER: _brier,
+        STEP_AUROC: lambda steps, weights: steps.ranking.auroc(weights),
+        ERROR_AP: lambda steps, weights: steps.ranking.error_ap(weights),
+        ECE: lambda steps, weights: expected_calibration_error(
+            steps.probability, steps.label, weights
+        ),
+        BRIER: lambda steps, weights: brier_score(steps.probability, steps.label, weights),
     }

@@ -137,10 +137,9 @@ class RankingUnits(Units):
         super().__init__(groups[known])
         self.taus = taus[known]
 
-    def _mean(self, weights: Array) -> float:
-        return weighted_mean(self.taus, weights)
-
-    metrics: ClassVar[Measures] = {KENDALL_TAU: _mean}
+    metrics: ClassVar[Measures] = {
+        KENDALL_TAU: lambda rankings, weights: weighted_mean(rankings.taus, weights)
+    }
 
 
 @dataclass(frozen=True, slots=True)

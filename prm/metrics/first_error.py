@@ -8,7 +8,6 @@ A first error is a 0-based step index, or one of three negative codes: `CLEAN` (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,49 +72,6 @@ def processbench_f1(error_acc: float, correct_acc: float) -> float:
     """
     total = error_acc + correct_acc
     return 0.0 if total == 0 else 2 * error_acc * correct_acc / total
-
-
-@dataclass(frozen=True, slots=True)
-class FirstErrorRates:
-    """What exact matches of the first error amount to; NaN where there is no such chain.
-
-    Args:
-        first_error_accuracy: Share of exact matches among all decided chains.
-        error_acc: The same among chains with an error.
-        correct_acc: The same among clean chains.
-        error_recall: Share of chains with an error in which any step is flagged.
-    """
-
-    first_error_accuracy: float
-    error_acc: float
-    correct_acc: float
-    error_recall: float
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of `error_acc` and `correct_acc`."""
-        return processbench_f1(self.error_acc, self.correct_acc)
-
-
-def first_error_rates(
-    predicted: ArrayLike, true: ArrayLike, weights: ArrayLike | None = None
-) -> FirstErrorRates:
-    """Compare predicted and true first errors; undecided chains do not count.
-
-    Args:
-        predicted: Step index, `CLEAN` or `UNSCORED`, one per chain.
-        true: Step index, `CLEAN` or `UNDECIDED`, one per chain.
-        weights: How often each chain counts; default once.
-
-    Example:
-        >>> rates = first_error_rates([1, 0, -1, -1], [1, 2, -1, -2])
-        >>> rates.error_acc, rates.correct_acc, round(rates.f1, 4)
-        (0.5, 1.0, 0.6667)
-    """
-    chains = ChainUnits(np.asarray(predicted), np.asarray(true))
-    weight = np.ones(len(chains)) if weights is None else np.asarray(weights, dtype=np.float64)
-    metrics = (FIRST_ERROR_ACCURACY, ERROR_ACC, CORRECT_ACC, ERROR_RECALL)
-    return FirstErrorRates(*(chains.mean(metric, weight) for metric in metrics))
 
 
 def best_threshold(
@@ -280,14 +236,12 @@ class ChainUnits(Units):
             for metric, (values, where) in columns.items()
         }
 
-    @property
-    def decided(self) -> Array:
-        """1 where the labels decide the first error, else 0."""
-        return self.columns[FIRST_ERROR_ACCURACY][1]
+    def about(self, metric: Metric) -> Array:
+        """Return 1 for the chains that a metric is about, 0 for the others."""
+        return self.columns[FIRST_ERROR_ACCURACY if metric == PROCESSBENCH_F1 else metric][1]
 
     def count(self, metric: Metric) -> int:
-        behind = FIRST_ERROR_ACCURACY if metric == PROCESSBENCH_F1 else metric
-        return int(self.columns[behind][1].sum())
+        return int(self.about(metric).sum())
 
     def mean(self, metric: Metric, weights: Array) -> float:
         """Return a share of the chains that a metric is about, each counting that often."""

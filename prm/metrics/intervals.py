@@ -115,6 +115,27 @@ def _bounds(resampled: Array, confidence: float) -> tuple[Array, Array]:
     return np.where(usable, low, np.nan), np.where(usable, high, np.nan)
 
 
+def wilson(share: ArrayLike, count: ArrayLike) -> tuple[Array, Array]:
+    """Return the lower and upper 95 % Wilson bounds of shares.
+
+    Args:
+        share: Shares, in [0, 1].
+        count: Units behind each.
+
+    Example:
+        >>> [round(bound.item(), 3) for bound in wilson(0.5, 10)]
+        [0.237, 0.763]
+
+    Source:
+        Wilson 1927, Journal of the American Statistical Association 22, 209-212.
+    """
+    z = 1.959964
+    shares, n = np.asarray(share, dtype=np.float64), np.asarray(count, dtype=np.float64)
+    center = (shares + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(shares * (1 - shares) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
+    return np.maximum(center - half, 0.0), np.minimum(center + half, 1.0)
+
+
 def auroc_interval(
     probabilities: ArrayLike,
     labels: ArrayLike,

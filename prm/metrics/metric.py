@@ -10,14 +10,17 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from prm.arrays import Array, Indices
 
 Place = Literal["headline", "brief", "full"]
-"""Where a metric is shown: quoted and beside each baseline, in every table, or in full ones."""
+"""How much a metric is shown: quoted and beside each baseline, in tables before others, or last."""
+
+PLACES: tuple[Place, ...] = get_args(Place)
+"""The places, in the order in which a table that is too narrow for all metrics has them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,7 +269,6 @@ class PairUnits(Units):
         groups: Number of the prompt of each pair; by default each is its own.
         is_probability: Whether the sigmoid of a margin is a probability; if not, likelihoods and
             calibration are undefined.
-        num_bins: Bins of the calibration error.
 
     Example:
         >>> values = PairUnits(np.array([1.0, -2.0, 0.0])).values()
@@ -284,7 +283,6 @@ class PairUnits(Units):
         strengths: Array | None = None,
         groups: Indices | None = None,
         is_probability: bool = True,
-        num_bins: int = 15,
     ) -> None:
         known = ~np.isnan(margins)
         super().__init__((apart(len(margins)) if groups is None else groups)[known])
@@ -293,7 +291,7 @@ class PairUnits(Units):
         self.is_probability = is_probability
         self.strict, self.half = hits(self.margins, "wrong"), hits(self.margins, "half")
         self.losses, self.squares = nll(self.margins), squared_error(self.margins)
-        self.calibration = FoldedCalibration(self.margins, num_bins)
+        self.calibration = FoldedCalibration(self.margins)
         strengths = np.full(len(margins), np.nan) if strengths is None else strengths
         self.stated = ~np.isnan(strengths[known])
         self.margin_ranks = MidRanks(self.margins[self.stated])
@@ -306,30 +304,21 @@ class PairUnits(Units):
         counted = self.shares[self.stated] if metric == STRENGTH_SPEARMAN else self.shares
         return round(float(counted.sum()))
 
-    def _accuracy(self, weights: Array) -> float:
-        return weighted_mean(self.strict, weights)
-
-    def _accuracy_half(self, weights: Array) -> float:
-        return weighted_mean(self.half, weights)
-
-    def _nll(self, weights: Array) -> float:
-        return weighted_mean(self.losses, weights) if self.is_probability else np.nan
-
-    def _brier(self, weights: Array) -> float:
-        return weighted_mean(self.squares, weights) if self.is_probability else np.nan
-
-    def _ece(self, weights: Array) -> float:
-        return self.calibration.error(weights) if self.is_probability else np.nan
-
     def _strength_spearman(self, weights: Array) -> float:
         weight = weights[self.stated]
         return pearson(self.margin_ranks(weight), self.strength_ranks(weight), weight)
 
     metrics: ClassVar[Measures] = {
-        PAIR_ACCURACY: _accuracy,
-        PAIR_ACCURACY_HALF: _accuracy_half,
-        PAIR_NLL: _nll,
-        PAIR_BRIER: _brier,
-        PAIR_ECE: _ece,
+        PAIR_ACCURACY: lambda pairs, weights: weighted_mean(pairs.strict, weights),
+        PAIR_ACCURACY_HALF: lambda pairs, weights: weighted_mean(pairs.half, weights),
+        PAIR_NLL: lambda pairs, weights: (
+            weighted_mean(pairs.losses, weights) if pairs.is_probability else np.nan
+        ),
+        PAIR_BRIER: lambda pairs, weights: (
+            weighted_mean(pairs.squares, weights) if pairs.is_probability else np.nan
+        ),
+        PAIR_ECE: lambda pairs, weights: (
+            pairs.calibration.error(weights) if pairs.is_probability else np.nan
+        ),
         STRENGTH_SPEARMAN: _strength_spearman,
     }

@@ -27,7 +27,6 @@ class ResponseMetrics(torchmetrics.Metric):
         in_label_units: Whether scores are in the units of the values, as squared error and
             likelihoods of the value train them; then `mse` is defined. If not, scores are taken as
             log-odds of a value of 1. `ece` and `brier` are defined for values of 0 and 1.
-        num_bins: Bins of the calibration errors.
 
     Example:
         >>> metrics = ResponseMetrics()
@@ -53,10 +52,9 @@ class ResponseMetrics(torchmetrics.Metric):
     weight: list[Tensor]
     strength: list[Tensor]
 
-    def __init__(self, *, in_label_units: bool = False, num_bins: int = 15) -> None:
+    def __init__(self, *, in_label_units: bool = False) -> None:
         super().__init__()
         self.in_label_units = in_label_units
-        self.num_bins = num_bins
         # All states are float32: a rank without records joins the gathering with an empty tensor
         # of this type.
         for name in ("score", "value", "margin", "outcome", "weight", "strength"):
@@ -110,14 +108,12 @@ class ResponseMetrics(torchmetrics.Metric):
         )
         better = margin * np.sign(outcome - 0.5)
         decided = outcome != 0.5
-        return PairUnits(
-            better[decided], weight[decided], strength[decided], num_bins=self.num_bins
-        )
+        return PairUnits(better[decided], weight[decided], strength[decided])
 
     def _values(self) -> ValueUnits:
         score, value = _known(self.score, self.value)
         log_odds = None if self.in_label_units else score
-        return ValueUnits(score, value, log_odds, num_bins=self.num_bins)
+        return ValueUnits(score, value, log_odds)
 
     def _append(self, **columns: Tensor) -> None:
         for name, column in columns.items():

@@ -31,7 +31,6 @@ class StepMetrics(torchmetrics.Metric):
 
     Args:
         threshold: A step is judged wrong strictly below it.
-        num_bins: Bins of the calibration error.
 
     Example:
         >>> metrics = StepMetrics()
@@ -59,10 +58,9 @@ class StepMetrics(torchmetrics.Metric):
     true: list[Tensor]
     lowest_is_last: list[Tensor]
 
-    def __init__(self, threshold: float = DEFAULT_THRESHOLD, num_bins: int = 15) -> None:
+    def __init__(self, threshold: float = DEFAULT_THRESHOLD) -> None:
         super().__init__()
         self.threshold = threshold
-        self.num_bins = num_bins
         # All states are float32, indices too (exact below 2**24): a rank without records joins
         # the gathering with an empty tensor of this type.
         for name in ("probability", "label", "predicted", "true", "lowest_is_last"):
@@ -109,7 +107,7 @@ class StepMetrics(torchmetrics.Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return each metric as a float32 scalar; NaN where the data do not decide it."""
-        steps = StepUnits(joined(self.probability), joined(self.label), num_bins=self.num_bins)
+        steps = StepUnits(joined(self.probability), joined(self.label))
         chains = ChainUnits(joined(self.predicted), joined(self.true), joined(self.lowest_is_last))
         return {
             name: torch.tensor(value, dtype=torch.float32, device=self.device)

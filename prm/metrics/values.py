@@ -64,7 +64,6 @@ class ValueUnits(Units):
         log_odds: Log-odds of a value of 1, shape `[response]`, if predictions are not in the units
             of the labels. Squared error and kappa are then undefined.
         groups: Number of the prompt of each response; by default each is its own.
-        num_bins: Bins of the calibration error.
 
     Example:
         >>> scores = np.array([2.0, -1.0, 0.5])
@@ -78,10 +77,9 @@ class ValueUnits(Units):
         labels: Array,
         log_odds: Array | None = None,
         groups: Indices | None = None,
-        num_bins: int = 15,
     ) -> None:
         super().__init__(apart(len(labels)) if groups is None else groups)
-        self.prediction, self.label, self.num_bins = predictions, labels, num_bins
+        self.prediction, self.label = predictions, labels
         self.ranks, self.label_ranks = MidRanks(predictions), MidRanks(labels)
         self.is_binary = bool(np.isin(labels, (0, 1)).all())
         # Ranked by negated value against negated label: average precision then finds the ones.
@@ -92,18 +90,6 @@ class ValueUnits(Units):
         is_graded = self.in_label_units and 1 < len(levels) <= MAX_LEVELS
         self.grade = nearest_level(predictions, levels) if is_graded else None
 
-    def _auroc(self, weights: Array) -> float:
-        return self.ranking.auroc(weights) if self.is_binary else np.nan
-
-    def _average_precision(self, weights: Array) -> float:
-        return self.ranking.error_ap(weights) if self.is_binary else np.nan
-
-    def _pearson(self, weights: Array) -> float:
-        return pearson(self.prediction, self.label, weights)
-
-    def _spearman(self, weights: Array) -> float:
-        return pearson(self.ranks(weights), self.label_ranks(weights), weights)
-
     def _mse(self, weights: Array) -> float:
         squares = (self.prediction - self.label) ** 2
         return weighted_mean(squares, weights) if self.in_label_units else np.nan
@@ -111,23 +97,23 @@ class ValueUnits(Units):
     def _kappa(self, weights: Array) -> float:
         return np.nan if self.grade is None else quadratic_kappa(self.grade, self.label, weights)
 
-    def _ece(self, weights: Array) -> float:
-        if not self.is_binary:
-            return np.nan
-        return expected_calibration_error(
-            self.probability, self.label, weights, num_bins=self.num_bins
-        )
-
-    def _brier(self, weights: Array) -> float:
-        return brier_score(self.probability, self.label, weights) if self.is_binary else np.nan
-
     metrics: ClassVar[Measures] = {
-        AUROC: _auroc,
-        AVERAGE_PRECISION: _average_precision,
-        PEARSON: _pearson,
-        SPEARMAN: _spearman,
+        AUROC: lambda rated, weights: rated.ranking.auroc(weights) if rated.is_binary else np.nan,
+        AVERAGE_PRECISION: lambda rated, weights: (
+            rated.ranking.error_ap(weights) if rated.is_binary else np.nan
+        ),
+        PEARSON: lambda rated, weights: pearson(rated.prediction, rated.label, weights),
+        SPEARMAN: lambda rated, weights: pearson(
+            rated.ranks(weights), rated.label_ranks(weights), weights
+        ),
         MSE: _mse,
         QUADRATIC_KAPPA: _kappa,
-        VALUE_ECE: _ece,
-        VALUE_BRIER: _brier,
+        VALUE_ECE: lambda rated, weights: (
+            expected_calibration_error(rated.probability, rated.label, weights)
+            if rated.is_binary
+            else np.nan
+        ),
+        VALUE_BRIER: lambda rated, weights: (
+            brier_score(rated.probability, rated.label, weights) if rated.is_binary else np.nan
+        ),
     }

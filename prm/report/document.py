@@ -34,13 +34,14 @@ class Column:
     Args:
         heading: What it says; a no-break space keeps words together where it is folded.
         align: Where its cells stand: names to the left, numbers to the right.
-        brief: Whether short versions of the table have it.
+        rank: Where there is no room for all columns, those of the highest rank are left out first,
+            and those of rank 0 never.
         wrap: Whether a cell that is too long goes on in the next line.
     """
 
     heading: str
     align: Literal["left", "right"] = "right"
-    brief: bool = True
+    rank: int = 0
     wrap: bool = False
 
 

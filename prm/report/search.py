@@ -9,6 +9,7 @@ from prm.records import Chain, prompt_text
 from prm.report.cells import MISSING, count, number, short
 from prm.report.document import Column, Table
 from prm.report.terminal import draw_chain, plain, rich_table
+from prm.scores.chains import ChainScore
 from prm.search.candidates import Candidate, SearchResult
 
 MAX_ROWS = 20
@@ -74,14 +75,8 @@ def _cells(one: Candidate) -> list[str]:
 
 
 def _draw_chosen(console: Console, result: SearchResult, chosen: Candidate) -> None:
-    if chosen.score is not None and chosen.score.probabilities:
-        draw_chain(
-            console,
-            Chain(result.prompt, chosen.steps),
-            chosen.score.probabilities,
-            reward=chosen.reward,
-            aggregation=chosen.score.aggregation,
-        )
+    if isinstance(chosen.score, ChainScore) and chosen.score.probabilities:
+        draw_chain(console, Chain(result.prompt, chosen.steps), chosen.score)
     else:
         _line(console, chosen.response)
     if result.answer is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from prm.evaluation.parts import MODEL
 from prm.evaluation.step_study import StepResults
 from prm.evaluation.steps import COUNT_WEIGHTED_F1, MACRO_F1, StepPart
+from prm.metrics.metric import PLACES
 from prm.report.cells import number
 from prm.report.comparison import against, by_part, quoted
 from prm.report.document import Column, Section, Table, named_table
@@ -69,9 +70,10 @@ def _breakdown_table(first: str, parts: Mapping[str, StepPart]) -> Table:
 
 
 def _columns(first: str, part: StepPart) -> list[Column]:
-    metrics = [Column(m.heading, brief=m.place != "full") for m in part.metrics]
-    oracle = Column("F1 oracle", brief=False)
-    return [Column(first, "left"), Column("chains", brief=False), *metrics, oracle]
+    metrics = [Column(m.heading, rank=PLACES.index(m.place)) for m in part.metrics]
+    last = len(PLACES)
+    chains, oracle = Column("chains", rank=last), Column("F1 oracle", rank=last)
+    return [Column(first, "left"), chains, *metrics, oracle]
 
 
 def _cells(name: str, scorer: str, part: StepPart) -> list[str]:

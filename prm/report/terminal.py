@@ -17,10 +17,11 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from prm.metrics.first_error import DEFAULT_THRESHOLD, predict_first_error
+from prm.metrics.first_error import DEFAULT_THRESHOLD
 from prm.records import CORRECTNESS, Chain, prompt_text
-from prm.report.document import Block, Cell, Document, Facts, Section, Table, marked, named_table
+from prm.report.document import Block, Document, Facts, Section, Table, marked
 from prm.report.document import Text as Paragraph
+from prm.scores.chains import ChainScore
 
 BAR_WIDTH = 10
 NARROW = 60
@@ -42,28 +43,21 @@ _ASCII = _Symbols("#", ".", "ok", "x", "<-", "-")
 
 
 def draw_chain(
-    console: Console,
-    chain: Chain,
-    probabilities: Sequence[float | None],
-    *,
-    reward: float | None,
-    aggregation: str,
-    threshold: float = DEFAULT_THRESHOLD,
+    console: Console, chain: Chain, score: ChainScore, threshold: float = DEFAULT_THRESHOLD
 ) -> None:
     """Draw one scored chain: its problem, its steps colored by probability, and its reward.
 
     Args:
         console: Where to draw.
         chain: The chain; its labels are shown where they are known.
-        probabilities: Probability of being correct, one per step; `None` is not scored.
-        reward: The aggregated score of the chain; `None` or NaN if there is none.
-        aggregation: Name of the step aggregation that made it.
+        score: What the model says of it.
         threshold: The first step strictly below it is marked as the predicted first error.
 
     Example:
         >>> chain = Chain("1 + 1 + 1?", ["1 + 1 = 2", "2 + 1 = 4"], [1, 0])
-        >>> console = Console(width=80, no_color=True)
-        >>> draw_chain(console, chain, [0.97, 0.12], reward=0.12, aggregation="min")
+        >>> score = ChainScore("", {"correctness": (3.5, -2.0)}, {"correctness": 0.12}, 0.12,
+        ...     "correctness", "min")
+        >>> draw_chain(Console(width=80, no_color=True), chain, score)
         1 + 1 + 1?
         <BLANKLINE>
           1  ██████████  0.97  ✓  1 + 1 = 2
@@ -72,7 +66,7 @@ def draw_chain(
         Reward 0.120 (min)
     """
     symbols = _ASCII if console.options.ascii_only else _UNICODE
-    flagged = _first_flagged(probabilities, threshold)
+    flagged, probabilities = score.first_error(threshold), score.probabilities
     labels = chain.labels.get(CORRECTNESS, (None,) * len(chain.completions))
     console.print(plain(prompt_text(chain.prompt)), style="bold", highlight=False)
     console.print()
@@ -82,11 +76,9 @@ def draw_chain(
         body = _body(step, probability, f"{symbols.arrow} first error" * (index == flagged))
         _draw_step(console, head, body)
     console.print()
-    console.print(_reward_line(reward, aggregation, symbols))
-
-
-def _first_flagged(probabilities: Sequence[float | None], threshold: float) -> int:
-    return predict_first_error([math.nan if p is None else p for p in probabilities], threshold)
+    known = score.reward is not None and not math.isnan(score.reward)
+    value = f"{score.reward:.3f}" if known else symbols.missing
+    console.print(Text.assemble("Reward ", (value, "bold"), f" ({score.aggregation})"))
 
 
 def _draw_step(console: Console, head: Text, body: Text) -> None:
@@ -141,12 +133,6 @@ def _style(probability: float | None) -> str:
     return f"rgb({red},{green},40)"
 
 
-def _reward_line(reward: float | None, aggregation: str, symbols: _Symbols) -> Text:
-    known = reward is not None and not math.isnan(reward)
-    value = f"{reward:.3f}" if known else symbols.missing
-    return Text.assemble("Reward ", (value, "bold"), f" ({aggregation})")
-
-
 def plain(text: str) -> str:
     """Return the text with control characters replaced, so that no step can steer the terminal."""
     return "".join(
@@ -168,6 +154,7 @@ def draw(console: Console, document: Document) -> None:
     """Draw the brief parts of a document, and last its headline, which then stands at the prompt.
 
     Example:
+        >>> from prm.report.document import named_table
         >>> table = named_table(["scorer", "AUROC"], [["model", "0.921"]])
         >>> draw(Console(width=40), Document("Toy", "It works", [Section("All", [table])]))
         All
@@ -188,39 +175,42 @@ def draw_section(console: Console, section: Section) -> None:
     if section.brief:
         console.print(Text(plain(section.title), style="bold"), soft_wrap=True)
     for block in section.brief:
-        console.print(_drawn(block), soft_wrap=not isinstance(block, Table))
+        console.print(_drawn(console, block), soft_wrap=not isinstance(block, Table))
         console.print()
 
 
-def _drawn(block: Block) -> RichTable | Text:
+def _drawn(console: Console, block: Block) -> RichTable | Text:
     if isinstance(block, Table):
-        return rich_table("", block)
+        return _fitting(console, block)
     if isinstance(block, Facts):
         return Text(plain("\n".join(f"{name}: {value}" for name, value in block.values.items())))
     return Text(plain(block.text), style=TONES[block.tone] if isinstance(block, Paragraph) else "")
 
 
-def results_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> RichTable:
-    """Return a table of results of fixed width: names to the left, numbers to the right.
+def _fitting(console: Console, table: Table) -> RichTable:
+    """Return a table with as many columns as the terminal has room for, by their rank."""
+    columns = sorted(range(len(table.columns)), key=lambda index: table.columns[index].rank)
+    endless = console.options.update(max_width=10_000)
+    while True:
+        drawn = rich_table("", table, sorted(columns))
+        fits = console.measure(drawn, options=endless).maximum <= console.width
+        if fits or table.columns[columns.pop()].rank == 0:
+            return drawn
 
-    Args:
-        title: What the numbers are about.
-        columns: Headings; the first is the name's.
-        rows: One cell per column.
+
+def rich_table(title: str, table: Table, shown: Sequence[int] | None = None) -> RichTable:
+    """Return a table, or some of its columns; a heading wider than its cells is folded.
 
     Example:
-        >>> table = results_table("toy", ["scorer", "AUROC"], [["model", "0.921"]])
+        >>> from prm.report.document import named_table
+        >>> table = rich_table("toy", named_table(["scorer", "AUROC"], [["model", "0.921"]]))
         >>> Console(width=40, no_color=True).print(table)
         toy
         scorer  AUROC
         ─────────────
         model   0.921
     """
-    return rich_table(title, named_table(columns, rows))
-
-
-def rich_table(title: str, table: Table) -> RichTable:
-    """Return the brief columns of a table; a heading wider than its cells is folded."""
+    shown = range(len(table.columns)) if shown is None else shown
     drawn = RichTable(
         title=Text(plain(title), style="bold") if title else None,
         title_justify="left",
@@ -229,7 +219,6 @@ def rich_table(title: str, table: Table) -> RichTable:
         pad_edge=False,
         collapse_padding=True,
     )
-    shown = [index for index, column in enumerate(table.columns) if column.brief]
     cells = [[marked(row[index]) for index in shown] for row in table.rows]
     for place, column in enumerate(table.columns[index] for index in shown):
         widest = max((len(row[place].text) for row in cells), default=0)

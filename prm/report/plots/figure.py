@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prm.arrays import Array, Indices
+from prm.metrics.intervals import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from prm.report.document import Plot
 
+NUM_BINS = 10
 BLUE, RED, GRAY = "#2563eb", "#dc2626", "#94a3b8"
 
 
@@ -29,24 +31,43 @@ def png(plot: Plot) -> bytes:
     return stream.getvalue()
 
 
-def only_axes(figure: Figure) -> Axes:
-    """Return the axes of a figure that has one plot."""
+def only_axes(figure: Figure, chance: tuple[float, float] | None = None) -> Axes:
+    """Return the axes of a figure that has one plot.
+
+    Args:
+        figure: The figure.
+        chance: From where to where, in both directions, a line to compare with goes, if any.
+    """
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
+    if chance is not None:
+        axes.plot(chance, chance, color=GRAY, linestyle="--", linewidth=1)
     return axes
 
 
-def wilson(share: Array, count: Indices) -> Array:
-    """Return the distances down and up to the 95 % Wilson bounds of shares.
+def reliability(
+    axes: Axes, predicted: Array, observed: Array, range_: tuple[float, float], **style: Any
+) -> Indices:
+    """Draw means of observations over those of predictions, in bins of equal width.
 
     Args:
-        share: Shares, shape `[bin]`.
-        count: Units behind each, shape `[bin]`.
+        axes: Where to draw.
+        predicted: Prediction of each unit.
+        observed: What was observed of it, in [0, 1].
+        range_: Lowest and highest prediction.
+        style: Color, line and label.
 
     Returns:
-        Shape `[2, bin]`.
+        Number of units of each bin, used or not.
     """
-    z = 1.96
-    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
-    return np.maximum(np.stack([share - (center - half), center + half - share]), 0)
+    low, high = range_
+    bins = ((predicted - low) / (high - low) * NUM_BINS).astype(int)
+    bins = np.minimum(bins, NUM_BINS - 1)
+    count: Indices = np.bincount(bins, minlength=NUM_BINS)
+    used = count > 0
+    places, share = (
+        np.bincount(bins, values, NUM_BINS)[used] / count[used] for values in (predicted, observed)
+    )
+    errors = np.abs(np.stack(wilson(share, count[used])) - share)
+    axes.errorbar(places, share, yerr=errors, marker="o", capsize=2, **style)
+    return count

@@ -13,14 +13,13 @@ from prm.metrics.correlation import CorrelationMatrix
 from prm.metrics.intervals import Interval
 from prm.metrics.pairs import hits, sigmoid
 from prm.report.document import Plot
-from prm.report.plots.figure import BLUE, GRAY, only_axes, wilson
+from prm.report.plots.figure import BLUE, GRAY, only_axes, reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-NUM_BINS = 10
 COLORS = {
     MODEL: BLUE,
     REWARD: "#7c3aed",
@@ -82,18 +81,15 @@ def _objectives(figure: Figure, bars: Mapping[str, Mapping[str, Interval]]) -> N
 
 def _reliability(figure: Figure, margins: Mapping[str, Array]) -> None:
     """Draw how often the response of higher score is better, against how sure the scores are."""
-    axes = only_axes(figure)
-    axes.plot([0.5, 1], [0.5, 1], color=GRAY, linestyle="--", linewidth=1)
+    axes = only_axes(figure, (0.5, 1))
     for index, (name, margin) in enumerate(margins.items()):
-        confidence, accuracy, errors = _folded_bins(margin)
-        axes.errorbar(
-            confidence,
-            accuracy,
-            yerr=errors,
+        reliability(
+            axes,
+            sigmoid(np.abs(margin)),
+            hits(margin, "half"),
+            (0.5, 1),
             color=f"C{index}",
-            marker="o",
             markersize=4,
-            capsize=2,
             linewidth=1.3,
             label=f"{name} ({len(margin)} pairs)",
         )
@@ -105,17 +101,6 @@ def _reliability(figure: Figure, margins: Mapping[str, Array]) -> None:
         ylim=(-0.01, 1.03),
     )
     axes.legend(loc="lower right", frameon=False, fontsize=9)
-
-
-def _folded_bins(margins: Array) -> tuple[Array, Array, Array]:
-    """Return mean confidence, accuracy and its 95 % Wilson bounds of each bin that is used."""
-    confidence, hit = sigmoid(np.abs(margins)), hits(margins, "half")
-    bins = np.minimum(((2 * confidence - 1) * NUM_BINS).astype(int), NUM_BINS - 1)
-    count = np.bincount(bins, minlength=NUM_BINS)
-    used = count > 0
-    mean = np.bincount(bins, confidence, NUM_BINS)[used] / count[used]
-    share = np.bincount(bins, hit, NUM_BINS)[used] / count[used]
-    return mean, share, wilson(share, count[used])
 
 
 def _correlations(figure: Figure, correlations: Mapping[str, CorrelationMatrix]) -> None:

@@ -12,14 +12,13 @@ from prm.evaluation.steps import StepPrediction, labeled_steps
 from prm.metrics.binary import step_auroc
 from prm.metrics.intervals import auroc_interval
 from prm.report.document import Plot
-from prm.report.plots.figure import BLUE, GRAY, RED, only_axes, wilson
+from prm.report.plots.figure import BLUE, GRAY, NUM_BINS, RED, only_axes, reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-NUM_BINS = 10
 MAX_OFFSET = 5
 MAX_POSITION = 15
 MAX_SOURCES = 6
@@ -62,14 +61,13 @@ def _has_both(labels: Array) -> bool:
 
 def _roc(figure: Figure, predictions: Sequence[StepPrediction]) -> None:
     """Draw the ROC curve of all steps in blue, and of each source more lightly."""
-    axes = only_axes(figure)
+    axes = only_axes(figure, (0, 1))
     sources = sorted({p.chain.source for p in predictions})
     for index, source in enumerate(sources if 1 < len(sources) <= MAX_SOURCES else ()):
         columns = _columns([p for p in predictions if p.chain.source == source])
         if _has_both(columns[1]):
             _curve(axes, columns, source or "(no source)", color=f"C{index + 1}", linewidth=1)
     _curve(axes, _columns(predictions), "all", color=BLUE, linewidth=2.2)
-    axes.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
     axes.set(
         title="ROC of step correctness",
         xlabel="wrong steps accepted",
@@ -96,28 +94,13 @@ def _curve(
 
 def _reliability(figure: Figure, probability: Array, label: Array) -> None:
     """Draw observed against predicted correctness, and how many steps lie in each bin."""
-    axes = only_axes(figure)
-    edges = np.linspace(0, 1, NUM_BINS + 1)
-    bins = np.minimum((probability * NUM_BINS).astype(int), NUM_BINS - 1)
-    count = np.bincount(bins, minlength=NUM_BINS)
-    used = count > 0
-    predicted = np.bincount(bins, probability, NUM_BINS)[used] / count[used]
-    observed = np.bincount(bins, label, NUM_BINS)[used] / count[used]
+    axes = only_axes(figure, (0, 1))
     shares = axes.twinx()
-    shares.bar(edges[:-1], count / count.sum(), 1 / NUM_BINS, align="edge", color=GRAY, alpha=0.3)
     shares.set(ylabel="share of steps (bars)", ylim=(0, 1))
     shares.spines["top"].set_visible(False)
-    axes.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
-    axes.errorbar(
-        predicted,
-        observed,
-        yerr=wilson(observed, count[used]),
-        color=BLUE,
-        marker="o",
-        markersize=5,
-        capsize=2,
-        linewidth=1.5,
-    )
+    count = reliability(axes, probability, label, (0, 1), color=BLUE, markersize=5, linewidth=1.5)
+    places = np.arange(NUM_BINS) / NUM_BINS
+    shares.bar(places, count / count.sum(), 1 / NUM_BINS, align="edge", color=GRAY, alpha=0.3)
     axes.set(
         title=f"Reliability ({len(label)} steps)",
         xlabel="predicted probability of being correct",

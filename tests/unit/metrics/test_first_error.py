@@ -13,8 +13,8 @@ from prm.metrics.first_error import (
     CLEAN,
     UNDECIDED,
     UNSCORED,
+    ChainUnits,
     best_threshold,
-    first_error_rates,
     predict_first_error,
     processbench_f1,
 )
@@ -53,21 +53,26 @@ def test_predicted_first_error(probabilities, complete, expected):
     assert predict_first_error(probabilities, complete=complete) == expected
 
 
+def measured(predicted, true):
+    """Return the metrics of chains by name."""
+    return ChainUnits(np.array(predicted), np.array(true)).values()
+
+
 def test_rates_by_hand():
     predicted = [1, 2, CLEAN, CLEAN, 0, UNSCORED, 0]
     true = [1, 1, 1, CLEAN, CLEAN, CLEAN, UNDECIDED]
-    rates = first_error_rates(predicted, true)
-    assert rates.error_acc == pytest.approx(1 / 3)
-    assert rates.correct_acc == pytest.approx(1 / 3)
-    assert rates.error_recall == pytest.approx(2 / 3)
-    assert rates.first_error_accuracy == pytest.approx(2 / 6)
-    assert rates.f1 == pytest.approx(1 / 3)
+    rates = measured(predicted, true)
+    assert rates["error_acc"] == pytest.approx(1 / 3)
+    assert rates["correct_acc"] == pytest.approx(1 / 3)
+    assert rates["error_recall"] == pytest.approx(2 / 3)
+    assert rates["first_error_accuracy"] == pytest.approx(2 / 6)
+    assert rates["processbench_f1"] == pytest.approx(1 / 3)
 
 
 def test_rates_without_decided_chains_are_undefined():
-    rates = first_error_rates([0, CLEAN], [UNDECIDED, UNDECIDED])
-    assert math.isnan(rates.first_error_accuracy)
-    assert math.isnan(rates.f1)
+    rates = measured([0, CLEAN], [UNDECIDED, UNDECIDED])
+    assert math.isnan(rates["first_error_accuracy"])
+    assert math.isnan(rates["processbench_f1"])
 
 
 PROBABILITY = st.integers(0, 6).map(lambda n: n / 6) | st.just(NAN)
@@ -84,7 +89,7 @@ CHAINS = st.lists(
 
 def f1_at(threshold, chains):
     predicted = [predict_first_error(p, threshold, complete=whole) for p, _, whole in chains]
-    return first_error_rates(predicted, [true for _, true, _ in chains]).f1
+    return measured(predicted, [true for _, true, _ in chains])["processbench_f1"]
 
 
 @given(CHAINS)

@@ -8,7 +8,7 @@ import pytest
 from prm.metrics.agreement import quadratic_kappa
 from prm.metrics.binary import StepUnits, brier_score, error_ap, step_auroc
 from prm.metrics.correlation import RankingUnits, spearman
-from prm.metrics.first_error import ChainUnits, first_error_rates
+from prm.metrics.first_error import ChainUnits, processbench_f1
 from prm.metrics.metric import Metric
 from prm.metrics.pairs import PairUnits, pair_accuracy, pair_brier, pair_ece, pair_nll
 from prm.metrics.responses import ResponseMetrics
@@ -61,12 +61,17 @@ def drawn(count=60, seed=0):
     return generator, generator.integers(0, 12, count), generator.integers(0, 4, 12).astype(float)
 
 
+def measured(units, multiplicity):
+    """Return the metrics of units by name."""
+    return dict(zip((m.name for m in units.metrics), units.measure(multiplicity), strict=True))
+
+
 def test_steps_equal_the_pure_functions_under_any_weighting():
     generator, groups, multiplicity = drawn()
     p, y = generator.random(60).round(1), generator.integers(0, 2, 60).astype(float)
     units = StepUnits(p, y, groups)
     weights = multiplicity[groups]
-    found = dict(zip((m.name for m in units.metrics), units.measure(multiplicity), strict=True))
+    found = measured(units, multiplicity)
     assert found["step_auroc"] == pytest.approx(step_auroc(p, y, weights))
     assert found["error_ap"] == pytest.approx(error_ap(p, y, weights))
     assert found["brier"] == pytest.approx(brier_score(p, y, weights))
@@ -78,12 +83,16 @@ def test_chains_equal_the_pure_functions_under_any_weighting():
     guess, true = generator.integers(-3, 3, 60), generator.integers(-2, 3, 60)
     lowest = generator.choice([0.0, 1.0, np.nan], 60)
     units = ChainUnits(guess, true, lowest, groups)
-    found = dict(zip((m.name for m in units.metrics), units.measure(multiplicity), strict=True))
-    rates = first_error_rates(guess, true, multiplicity[groups])
-    assert found["processbench_f1"] == pytest.approx(rates.f1)
-    assert found["error_recall"] == pytest.approx(rates.error_recall)
+    found = measured(units, multiplicity)
+    weights = multiplicity[groups]
+    wrong, clean = true >= 0, true == -1
+    error_acc = np.average(guess[wrong] == true[wrong], weights=weights[wrong])
+    correct_acc = np.average(guess[clean] == -1, weights=weights[clean])
+    assert found["processbench_f1"] == pytest.approx(processbench_f1(error_acc, correct_acc))
+    expected = np.average(guess[wrong] >= 0, weights=weights[wrong])
+    assert found["error_recall"] == pytest.approx(expected)
     known = ~np.isnan(lowest)
-    expected = np.average(lowest[known], weights=multiplicity[groups][known])
+    expected = np.average(lowest[known], weights=weights[known])
     assert found["min_on_last_step"] == pytest.approx(expected)
     counts = {m.name: units.count(m) for m in units.metrics}
     assert counts["error_acc"] == (true >= 0).sum()
@@ -96,7 +105,7 @@ def test_pairs_equal_the_pure_functions_under_any_weighting():
     margins[::7] = np.nan
     strengths = generator.integers(1, 4, 60).astype(float)
     units = PairUnits(margins, shares, strengths, groups)
-    found = dict(zip((m.name for m in units.metrics), units.measure(multiplicity), strict=True))
+    found = measured(units, multiplicity)
     known = ~np.isnan(margins)
     args = margins[known], np.ones(known.sum()), (multiplicity[groups] * shares)[known]
     assert found["pair_accuracy"] == pytest.approx(pair_accuracy(*args))

@@ -16,7 +16,7 @@ from prm.report.markdown import PLOTS_MISSING, render
 from prm.report.terminal import draw
 
 TABLE = Table(
-    [Column("scorer", "left"), Column("step AUROC"), Column("Brier", brief=False)],
+    [Column("scorer", "left"), Column("step AUROC"), Column("Brier", rank=1)],
     [["model | best", Marked("0.9", "good"), "0.1"], ["length", "0.5", "0.25"]],
 )
 DOCUMENT = Document(
@@ -32,7 +32,7 @@ DOCUMENT = Document(
 )
 
 
-def drawn(document=DOCUMENT, width=60, **options):
+def drawn(document=DOCUMENT, width=24, **options):
     file = io.StringIO()
     draw(Console(file=file, width=width, **options), document)
     return file.getvalue()
@@ -45,6 +45,13 @@ def test_the_terminal_draws_brief_blocks_and_ends_with_the_headline():
         assert word in text
     for word in ("Brier", "What it means", "Details", "seed", "Facts"):
         assert word not in text
+
+
+@pytest.mark.parametrize(("width", "has_room"), [(19, False), (25, False), (26, True), (60, True)])
+def test_a_table_has_as_many_columns_as_there_is_room_for(width, has_room):
+    text = drawn(width=width)
+    assert ("Brier" in text) == has_room
+    assert "AUROC" in text
 
 
 def test_markdown_has_everything():

@@ -14,7 +14,7 @@ from prm.evaluation.predictions import Predictions
 from prm.evaluation.report import evaluate
 from prm.evaluation.steps import StepPrediction
 from prm.metrics.binary import StepUnits
-from prm.metrics.metric import Metric
+from prm.metrics.metric import PLACES, Metric
 from prm.metrics.responses import ResponseMetrics
 from prm.metrics.steps import StepMetrics
 from prm.records import Chain
@@ -72,15 +72,17 @@ def test_a_new_metric_is_measured_in_validation(one_more):
     assert metrics.compute()["sure_and_wrong"].item() == 0.5
 
 
-def test_the_place_of_a_metric_decides_which_tables_have_it():
+@pytest.mark.parametrize("width", [60, 300])
+def test_the_place_of_a_metric_decides_which_columns_a_narrow_terminal_leaves_out(width):
     file = io.StringIO()
-    draw(Console(file=file, width=120), report())
+    draw(Console(file=file, width=width), report())
     shown = file.getvalue()
     first = next(section for section in document(report()).sections)
-    by_heading = {column.heading: column.brief for column in first.blocks[0].columns}
+    by_heading = {column.heading: column.rank for column in first.blocks[0].columns}
     for metric in (*StepUnits.metrics, *report().steps.overall.metrics):
-        assert by_heading[metric.heading] == (metric.place != "full")
-    assert "Brier" not in shown
+        assert PLACES[by_heading[metric.heading]] == metric.place
+    assert "AUROC" in shown
+    assert ("Brier" in shown) == ("oracle" in shown) == (width == 300)
     assert "| Brier |" in render(document(report()))
 
 

@@ -9,9 +9,17 @@ import pytest
 from rich.console import Console
 
 from prm.records import Chain
-from prm.report.terminal import draw_chain, results_table
+from prm.report.document import named_table
+from prm.report.terminal import draw_chain, rich_table
+from prm.scores.chains import ChainScore
 
 CHAIN = Chain("What is 1 + 1 + 1?", ["1 + 1 = 2", "[bold]2 + 1 = 4[/bold]", "So 4"], [1, 0, None])
+
+
+def log_odds(probability):
+    return (
+        math.inf if probability == 1 else math.log(probability or 1e-99) - math.log1p(-probability)
+    )
 
 
 def drawn(
@@ -19,7 +27,9 @@ def drawn(
 ):
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=file, **{"width": 80, "color_system": None, **kwargs})
-    draw_chain(console, chain, probabilities, reward=reward, aggregation="min")
+    logits = tuple(None if p is None else log_odds(p) for p in probabilities)
+    score = ChainScore("", {"correctness": logits}, {}, reward, "correctness", "min")
+    draw_chain(console, chain, score)
     file.seek(0)
     return file.read()
 
@@ -86,7 +96,9 @@ def test_conversation_prompt():
 
 def test_results_table_aligns_numbers_right():
     file = io.StringIO()
-    table = results_table("toy", ["scorer", "AUROC"], [["model", "0.9"], ["[b]x", "0.55"]])
+    table = rich_table(
+        "toy", named_table(["scorer", "AUROC"], [["model", "0.9"], ["[b]x", "0.55"]])
+    )
     Console(file=file, width=60).print(table)
     lines = [line.rstrip() for line in file.getvalue().splitlines()]
     assert lines[0] == "toy"
