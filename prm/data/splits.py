@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,11 +63,14 @@ def split_by_rank(
 
 def shuffled(units: Sequence[Chain | ResponseSet], seed: int) -> list[Chain | ResponseSet]:
     """Permute the labels of units: those of chains among chains, those of responses among them."""
-    chains = [unit for unit in units if isinstance(unit, Chain)]
-    sets = [unit for unit in units if not isinstance(unit, Chain)]
-    new_chains = iter(shuffled_step_labels(chains, seed))
-    new_sets = iter(shuffled_response_labels(sets, seed))
-    return [next(new_chains) if isinstance(unit, Chain) else next(new_sets) for unit in units]
+    chains: list[Any] = []
+    sets: list[Any] = []
+    places = [chains if isinstance(unit, Chain) else sets for unit in units]
+    for place, unit in zip(places, units, strict=True):
+        place.append(unit)
+    new_chains: Iterator[Any] = iter(shuffled_step_labels(chains, seed))
+    new_sets: Iterator[Any] = iter(shuffled_response_labels(sets, seed))
+    return [next(new_chains if place is chains else new_sets) for place in places]
 
 
 def shuffled_step_labels(chains: Sequence[Chain], seed: int) -> list[Chain]:

@@ -204,11 +204,11 @@ def _split(records: Iterable[Record] | None) -> tuple[list[Chain] | None, list[O
     """Return the chains among training records, and the others."""
     if records is None:
         return None, None
-    known = list(records)
-    return (
-        [record for record in known if isinstance(record, Chain)],
-        [record for record in known if not isinstance(record, Chain)],
-    )
+    chains: list[Any] = []
+    outcomes: list[Any] = []
+    for record in records:
+        (chains if isinstance(record, Chain) else outcomes).append(record)
+    return chains, outcomes
 
 
 def _data_hash(predictions: Predictions) -> str:

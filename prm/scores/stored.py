@@ -116,9 +116,7 @@ def _table(
     }
     make = _of_chains if kind is ChainRow else _of_responses
     table = make(columns, common)
-    _check_finite(table)
-    if isinstance(table, ChainTable):
-        _check_chains(table)
+    table.check()
     return table
 
 
@@ -130,23 +128,6 @@ def _of_chains(columns: pa.Table, common: dict[str, Any]) -> ChainTable:
         unscored=is_filled(columns, "reason"),
     )
     return replace(table, spec=_as_aggregated(columns, table))
-
-
-def _check_chains(table: ChainTable) -> None:
-    rewarded = ~np.isnan(table.stored_rewards)
-    counts = np.array([steps.counts for steps in table.steps or ()], dtype=np.int64)
-    lacks = np.isnan(table.scores).any(axis=1)
-    for wrong, message in (
-        (rewarded & table.unscored, "the row has a reward, and a reason for having none"),
-        (rewarded & lacks, "the row has a reward, and not the scores of all objectives"),
-        ((counts != counts[:1]).any(axis=0), "the objectives have numbers for other steps"),
-    ):
-        if wrong.any():
-            raise DataError(
-                message,
-                expected=f"the score of a chain, for {', '.join(table.objectives)}",
-                where=table.place(int(np.flatnonzero(wrong)[0])),
-            )
 
 
 def _as_aggregated(columns: pa.Table, table: ChainTable) -> RewardSpec | None:
@@ -180,20 +161,6 @@ def _of_responses(columns: pa.Table, common: dict[str, Any]) -> ResponseTable:
         spreads=_if_any(by_objective(columns, "spreads", objectives)),
         gates=_if_any(by_objective(columns, "gates", objectives)),
     )
-
-
-def _check_finite(table: ScoreTable) -> None:
-    more = (table.spreads, table.gates) if isinstance(table, ResponseTable) else ()
-    columns = [table.stored_rewards[:, None], table.scores, *(x for x in more if x is not None)]
-    wrong = np.isinf(np.concatenate(columns, axis=1)).any(axis=1)
-    for steps in (isinstance(table, ChainTable) and table.steps) or ():
-        wrong |= steps.is_infinite()
-    if wrong.any():
-        raise DataError(
-            "the row holds a number that is not finite",
-            expected="finite numbers, or null where there is none",
-            where=table.place(int(np.flatnonzero(wrong)[0])),
-        )
 
 
 def _check_kind(path: Path) -> None:

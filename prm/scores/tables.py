@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -132,6 +132,27 @@ class ScoreTable:
         place = f":{row + 1}" if self.path.suffix == ".jsonl" else f"[{row}]"
         return f"{self.path}{place}, row {self.ids[row]!r}"
 
+    def check(self) -> None:
+        """Refuse rows that no scorer writes.
+
+        Raises:
+            DataError: A number is not finite, or a row contradicts itself.
+        """
+        for message, expected, wrong in self.problems():
+            if wrong.any():
+                place = self.place(int(np.flatnonzero(wrong)[0]))
+                raise DataError(message, expected=expected, where=place)
+
+    def problems(self) -> Iterator[tuple[str, str, Mask]]:
+        """Yield what may be wrong with rows, what is expected, and of which it is true, `[row]`."""
+        finite = "finite numbers, or null where there is none"
+        yield "the row holds a number that is not finite", finite, self.is_infinite()
+
+    def is_infinite(self) -> Mask:
+        """Return which rows have a number that is not finite, `[row]`."""
+        found: Mask = np.isinf(self.stored_rewards) | np.isinf(self.scores).any(axis=1)
+        return found
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResponseTable(ScoreTable):
@@ -148,6 +169,12 @@ class ResponseTable(ScoreTable):
     responses: Indices
     spreads: Array | None
     gates: Array | None
+
+    def is_infinite(self) -> Mask:
+        found = ScoreTable.is_infinite(self)
+        for values in (self.spreads, self.gates):
+            found |= False if values is None else np.isinf(values).any(axis=1)
+        return found
 
     def with_aggregation(self, aggregation: ObjectiveAggregation) -> Self:
         return replace(self, spec=self.known_spec().with_(objective_aggregation=aggregation))
@@ -207,6 +234,23 @@ class ChainTable(ScoreTable):
 
     steps: tuple[StepColumn, ...] | None
     unscored: Mask
+
+    def is_infinite(self) -> Mask:
+        found = ScoreTable.is_infinite(self)
+        for steps in self.steps or ():
+            found |= steps.is_infinite()
+        return found
+
+    def problems(self) -> Iterator[tuple[str, str, Mask]]:
+        yield from ScoreTable.problems(self)
+        expected = f"the score of a chain, for {', '.join(self.objectives)}"
+        rewarded, lacks = ~np.isnan(self.stored_rewards), np.isnan(self.scores).any(axis=1)
+        counts = np.array([steps.counts for steps in self.steps or ()], dtype=np.int64)
+        contradiction = "the row has a reward, and a reason for having none"
+        yield contradiction, expected, rewarded & self.unscored
+        yield "the row has a reward, and not all scores", expected, rewarded & lacks
+        other_steps = (counts != counts[:1]).any(axis=0)
+        yield "the objectives have numbers for other steps", expected, other_steps
 
     def with_aggregation(self, aggregation: StepAggregation) -> Self:
         if self.steps is None:

@@ -337,11 +337,11 @@ Edit = Callable[[Row], object]
         ),
         (
             lambda row: row["scores"].pop("redundancy"),
-            "the row has a reward, and not the scores of all objectives",
+            "the row has a reward, and not all scores",
         ),
         (
             lambda row: row.update(scores={"helpfulness": 1.0}),
-            "the row has a reward, and not the scores of all objectives",
+            "the row has a reward, and not all scores",
         ),
         (
             lambda row: row["step_logits"].update(redundancy=[0.5]),
