@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from prm.errors import DataError
 
@@ -56,30 +56,22 @@ def check_prompt(prompt: object, where: str | None) -> Prompt:
         return prompt
     expected = "text or a list of {'role', 'content'} messages"
     if not isinstance(prompt, Sequence) or not prompt:
-        raise DataError("field 'prompt' is wrong", expected=expected, got=prompt, where=where)
+        raise _wrong("prompt", expected, prompt, where)
     for message in prompt:
         ok = isinstance(message, Mapping) and all(
             isinstance(message.get(key), str) for key in ("role", "content")
         )
         if not ok:
-            raise DataError("field 'prompt' is wrong", expected=expected, got=message, where=where)
+            raise _wrong("prompt", expected, message, where)
     return tuple(dict(message) for message in prompt)
 
 
 def check_steps(completions: object, where: str | None) -> tuple[str, ...]:
     """Return the steps of a chain as a tuple of texts, at least one of them not empty."""
-    if isinstance(completions, str) or not isinstance(completions, Sequence):
-        raise DataError(
-            "field 'completions' is wrong",
-            expected="a list of step texts",
-            got=completions,
-            where=where,
-        )
+    if not _is_list(completions):
+        raise _wrong("completions", "a list of step texts", completions, where)
     for index, step in enumerate(completions):
-        if not isinstance(step, str):
-            raise DataError(
-                f"field 'completions[{index}]' is wrong", expected="text", got=step, where=where
-            )
+        check_text(f"completions[{index}]", step, where)
     if not any(step.strip() for step in completions):
         raise DataError(
             "field 'completions' has no step", expected="at least one non-empty step", where=where
@@ -100,7 +92,7 @@ def check_labels(labels: object, num_steps: int, where: str | None) -> dict[str,
 
 
 def _objective_labels(name: str, values: object, num_steps: int, where: str | None) -> StepLabels:
-    if isinstance(values, str) or not isinstance(values, Sequence):
+    if not _is_list(values):
         raise DataError(
             f"labels of {name!r} are wrong", expected="a list of numbers", got=values, where=where
         )
@@ -132,30 +124,25 @@ def _label(name: str, index: int, value: object, where: str | None) -> float | N
 
 def check_responses(responses: object, where: str | None) -> tuple[str, ...]:
     """Return two or more responses as a tuple of texts."""
-    if isinstance(responses, str) or not isinstance(responses, Sequence) or len(responses) < 2:
-        raise DataError(
-            "field 'responses' is wrong",
-            expected="a list of two or more texts",
-            got=responses,
-            where=where,
-        )
+    if not _is_list(responses) or len(responses) < 2:
+        raise _wrong("responses", "a list of two or more texts", responses, where)
     return tuple(
-        check_response(f"responses[{index}]", response, where)
+        check_text(f"responses[{index}]", response, where)
         for index, response in enumerate(responses)
     )
 
 
-def check_response(name: str, response: object, where: str | None) -> str:
-    """Return a response, which must be text."""
-    if not isinstance(response, str):
-        raise DataError(f"field {name!r} is wrong", expected="text", got=response, where=where)
-    return response
+def check_text(name: str, value: object, where: str | None) -> str:
+    """Return the value of a field that must be text."""
+    if not isinstance(value, str):
+        raise _wrong(name, "text", value, where)
+    return value
 
 
 def check_objective(name: object, where: str | None) -> str:
     """Return the name of an objective."""
     if not isinstance(name, str) or not name.strip():
-        raise DataError("field 'objective' is wrong", expected="a name", got=name, where=where)
+        raise _wrong("objective", "a name", name, where)
     return name
 
 
@@ -164,10 +151,10 @@ def check_ranks(ranks: object, num_responses: int, where: str | None) -> tuple[i
     if ranks is None:
         return tuple(range(num_responses))
     expected = f"{num_responses} whole numbers that start at 0 and leave none out, 0 for the best"
-    values = list(ranks) if isinstance(ranks, Sequence) and not isinstance(ranks, str) else []
+    values = list(ranks) if _is_list(ranks) else []
     whole = all(isinstance(rank, int) and not isinstance(rank, bool) for rank in values)
     if not whole or len(values) != num_responses or set(values) != set(range(len(set(values)))):
-        raise DataError("field 'ranks' is wrong", expected=expected, got=ranks, where=where)
+        raise _wrong("ranks", expected, ranks, where)
     return tuple(values)
 
 
@@ -189,7 +176,7 @@ def check_votes(votes: object, ranks: Sequence[int], where: str | None) -> tuple
     """Return the votes for each response of a pair."""
     if votes is None:
         return None
-    values = list(votes) if isinstance(votes, Sequence) and not isinstance(votes, str) else []
+    values = list(votes) if _is_list(votes) else []
     right = len(ranks) == len(values) == 2 and all(is_number(v) and v >= 0 for v in values)
     if not right or sum(values) == 0:
         raise DataError(
@@ -223,3 +210,11 @@ def check_values(values: object, where: str | None) -> dict[str, float | None]:
 def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _wrong(field: str, expected: str, got: object, where: str | None) -> DataError:
+    return DataError(f"field {field!r} is wrong", expected=expected, got=got, where=where)

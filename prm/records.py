@@ -322,7 +322,7 @@ class Rating:
         origin: str = "",
     ) -> None:
         where = _where(origin, id)
-        text = fields.check_response("response", response, where)
+        text = fields.check_text("response", response, where)
         checked_prompt = fields.check_prompt(prompt, where)
         fields.check_encodable((id, prompt_text(checked_prompt), text), where)
         _set(

@@ -15,9 +15,8 @@ from prm.data.sources.rows import read_rows
 from prm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from prm.arrays import Indices, Mask
+    from prm.arrays import Mask
     from prm.scores.filtering import Rules
-    from prm.scores.rewrite import Columns
     from prm.scores.rows import Row
 
 REASON = "dropped_because"
@@ -137,19 +136,13 @@ class Filter(ScoreFirstOptions):
     def _filter_scores(self, rewarded: Rewarded, failed: dict[str, Mask]) -> int:
         import numpy as np
 
-        from prm.scores.rewrite import write_scores
-
-        table = rewarded.table
-        fails = np.any([*failed.values(), np.zeros(table.num_rows, dtype=bool)], axis=0)
+        num_rows = rewarded.table.num_rows
+        fails = np.any([*failed.values(), np.zeros(num_rows, dtype=bool)], axis=0)
         kept, others = np.flatnonzero(~fails), np.flatnonzero(fails)
-        parts: list[tuple[Path, Indices, str, Columns]] = [(self.output, kept, "keeping", {})]
+        rewarded.write(self.output, kept, "keeping")
         if self.dropped is not None:
-            parts += [(self.dropped, others, "dropping", {REASON: _reasons(failed, others)})]
-        for path, order, verb, extra in parts:
-            columns = {**rewarded.columns(order), **extra}
-            track = progress(verb, len(order))
-            write_scores(table.path, path, order, columns, rewarded.spec, track=track)
-        _print_table(failed, len(kept), table.num_rows, self.output)
+            rewarded.write(self.dropped, others, "dropping", {REASON: _reasons(failed, others)})
+        _print_table(failed, len(kept), num_rows, self.output)
         return int(len(kept) == 0)
 
     def _filter_data(self, rewarded: Rewarded, failed: dict[str, Mask], data: str) -> int:

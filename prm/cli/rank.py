@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 from prm.cli.inputs import ScoreFirstOptions, check_kind, model_kind
 from prm.cli.options import OptionRules
 from prm.cli.score_input import typed_responses
-from prm.cli.stored import Rewarded, cut_off, open_scores, progress, wide_console, with_rewards
+from prm.cli.stored import Rewarded, cut_off, open_scores, wide_console, with_rewards
 from prm.data.formats import all_formats
 from prm.errors import ConfigError
 from prm.records import prompt_text
 
 if TYPE_CHECKING:
     from prm.scores.ranking import RankedRows
-    from prm.scores.rewrite import Columns
     from prm.scores.rows import Row
 
 MAX_SHOWN = 40
@@ -105,7 +104,7 @@ class Rank(ScoreFirstOptions):
         if self.output is None:
             _draw(rewarded, shown)
         else:
-            _write(rewarded, shown, self.output)
+            rewarded.write(self.output, shown.order, new=shown.columns())
             print(f"{self.output}: {len(shown.order):,} rows")
         for line in _summary(rewarded, ranking):
             print(line)
@@ -156,19 +155,6 @@ def _ranking(rewarded: Rewarded) -> RankedRows:
     return rank_candidates(table.groups, rewarded.rewards, table.deviations())
 
 
-def _columns(rewarded: Rewarded, ranking: RankedRows) -> Columns:
-    """Return the fields of ranked rows that are new."""
-    return {**rewarded.columns(ranking.order), **ranking.columns()}
-
-
-def _write(rewarded: Rewarded, ranking: RankedRows, output: Path) -> None:
-    from prm.scores.rewrite import write_scores
-
-    columns = _columns(rewarded, ranking)
-    track = progress("writing", len(ranking.order))
-    write_scores(rewarded.table.path, output, ranking.order, columns, rewarded.spec, track=track)
-
-
 def _summary(rewarded: Rewarded, ranking: RankedRows) -> list[str]:
     """Return how many prompts have a winner, how clear it is, and what has no reward."""
     import numpy as np
@@ -217,7 +203,7 @@ def _draw(rewarded: Rewarded, ranking: RankedRows) -> None:
 
 def _ranked_rows(rows: list[Row], rewarded: Rewarded, ranking: RankedRows) -> list[Row]:
     """Return the first rows of a ranking with their new fields."""
-    columns = _columns(rewarded, ranking)
+    columns = {**rewarded.columns(ranking.order), **ranking.columns()}
     return [
         row | {name: values[place] for name, values in columns.items()}
         for place, row in enumerate(rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prm.cli.options import AggregationOptions, OverwriteOptions, ShapingOptions, StoredOptions
-from prm.cli.stored import Rewarded, aggregated, open_scores, progress, reshaped
+from prm.cli.stored import Rewarded, aggregated, open_scores, reshaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,16 +43,12 @@ class Reward(ShapingOptions, AggregationOptions, OverwriteOptions, StoredOptions
         """Write the rows, and return 1 if none has a reward, else 0."""
         import numpy as np
 
-        from prm.scores.rewrite import check_outputs, write_scores
+        from prm.scores.rewrite import check_outputs
 
         check_outputs(self.output, overwrite=self.overwrite)
         table = reshaped(open_scores(self.scores, self.model), self.shaping)
         rewarded = aggregated(table, self.aggregation, self.aggregation_overrides)
-        order = np.arange(table.num_rows)
-        track = progress("writing", table.num_rows)
-        write_scores(
-            self.scores, self.output, order, rewarded.columns(order), rewarded.spec, track=track
-        )
+        rewarded.write(self.output, np.arange(table.num_rows))
         print(f"{self.output}: {table.num_rows:,} rows, aggregation {rewarded.name}")
         for line in _summary(rewarded):
             print(f"  {line}")

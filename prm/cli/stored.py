@@ -49,6 +49,16 @@ class Rewarded(NamedTuple):
             **self.table.aggregated_columns(order),
         }
 
+    def write(
+        self, output: Path, order: Indices, verb: str = "writing", new: Columns | None = None
+    ) -> None:
+        """Write rows with these rewards, and with new fields, while a bar shows how far it is."""
+        from prm.scores.rewrite import write_scores
+
+        columns = {**self.columns(order), **(new or {})}
+        track = progress(verb, len(order))
+        write_scores(self.table.path, output, order, columns, self.spec, track=track)
+
 
 def open_scores(scores: Path, model: Path | None) -> ScoreTable:
     """Read a score file while a status line says so; raises as `read_scores`."""

@@ -150,33 +150,6 @@ def labeled_steps(predictions: Sequence[StepPrediction]) -> list[LabeledStep]:
     ]
 
 
-def step_units(predictions: Sequence[StepPrediction], groups: Indices) -> StepUnits:
-    """Return the labeled steps of some chains as one scorer sees them.
-
-    Args:
-        predictions: What the scorer says.
-        groups: Number of the problem of each chain.
-    """
-    steps = labeled_steps(predictions)
-    return StepUnits(
-        np.array([step.probability for step in steps], dtype=np.float64),
-        np.array([step.label for step in steps], dtype=np.float64),
-        groups[np.array([step.chain for step in steps], dtype=np.int64)],
-    )
-
-
-def chain_units(
-    predictions: Sequence[StepPrediction], groups: Indices, threshold: float
-) -> ChainUnits:
-    """Return chains with the first error that one scorer predicts; see `step_units`."""
-    return ChainUnits(
-        np.array([p.first_error(threshold) for p in predictions], dtype=np.int64),
-        np.array([p.true_first_error for p in predictions], dtype=np.int64),
-        np.array([lowest_is_last(p.array) for p in predictions]),
-        groups,
-    )
-
-
 def mean_over_sources(metric: Metric) -> Metric:
     """Return the metric that is the unweighted mean of a metric of chains over their sources.
 
@@ -287,7 +260,13 @@ class ScoredChains:
         self.groups = group_indices([p.chain.group for p in self.model])
         self.num_groups = int(self.groups.max(initial=-1)) + 1
         self.chains = {
-            name: chain_units(rows, self.groups, threshold) for name, rows in scorers.items()
+            name: ChainUnits(
+                np.array([p.first_error(threshold) for p in rows], dtype=np.int64),
+                np.array([p.true_first_error for p in rows], dtype=np.int64),
+                np.array([lowest_is_last(p.array) for p in rows]),
+                self.groups,
+            )
+            for name, rows in scorers.items()
         }
 
     def select(self, keep: Sequence[bool]) -> ScoredChains:
@@ -299,8 +278,7 @@ class ScoredChains:
     def part(self, bootstrap: Bootstrap) -> StepPart:
         """Measure all scorers."""
         units = {
-            name: (step_units(rows, self.groups), self.chains[name])
-            for name, rows in self.scorers.items()
+            name: (self._step_units(rows), self.chains[name]) for name, rows in self.scorers.items()
         }
         part = measure_part(units, self.num_groups, self._counts(units[MODEL][0]), bootstrap)
         oracle = {name: _oracle(rows) for name, rows in self.scorers.items()}
@@ -311,6 +289,14 @@ class ScoredChains:
         sources = group_indices([p.chain.source for p in self.model])
         units = {name: [SourceUnits(chains, sources)] for name, chains in self.chains.items()}
         return measure_part(units, self.num_groups, {}, bootstrap)
+
+    def _step_units(self, predictions: Sequence[StepPrediction]) -> StepUnits:
+        steps = labeled_steps(predictions)
+        return StepUnits(
+            np.array([step.probability for step in steps], dtype=np.float64),
+            np.array([step.label for step in steps], dtype=np.float64),
+            self.groups[np.array([step.chain for step in steps], dtype=np.int64)],
+        )
 
     def _counts(self, steps: StepUnits) -> dict[str, int]:
         chains = self.chains[MODEL]

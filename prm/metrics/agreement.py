@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from prm.arrays import Array, Indices
+from prm.metrics.binary import unit_weights
 
 Level = Literal["nominal", "ordinal", "interval"]
 """What the values of ratings mean: names, an order, or numbers with distances."""
@@ -36,7 +37,7 @@ def quadratic_kappa(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None
         Cohen (1968), Weighted kappa.
     """
     first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    weight = np.ones(len(first)) if weights is None else np.asarray(weights, dtype=np.float64)
+    weight = unit_weights(weights, len(first))
     total = weight.sum()
     if total <= 0:
         return np.nan

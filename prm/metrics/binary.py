@@ -93,7 +93,7 @@ def step_auroc(
         0.75
     """
     ranking = Ranking(probabilities, labels)
-    return ranking.auroc(_weights(weights, len(ranking.units)))
+    return ranking.auroc(unit_weights(weights, len(ranking.units)))
 
 
 def error_ap(
@@ -117,7 +117,7 @@ def error_ap(
         0.8333333333333333
     """
     ranking = Ranking(probabilities, labels)
-    return ranking.error_ap(_weights(weights, len(ranking.units)))
+    return ranking.error_ap(unit_weights(weights, len(ranking.units)))
 
 
 def expected_calibration_error(
@@ -194,10 +194,11 @@ def _units(
 ) -> tuple[Array, Array, Array]:
     probability = np.asarray(probabilities, dtype=np.float64)
     label = np.asarray(labels, dtype=np.float64)
-    return probability, label, _weights(weights, len(probability))
+    return probability, label, unit_weights(weights, len(probability))
 
 
-def _weights(weights: ArrayLike | None, num_units: int) -> Array:
+def unit_weights(weights: ArrayLike | None, num_units: int) -> Array:
+    """Return how often each unit counts: once if nothing is said."""
     return np.ones(num_units) if weights is None else np.asarray(weights, dtype=np.float64)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from prm.arrays import Array, Indices
-from prm.metrics.binary import weighted_mean
+from prm.metrics.binary import unit_weights, weighted_mean
 from prm.metrics.metric import Measures, Metric, Units
 
 
@@ -34,7 +34,7 @@ def pearson(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> flo
         0.9934
     """
     first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    weight = _weights(weights, len(first))
+    weight = unit_weights(weights, len(first))
     total = weight.sum()
     if total <= 0:
         return np.nan
@@ -61,7 +61,7 @@ def spearman(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> fl
         >>> round(spearman([1, 10, 100], [0.1, 0.2, 0.3]), 6)
         1.0
     """
-    weight = _weights(weights, len(np.asarray(x)))
+    weight = unit_weights(weights, len(np.asarray(x)))
     return pearson(MidRanks(x)(weight), MidRanks(y)(weight), weight)
 
 
@@ -179,10 +179,6 @@ def correlation_matrix(columns: ArrayLike, names: Sequence[str]) -> CorrelationM
         values.append(tuple(None if np.isnan(value) else value for value in row))
         counts.append(tuple(int(rows.sum()) for rows in both))
     return CorrelationMatrix(tuple(names), tuple(values), tuple(counts))
-
-
-def _weights(weights: ArrayLike | None, num_units: int) -> Array:
-    return np.ones(num_units) if weights is None else np.asarray(weights, dtype=np.float64)
 
 
 def _is_constant(deviation: float, values: Array) -> bool:

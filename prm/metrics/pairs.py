@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from prm.arrays import Array, Indices
-from prm.metrics.binary import weighted_mean
+from prm.metrics.binary import unit_weights, weighted_mean
 from prm.metrics.correlation import MidRanks, pearson
 from prm.metrics.metric import Measures, Metric, Units, apart
 
@@ -162,9 +162,8 @@ def oriented(
     """
     margin = np.asarray(margins, dtype=np.float64)
     sign = 2 * np.asarray(outcomes, dtype=np.float64) - 1
-    weight = np.ones(len(margin)) if weights is None else np.asarray(weights, dtype=np.float64)
     decided = np.abs(sign) > 0
-    return (margin * np.sign(sign))[decided], weight[decided]
+    return (margin * np.sign(sign))[decided], unit_weights(weights, len(margin))[decided]
 
 
 def hits(margins: Array, ties: Ties) -> Array:

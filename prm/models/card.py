@@ -36,7 +36,7 @@ def model_card(
         _what(spec),
         _objectives(spec) if has_responses else "",
         _properties(spec, weights),
-        PRM_USE if has_responses else PRM_USE_OF_STEPS,
+        PRM_USE.format(call=CALL if has_responses else CALL_OF_STEPS),
         *([_stock_use(spec), _serving(spec)] if has_responses and stock else []),
         "" if stock else NOT_STOCK,
         SCALAR if has_responses and stock and is_linear(spec) else "",
@@ -71,7 +71,7 @@ def scalar_card(spec: RewardSpec, folded: RewardSpec) -> str:
         _objectives(spec),
         _constant(dropped_constant(folded)),
         _properties(folded, "folded"),
-        PRM_USE,
+        PRM_USE.format(call=CALL),
         _stock_use(folded),
         _serving(folded),
     )
@@ -84,19 +84,14 @@ With prm:
 from prm import RewardScorer
 
 scorer = RewardScorer.from_pretrained("path/to/this/folder")
+{call}
+```"""
+
+CALL = """\
 score = scorer.score([("prompt", "response")])[0]
-print(score.scores, score.reward)
-```"""
+print(score.scores, score.reward)"""
 
-PRM_USE_OF_STEPS = """\
-With prm:
-
-```python
-from prm import RewardScorer
-
-scorer = RewardScorer.from_pretrained("path/to/this/folder")
-scorer.score([("problem", ["first step", "second step"])])
-```"""
+CALL_OF_STEPS = 'scorer.score([("problem", ["first step", "second step"])])'
 
 NOT_STOCK = "Stock transformers has no class for these heads: only prm can load the folder."
 

@@ -94,34 +94,22 @@ def _draw_step(console: Console, head: Text, body: Text) -> None:
 
 
 def _head(index: int, probability: float | None, label: float | None, symbols: _Symbols) -> Text:
-    width = len(symbols.correct)
+    filled = 0 if probability is None else round(probability * BAR_WIDTH)
+    bar = symbols.full * filled + symbols.empty * (BAR_WIDTH - filled)
+    number = f"{symbols.missing:>4}" if probability is None else f"{probability:.2f}"
+    mark = "" if label is None else symbols.correct if label >= 0.5 else symbols.wrong
     return Text.assemble(
         (f"{index + 1:>3}  ", "dim"),
-        (f"{_bar(probability, symbols)}  {_number(probability, symbols)}", _style(probability)),
-        f"  {_label(label, symbols):<{width}}",
+        (f"{bar}  {number}", _style(probability)),
+        f"  {mark:<{len(symbols.correct)}}",
     )
 
 
 def _body(step: str, probability: float | None, mark: str) -> Text:
-    text = Text(plain(step), style="dim" if probability is None else _style(probability))
+    text = Text(plain(step), style=_style(probability))
     if mark:
         text.append(f"  {mark}", style="bold red")
     return text
-
-
-def _bar(probability: float | None, symbols: _Symbols) -> str:
-    filled = 0 if probability is None else round(probability * BAR_WIDTH)
-    return symbols.full * filled + symbols.empty * (BAR_WIDTH - filled)
-
-
-def _number(probability: float | None, symbols: _Symbols) -> str:
-    return f"{symbols.missing:>4}" if probability is None else f"{probability:.2f}"
-
-
-def _label(label: float | None, symbols: _Symbols) -> str:
-    if label is None:
-        return " "
-    return symbols.correct if label >= 0.5 else symbols.wrong
 
 
 def _style(probability: float | None) -> str:

@@ -98,8 +98,8 @@ class _LogisticResponseBaseline(ResponseBaseline):
     """Logistic regression on features of prompt and response; subclasses name the features."""
 
     @abstractmethod
-    def _fit_features(self, records: Sequence[Outcome]) -> Any:
-        """Learn what features need, and return those of `records`."""
+    def _fit_features(self, records: Sequence[Outcome]) -> None:
+        """Learn what features need."""
 
     @abstractmethod
     def _features(self, records: Sequence[Outcome]) -> Any:
@@ -109,7 +109,8 @@ class _LogisticResponseBaseline(ResponseBaseline):
         from scipy.sparse import csr_array, hstack, vstack
         from sklearn.linear_model import LogisticRegression
 
-        features = self._fit_features(records)
+        self._fit_features(records)
+        features = self._features(records)
         pairs = features[labels.better] - features[labels.worse]
         rated = features[labels.rated]
         good = labels.scaled_value if self.sign > 0 else 1 - labels.scaled_value
@@ -135,11 +136,10 @@ class ResponseLengthOnly(_LogisticResponseBaseline):
     name = "length_only"
     convention = "logistic regression on the response's length and its logarithm"
 
-    def _fit_features(self, records: Sequence[Outcome]) -> Any:
+    def _fit_features(self, records: Sequence[Outcome]) -> None:
         lengths = _lengths(records)
         self.scale_ = np.maximum(lengths.std(axis=0), 1e-12)
         self.center_ = lengths.mean(axis=0)
-        return self._features(records)
 
     def _features(self, records: Sequence[Outcome]) -> Any:
         from scipy.sparse import csr_array
@@ -156,28 +156,17 @@ class TfIdf(_LogisticResponseBaseline):
     name = "tfidf"
     convention = "logistic regression on the TF-IDF words of prompt and response"
 
-    def _fit_features(self, records: Sequence[Outcome]) -> Any:
-        self.prompt_words_, self.response_words_ = _words(), _words()
+    def _fit_features(self, records: Sequence[Outcome]) -> None:
         prompts, responses = _texts(records)
-        return self._joined(
-            records,
-            self.prompt_words_.fit_transform(prompts),
-            self.response_words_.fit_transform(responses),
-        )
+        self.prompt_words_, self.response_words_ = _words().fit(prompts), _words().fit(responses)
 
     def _features(self, records: Sequence[Outcome]) -> Any:
-        prompts, responses = _texts(records)
-        return self._joined(
-            records,
-            self.prompt_words_.transform(prompts),
-            self.response_words_.transform(responses),
-        )
-
-    def _joined(self, records: Sequence[Outcome], prompts: Any, responses: Any) -> Any:
         from scipy.sparse import hstack
 
-        sizes = [len(record.responses) for record in records]
-        return hstack([prompts[np.repeat(np.arange(len(sizes)), sizes)], responses]).tocsr()
+        prompts, responses = _texts(records)
+        prompt_of = np.repeat(np.arange(len(records)), [len(r.responses) for r in records])
+        words = self.prompt_words_.transform(prompts)[prompt_of]
+        return hstack([words, self.response_words_.transform(responses)]).tocsr()
 
 
 RESPONSE_BASELINES: tuple[type[ResponseBaseline], ...] = (Constant, ResponseLengthOnly, TfIdf)
