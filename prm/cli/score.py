@@ -98,7 +98,8 @@ class Score(
         prm score --model runs/replies/model --prompt 'Name a prime.' --response '["7", "8"]'
 
     Standard input: rows of JSON, or plain text with the problem on the first line (or in the first
-    paragraph) and one step per further line (a response, for an outcome model)::
+    paragraph) and then the steps, one per line if the model's separator is a line feed (a response,
+    for an outcome model)::
 
         printf '2 + 3 * 4 = ?\n3 * 4 = 12\n2 + 12 = 15\n' | prm score --model runs/arithmetic/model
 
@@ -115,7 +116,8 @@ class Score(
 
     Args:
         prompt: The problem of one chain, or the prompt of responses.
-        steps: Steps of the chain: one per line, or a JSON list of texts.
+        steps: Steps of the chain: a text that the model's separator splits, by default one step per
+            line, or a JSON list of texts.
         response: A response, or a JSON list of responses.
         input: File, folder, glob, saved dataset, or name of a Hugging Face dataset to score.
         output: File for the scores of `input`: .jsonl or .parquet.
@@ -185,10 +187,13 @@ class Score(
 
     def _records(self, format: Format) -> list[Chain | Rating]:
         """Return what was typed or piped in."""
+        from prm.spec import RewardSpec
+
+        step_format = RewardSpec.load(self.model).step_format
         if self.prompt is None:
-            return list(scorable(read_stdin(format)))
+            return list(scorable(read_stdin(format, step_format)))
         if self.steps is not None:
-            return [Chain(self.prompt, typed_steps(self.steps))]
+            return [Chain(self.prompt, typed_steps(self.steps, step_format))]
         return list(scorable(typed_responses(self.prompt, self.response or "", "--response")))
 
     def _check_threshold(self, format: Format) -> None:

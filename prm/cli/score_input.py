@@ -6,27 +6,35 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prm.data.formats.base import Format
 from prm.errors import ConfigError, DataError
 from prm.records import Chain, Rating, Record
-from prm.texts.completions import lines_of
+from prm.texts.steps import split_steps
+
+if TYPE_CHECKING:
+    from prm.spec import StepFormat
 
 STDIN = "standard input"
 
 
-def typed_steps(text: str) -> list[str]:
-    r"""Return the steps of a JSON list of texts, or of lines.
+def typed_steps(text: str, step_format: StepFormat) -> list[str]:
+    r"""Return the steps of a JSON list of texts, or of a text that the model's separator splits.
 
     Raises:
         ConfigError: The text looks like a JSON list and is not one of texts.
 
     Example:
-        >>> typed_steps('["1 + 1 = 2", "so 2"]') == typed_steps("1 + 1 = 2\nso 2")
-        True
+        >>> from prm.spec import StepFormat
+        >>> typed_steps('["1 + 1 = 2", "so 2"]', StepFormat())
+        ['1 + 1 = 2', 'so 2']
+        >>> typed_steps("1 + 1 = 2\nso 2", StepFormat())
+        ['1 + 1 = 2', 'so 2']
     """
-    return _text_list(text, "--steps") if _is_list(text) else lines_of(text)
+    if _is_list(text):
+        return _text_list(text, "--steps")
+    return [step.text for step in split_steps(text, step_format)]
 
 
 def _is_list(text: str) -> bool:
@@ -57,14 +65,18 @@ def typed_responses(prompt: str, text: str, option: str) -> list[Rating]:
     return [Rating(prompt, response, origin=option) for response in responses]
 
 
-def read_stdin(format: Format) -> list[Record]:
-    """Read records from standard input: rows of JSON in `format`, or one record as plain text.
+def read_stdin(format: Format, step_format: StepFormat) -> list[Record]:
+    """Read records from standard input: rows of JSON, or one record as plain text.
+
+    Args:
+        format: What rows are in.
+        step_format: How the model's steps are separated in a text.
 
     Raises:
         DataError: There is nothing, it is not UTF-8, or a row is wrong; the message names its line.
     """
     if sys.stdin.isatty():
-        print("Prompt, then one step per line or a response; Ctrl-D ends:", file=sys.stderr)
+        print("Prompt, then its steps or a response; Ctrl-D ends:", file=sys.stderr)
     try:
         text = sys.stdin.buffer.read().decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -76,7 +88,8 @@ def read_stdin(format: Format) -> list[Record]:
         return [record for row, where in rows for record in format.records(row, where)]
     prompt, rest = _paragraphs(text)
     if format.kind == "steps":
-        return [Chain(prompt, lines_of(rest), origin=STDIN)]
+        steps = [step.text for step in split_steps(rest, step_format)]
+        return [Chain(prompt, steps, origin=STDIN)]
     return [Rating(prompt, rest.strip(), origin=STDIN)]
 
 
@@ -86,7 +99,7 @@ def _paragraphs(text: str) -> tuple[str, str]:
     paragraphs = re.split(r"\n\s*\n", text.strip(), maxsplit=1)
     if len(paragraphs) == 2:
         prompt, rest = paragraphs
-    return prompt, rest
+    return prompt.rstrip(), rest
 
 
 def _json_rows(text: str) -> Iterator[tuple[Mapping[str, Any], str]]:

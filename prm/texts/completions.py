@@ -87,13 +87,3 @@ def choose_reward_from(spec: RewardSpec, wanted: RewardFrom | None = None) -> Re
             got=f"a model of kind {spec.kind}",
         )
     return chosen
-
-
-def lines_of(text: str) -> list[str]:
-    r"""Return the lines of a text that a person types as steps; blank ones are left out.
-
-    Example:
-        >>> lines_of("1 + 1 = 2\n\nso 2")
-        ['1 + 1 = 2', 'so 2']
-    """
-    return [line for line in text.splitlines() if line.strip()]

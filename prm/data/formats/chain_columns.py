@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from prm.data.formats.base import ChainFormat, first_error_labels, wrong_field
 from prm.errors import ConfigError, DataError
 from prm.records import CORRECTNESS, Chain
+from prm.texts.steps import split_text
 
 _NO_ERROR = (None, "", "N/A", -1, "-1")
 
@@ -25,7 +27,8 @@ class ChainColumns(ChainFormat):
         first_error: Column of the first wrong step, instead of `labels`. Null, empty, "N/A" or -1
             say that there is none. Steps after it are unlabeled.
         index_base: Number of the first step in the `first_error` column: 0 or 1.
-        separator: What stands between two steps where `completions` is text.
+        separator: What stands between two steps where `completions` is text. White space around a
+            step is not part of it, and empty pieces are no steps; `first_error` counts them.
         objectives: Name of a further objective to the column of its step labels.
         id: Column of the row's name, unique within the file.
         group: Column that says which rows are about the same problem.
@@ -64,7 +67,7 @@ class ChainColumns(ChainFormat):
         self.completions = completions
         self.labels = labels
         self.first_error = first_error
-        self.separator = separator
+        self.separator = None if separator is None else _unescaped(separator)
         self.objectives = dict(objectives or {})
         self.id = id
         self.group = group
@@ -72,11 +75,17 @@ class ChainColumns(ChainFormat):
 
     def records(self, row: Mapping[str, Any], origin: str) -> list[Chain]:
         """Return the row's one chain."""
-        steps = self._steps(row, origin)
+        written = self._steps(row, origin)
+        labels = self._labels(row, written, origin)
+        if self.separator is not None and isinstance(row[self.completions], str):
+            labels = {
+                name: _of_steps(values, written, name, origin) for name, values in labels.items()
+            }
+            written = [step for step in written if step]
         chain = Chain(
             as_prompt(read_cell(row, self.prompt, origin)),
-            steps,
-            self._labels(row, steps, origin),
+            written,
+            labels,
             id=read_name(row, self.id, origin),
             group=read_name(row, self.group, origin),
             origin=origin,
@@ -88,7 +97,7 @@ class ChainColumns(ChainFormat):
         if not isinstance(cell, str):
             return cell
         if self.separator is not None:
-            return cell.split(self.separator)
+            return [span.text for span in split_text(cell, self.separator)]
         if isinstance(listed := as_list(cell), list):
             return listed
         raise wrong_field(
@@ -103,6 +112,10 @@ class ChainColumns(ChainFormat):
         labels = {name: cell for name, cell in cells.items() if cell is not None}
         if self.first_error:
             index = self._error_index(row, self.first_error, len(steps), origin)
+            if index is not None and isinstance(steps[index], str) and not steps[index].strip():
+                raise wrong_field(
+                    self.first_error, "a step that is not empty", row[self.first_error], origin
+                )
             labels[CORRECTNESS] = first_error_labels(len(steps), index)
         return labels
 
@@ -117,6 +130,33 @@ class ChainColumns(ChainFormat):
             last = num_steps - 1 + self._base
             raise wrong_field(column, f"a step from {self._base} to {last}, or null", cell, origin)
         return number - self._base
+
+
+def _of_steps(labels: Any, pieces: list[str], objective: str, origin: str) -> Any:
+    """Return the labels of the pieces that are steps; a list that skips empty ones is theirs."""
+    if isinstance(labels, str) or not isinstance(labels, Sequence) or len(labels) != len(pieces):
+        return labels
+    for index, (label, piece) in enumerate(zip(labels, pieces, strict=True)):
+        if not piece and label is not None and label != 1:
+            raise DataError(
+                f"piece {index} of the text is empty and has a label of {objective!r}",
+                expected="null, or 1",
+                got=label,
+                where=origin,
+            )
+    return [label for label, piece in zip(labels, pieces, strict=True) if piece]
+
+
+def _unescaped(separator: str) -> str:
+    r"""Return the characters that an option like `\n\n`, typed in a shell, stands for.
+
+    Example:
+        >>> _unescaped(r"\n\n") == "\n\n"
+        True
+    """
+    if re.fullmatch(r"(\\[nrt])+", separator) is None:
+        return separator
+    return separator.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t")
 
 
 def read_cell(row: Mapping[str, Any], column: str, origin: str) -> Any:

@@ -458,6 +458,30 @@ class TestColumns:
         row = {"prompt": "p", "completions": "a\n\nb"}
         assert ChainColumns(separator="\n\n").records(row, "f:1")[0].completions == ("a", "b")
 
+    def test_a_separator_typed_in_a_shell(self) -> None:
+        row = {"prompt": "p", "completions": "a\r\nb\n"}
+        assert ChainColumns(separator=r"\n").records(row, "f:1")[0].completions == ("a", "b")
+        latex = {"prompt": "p", "completions": r"a\newline b"}
+        found = ChainColumns(separator=r"\newline").records(latex, "f:1")[0]
+        assert found.completions == ("a", "b")
+
+    def test_empty_pieces_count_for_the_first_error_and_are_no_steps(self) -> None:
+        reading = ChainColumns(separator="|", first_error="e", index_base=0)
+        row = {"prompt": "p", "completions": "a|  |b| c |", "e": 2}
+        chain = reading.records(row, "f:1")[0]
+        assert chain.completions == ("a", "b", "c")
+        assert chain.labels == {CORRECTNESS: (1, 0, None)}
+        with pytest.raises(DataError, match="'e' is wrong: expected a step that is not empty"):
+            reading.records(row | {"e": 1}, "f:1")
+
+    def test_labels_of_empty_pieces(self) -> None:
+        reading = ChainColumns(separator="|", labels="l")
+        row = {"prompt": "p", "completions": "a||b|", "l": [1, None, 0, 1]}
+        assert reading.records(row, "f:1")[0].labels == {CORRECTNESS: (1, 0)}
+        assert reading.records(row | {"l": [1, 0]}, "f:1")[0].labels == {CORRECTNESS: (1, 0)}
+        with pytest.raises(DataError, match="piece 1 of the text is empty and has a label"):
+            reading.records(row | {"l": [1, 0, 0, 1]}, "f:1")
+
     def test_a_missing_column_lists_those_that_exist(self) -> None:
         with pytest.raises(DataError, match="no column 'prompt': expected one of q, completions"):
             ChainColumns().records({"q": 1, "completions": ["a"]}, "f:1")

@@ -7,7 +7,7 @@ import pytest
 from prm.errors import ConfigError, DataError
 from prm.records import Chain, Rating
 from prm.spec import ResponseHead, RewardSpec, StepFormat, StepHead
-from prm.texts.completions import Completion, choose_reward_from, lines_of
+from prm.texts.completions import Completion, choose_reward_from
 
 HEADS = (ResponseHead("safety"),)
 PROCESS = RewardSpec()
@@ -51,7 +51,3 @@ def test_what_is_scored_follows_from_the_model() -> None:
         choose_reward_from(OUTCOME, "steps")
     with pytest.raises(ConfigError, match="does not score whole responses"):
         choose_reward_from(PROCESS, "response")
-
-
-def test_typed_lines_stay_as_they_are_typed() -> None:
-    assert lines_of("  1 + 1 = 2 \r\n\n\tso 2\n") == ["  1 + 1 = 2 ", "\tso 2"]

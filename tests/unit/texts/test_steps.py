@@ -43,3 +43,9 @@ def test_steps_hold_line_breaks_that_do_not_separate() -> None:
 def test_an_empty_separator_is_refused() -> None:
     with pytest.raises(SpecError, match="separator is empty"):
         StepFormat(separator="")
+
+
+def test_a_line_feed_of_the_separator_may_come_from_windows() -> None:
+    steps = split_steps("a\r\n\r\n b\r\nc\n\n", StepFormat(separator="\n\n"))
+
+    assert [(step.text, step.start) for step in steps] == [("a", 0), ("b\r\nc", 6)]
