@@ -222,15 +222,26 @@ class MSE(StepLoss):
 class QValueRanking(StepLoss):
     r"""Q-value ranking within a chain (process Q-value model, PQM).
 
-    For the correct steps c_1 .. c_m of a chain, in order, and its wrong steps W:
+    For the correct steps c_1 .. c_m of a chain, in order, the state c_0 before them with Q = 0,
+    and the wrong steps W:
 
-    `-(1/m) sum_t [ Q_{c_t} - log( sum_{q <= t} exp Q_{c_q} + sum_{w in W} exp(Q_w + zeta) ) ]`
+    `-(1/(m+1)) sum_t [ Q_{c_t} - log( sum_{q <= t} exp Q_{c_q} + sum_{w in W} exp(Q_w + zeta) ) ]`
 
-    computed with logsumexp throughout. Labels of at least 0.5 are correct. A chain without a
-    correct step has no loss. `step_weighting` and `error_weight` do not apply: each chain counts 1.
+    with t from 0 to m, computed with logsumexp throughout. Without a wrong step the term of t = 0
+    says nothing and does not count. So the first state fixes the zero of Q, and a chain that is
+    wrong from its first step has a loss. Labels of at least 0.5 are correct. `step_weighting` and
+    `error_weight` do not apply: each chain counts 1.
+
+    The authors' training code counts the current correct step twice from the second one on and
+    adds 1e-5 to the sums: 2.2904 for the example, in place of 2.2195.
 
     Args:
         zeta: Margin by which wrong steps must lie below correct ones, at least 0.
+
+    Example:
+        >>> targets = StepTargets(torch.tensor([1.0, 1, 0]), torch.zeros(3).long(), torch.arange(3))
+        >>> QValueRanking().sum(torch.tensor([[1.0], [2.0], [-1.0]]), targets)
+        tensor(2.2195)
 
     Source: Li and Li 2024, arXiv 2410.11287, equation 10 (zeta = 4 in the authors' code).
     """
@@ -242,8 +253,9 @@ class QValueRanking(StepLoss):
         self.zeta = zeta
 
     def weights(self, targets: StepTargets) -> Tensor:
-        correct = targets.labels >= 0.5
-        return _share(correct.float(), correct, targets.chain)
+        correct, wrong = targets.labels >= 0.5, targets.labels < 0.5
+        counted = torch.where(_per_chain(correct.float(), targets.chain) > 0, correct, wrong)
+        return _share(counted.float(), counted, targets.chain)
 
     def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
         values = _single(columns, self)
@@ -254,14 +266,18 @@ class QValueRanking(StepLoss):
         return torch.cat(losses) if losses else values
 
     def _chain(self, values: Tensor, labels: Tensor) -> Tensor:
+        """Return a share of the chain's loss for each read that counts, whose mean is the loss."""
         correct, wrong = labels >= 0.5, labels < 0.5
-        losses = torch.where(correct, values, 0.0)
-        if not correct.any():
-            return losses
-        rivals = values[correct].logcumsumexp(dim=0)
+        states = torch.cat([values.new_zeros(1), values[correct]])
+        rivals = states.logcumsumexp(dim=0)
         if wrong.any():
             rivals = torch.logaddexp(rivals, (values[wrong] + self.zeta).logsumexp(dim=0))
-        return losses.masked_scatter(correct, rivals - values[correct])
+        first, *_ = terms = rivals - states
+        num_correct = len(terms) - 1
+        if num_correct == 0:
+            return torch.where(wrong, first, 0.0)
+        shares = (num_correct * terms[1:] + first) / (num_correct + int(wrong.any()))
+        return torch.zeros_like(values).masked_scatter(correct, shares)
 
 
 def log_odds(columns: Tensor, readout: Readout) -> Tensor:
@@ -287,11 +303,15 @@ def _single(columns: Tensor, loss: StepLoss) -> Tensor:
 
 def _share(weights: Tensor, counted: Tensor, chain: Tensor) -> Tensor:
     """Divide each weight by the number of counted reads of its chain."""
+    return weights / _per_chain(counted.to(weights.dtype), chain).clamp(min=1.0)
+
+
+def _per_chain(values: Tensor, chain: Tensor) -> Tensor:
+    """Return for each read the sum of the values of its chain, shape `[read]`."""
     if chain.numel() == 0:
-        return weights
-    counts = torch.zeros(int(chain.max()) + 1, dtype=weights.dtype, device=weights.device)
-    counts = counts.index_add(0, chain, counted.to(weights.dtype))
-    return weights / counts[chain].clamp(min=1.0)
+        return values
+    sums = torch.zeros(int(chain.max()) + 1, dtype=values.dtype, device=values.device)
+    return sums.index_add(0, chain, values)[chain]
 
 
 def _smooth(labels: Tensor, smoothing: float) -> Tensor:

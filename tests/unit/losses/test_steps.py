@@ -96,15 +96,45 @@ def test_cross_entropy_equals_bce_on_the_log_odds() -> None:
 
 
 def ranking_by_loops(q: NDArray[Any], labels: list[float], zeta: float) -> float:
-    """Equation 10 of arXiv 2410.11287, one rival after the other."""
-    correct = [i for i, y in enumerate(labels) if y >= 0.5]
-    wrong = [i for i, y in enumerate(labels) if y < 0.5]
-    total = 0.0
-    for t, step in enumerate(correct):
-        rivals = [q[other] for other in correct[: t + 1]] + [q[w] + zeta for w in wrong]
+    """Equation 10 of arXiv 2410.11287, one rival after the other; the first state has Q = 0."""
+    wrong = [q[i] + zeta for i, y in enumerate(labels) if y < 0.5]
+    states = [0.0, *(q[i] for i, y in enumerate(labels) if y >= 0.5)]
+    terms = []
+    for t, own in enumerate(states):
+        rivals = [*states[: t + 1], *wrong]
         top = max(rivals)
-        total += top + math.log(sum(math.exp(r - top) for r in rivals)) - q[step]
-    return total / len(correct) if correct else 0.0
+        terms.append(top + math.log(sum(math.exp(r - top) for r in rivals)) - own)
+    counted = terms if wrong else terms[1:]  # without a wrong step the first state has no rival
+    return sum(counted) / len(counted) if counted else 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "expected"),
+    [
+        ([1, 2, -1], [1, 1, 0], 2.2195),
+        ([11, 12, 9], [1, 1, 0], 5.5115),
+        ([-1, -3], [0, NAN], math.log1p(math.exp(3))),
+        ([2], [1], math.log1p(math.exp(-2))),
+        ([2, 1], [NAN, NAN], 0.0),
+    ],
+    ids=["paper", "moved", "wrong from the start", "clean", "unlabeled"],
+)
+def test_ranking_by_hand(values: list[float], labels: list[float], expected: float) -> None:
+    loss = QValueRanking(4.0).sum(torch.tensor(values).float()[:, None], targets_of(labels))
+    assert loss.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_first_state_fixes_the_zero_of_ranking() -> None:
+    """Gradient descent on values alone ends with 0 between right and wrong steps."""
+    targets = targets_of([1, 1, 0], [0], [1, 1])
+    columns = torch.full((6, 1), 20.0, requires_grad=True)
+    optimizer = torch.optim.Adam([columns], lr=0.5)
+    for _ in range(400):
+        optimizer.zero_grad()
+        QValueRanking().sum(columns, targets).backward()
+        optimizer.step()
+    found = columns.detach().squeeze(-1)
+    assert (found > 0).tolist() == [True, True, False, False, True, True]
 
 
 label_chains = st.lists(st.sampled_from([0.0, 1.0, 0.2, 0.7, NAN]), min_size=1, max_size=6)
@@ -128,7 +158,7 @@ def test_ranking_equals_explicit_loops(
 
 def test_each_chain_counts_once_in_ranking() -> None:
     weights = QValueRanking().weights(targets_of([1, 1, 0, 1], [0, 0], [1, NAN]))
-    torch.testing.assert_close(weights, torch.tensor([1 / 3, 1 / 3, 0, 1 / 3, 0, 0, 1, 0]))
+    torch.testing.assert_close(weights, torch.tensor([1 / 3, 1 / 3, 0, 1 / 3, 0.5, 0.5, 1, 0]))
 
 
 @pytest.mark.parametrize("loss", [BCE(), CrossEntropy(), MSE(), QValueRanking()], ids=repr)
