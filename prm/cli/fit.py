@@ -200,8 +200,11 @@ def _refuse_second_ways(trainer: Any) -> None:
             "trainer.accumulate_grad_batches is not used",
             fix="Set data.batch_size for the update and data.max_tokens for the memory",
         )
-    if str(trainer["precision"]) in ("16", "16-mixed", "16-true"):
-        raise ConfigError("float16 training is not supported", fix="Use bf16-mixed")
+    if str(trainer["precision"]) not in ("None", "32", "32-true", "bf16", "bf16-mixed"):
+        raise ConfigError(
+            f"trainer.precision {trainer['precision']} is not supported",
+            fix="Use bf16-mixed, or 32-true with a backbone whose dtype is bfloat16",
+        )
 
 
 def _refuse_other_strategies(trainer: L.Trainer) -> None:

@@ -103,6 +103,27 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad /= dist.get_world_size()
 
 
+def check_finite(module: nn.Module) -> None:
+    """Refuse weights that are not finite, on all ranks if on any.
+
+    Raises:
+        ModelError: A weight is not finite.
+    """
+    local = [
+        weight.to_local() if hasattr(weight, "to_local") else weight
+        for weight in module.parameters()
+        if weight.is_floating_point()
+    ]
+    wrong = torch.stack([(~weight.isfinite().all()).float() for weight in local]).max()
+    if dist.is_initialized():
+        dist.all_reduce(wrong, dist.ReduceOp.MAX)
+    if wrong > 0:
+        raise ModelError(
+            "weights are not finite, so nothing was written",
+            fix="Lower model.lr; what was written before is from earlier steps",
+        )
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
     """Scale gradients down to a norm of at most `limit`; return the norm before, over all ranks."""
     by_type: dict[type, list[Tensor]] = {}

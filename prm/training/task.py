@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import named_aggregation
 from prm.data.batches import OptimizerBatch
 from prm.data.items import LabeledItem
-from prm.errors import ConfigError
+from prm.errors import ConfigError, ModelError
 from prm.losses.language import LanguageModelLoss
 from prm.models.heads import HeadKind
 from prm.models.lora import LoRA
@@ -26,7 +27,13 @@ from prm.spec import ResponseFormat, RewardSpec, Shaping, StepFormat, Template
 from prm.training.build import Recipe
 from prm.training.cache.states import StateCache
 from prm.training.checkpoints import snapshot
-from prm.training.distributed import average_gradients, clip_gradients, gradient_sync, whole
+from prm.training.distributed import (
+    average_gradients,
+    check_finite,
+    clip_gradients,
+    gradient_sync,
+    whole,
+)
 from prm.training.losses import BatchLoss, LanguageLoss, LossPart, ResponseLosses, StepLosses
 from prm.training.measured import MeasuredModule
 from prm.training.objectives import (
@@ -38,6 +45,7 @@ from prm.training.objectives import (
 from prm.training.optim import Schedule, parameter_groups
 from prm.training.strategies import ShardedStrategy, ZeroStrategy
 from prm.trees.packing import Pack, pack
+from prm.trees.prompts import place
 
 
 class RewardTask(MeasuredModule):
@@ -121,6 +129,7 @@ class RewardTask(MeasuredModule):
         gradient_clip: float | None = 1.0,
     ) -> None:
         super().__init__()
+        _check_rates(lr, head_lr_factor, weight_decay, gradient_clip)
         self.automatic_optimization = False
         self.steps, self.responses = steps or [], responses or []
         if not self.steps and not self.responses:
@@ -235,6 +244,7 @@ class RewardTask(MeasuredModule):
         totals = self.loss.totals(batch.labels)
         optimizer.zero_grad()
         sums = dict.fromkeys(totals, torch.zeros((), device=self.device))
+        parts: list[dict[str, Tensor]] = []
         last = len(batch.micro_batches) - 1
         share = 1 / (self.trainer.world_size * len(batch.micro_batches))
         for index, micro_batch in enumerate(batch.micro_batches):
@@ -243,23 +253,56 @@ class RewardTask(MeasuredModule):
                 self.manual_backward(
                     self.loss.mean(losses, totals, share) * self.trainer.world_size
                 )
-            sums = {name: sums[name] + loss.detach() for name, loss in losses.items()}
-        norm = self._update(optimizer)
+            parts.append({name: loss.detach() for name, loss in losses.items()})
+            sums = {name: sums[name] + loss for name, loss in parts[-1].items()}
+        norm = self._update(optimizer, lambda: self._refusal(batch, parts))
         self._log_step(batch, sums, totals, norm)
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
 
-    def _update(self, optimizer: Any) -> Tensor:
-        """Clip the gradients and take the step; return their norm before."""
+    def _update(self, optimizer: Any, refusal: Callable[[], ModelError]) -> Tensor:
+        """Clip the gradients and take the step; return their norm before.
+
+        Raises:
+            ModelError: A gradient is not finite, on all ranks; nothing was updated. (DeepSpeed
+                clips within its step, so there the weights are lost, and nothing is written.)
+        """
         strategy = self.trainer.strategy
         if isinstance(strategy, ZeroStrategy):  # DeepSpeed holds the gradients, and clips them
             optimizer.step()
-            return strategy.gradient_norm()
+            norm = strategy.gradient_norm()
+            if not norm.isfinite():
+                raise refusal()
+            return norm
         if isinstance(strategy, ShardedStrategy):
             average_gradients(self.loss.parameters())
         norm = clip_gradients(self.parameters(), self.gradient_clip)
+        if not norm.isfinite():
+            raise refusal()
         optimizer.step()
         return norm
+
+    def _refusal(self, batch: OptimizerBatch, parts: Sequence[dict[str, Tensor]]) -> ModelError:
+        """Return the error that names what is not finite, and where it came from."""
+        items = self.data.items("train")
+        for micro_batch, losses in zip(batch.micro_batches, parts, strict=True):
+            wrong = [name for name, loss in losses.items() if not loss.isfinite()]
+            if wrong:
+                places = [
+                    place(items[record].records[0]) or f"unit {record}"
+                    for record in micro_batch.records
+                ]
+                more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+                found = f"a loss of {', '.join(wrong)} on {'; '.join(places[:3])}{more}"
+                break
+        else:
+            found = "finite losses and a gradient that is not"
+        return ModelError(
+            f"training stopped before optimizer step {self.global_step}: a number is not finite",
+            got=found,
+            fix="Nothing was updated or written. Look at the labels of these records, or lower "
+            "model.lr; checkpoints/last.ckpt is from before",
+        )
 
     def configure_optimizers(self) -> Any:
         """Return optimizer and schedule."""
@@ -279,7 +322,12 @@ class RewardTask(MeasuredModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the spec and the tokenizer, as text, beside the weights."""
+        """Store the spec and the tokenizer, as text, beside the weights.
+
+        Raises:
+            ModelError: A weight is not finite, on this rank: a file of them is of no use.
+        """
+        check_finite(self)
         checkpoint["prm"] = snapshot.take(self.reward_model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -325,6 +373,17 @@ class RewardTask(MeasuredModule):
         self.log("train/grad_norm", norm)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log("train/tokens", float(tokens), sync_dist=True, reduce_fx="sum")
+
+
+def _check_rates(
+    lr: float, head_lr_factor: float, weight_decay: float, gradient_clip: float | None
+) -> None:
+    rates = {"lr": lr, "head_lr_factor": head_lr_factor, "weight_decay": weight_decay}
+    for name, value in rates.items():
+        if not 0 <= value < math.inf:
+            raise ConfigError(f"{name} is wrong", expected="a number of at least 0", got=value)
+    if gradient_clip is not None and not gradient_clip > 0:
+        raise ConfigError("gradient_clip is wrong", expected="above 0, or null", got=gradient_clip)
 
 
 def _refuse_gates(spec: RewardSpec) -> None:

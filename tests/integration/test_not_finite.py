@@ -1,0 +1,84 @@
+"""A number that is not finite stops training before it reaches weights, checkpoints or a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prm.cli.main import main
+from prm.errors import ModelError
+from prm.training.checkpoints import snapshot
+from prm.training.distributed import check_finite
+from tests.runs import source, write_config, write_data
+
+DIVERGING = {"lr": 1e9, "gradient_clip": None, "schedule": {"decay": "constant", "warmup": 0.0}}
+
+
+def refused(capsys: pytest.CaptureFixture[str], config: Path) -> str:
+    capsys.readouterr()
+    assert main(["fit", "--config", str(config)]) == 2
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_run_that_diverges_exports_nothing(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(run_dir)
+    config = write_config(run_dir, model=DIVERGING, trainer={"max_epochs": 4}, checkpoint_every=1)
+    assert "not finite" in refused(capsys, config)
+    assert not (run_dir / "run" / "model").exists()
+    for path in (run_dir / "run" / "checkpoints").glob("*.ckpt"):
+        state = snapshot.read(path)["state_dict"]
+        assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+
+
+def test_the_records_of_a_loss_that_is_not_finite_are_named(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"id": f"r-{n}", "prompt": f"{n}? " * 8, "response": "yes", "ratings": {"grade": n % 3}}
+        for n in range(12)
+    ]
+    rows[7]["ratings"] = {"grade": 3e38}
+    (run_dir / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data: dict[str, Any] = {"path": "rated.jsonl", "format": {"class_path": "Outcomes"}}
+    loss = {"class_path": "MeanSquaredError"}
+    config = write_config(
+        run_dir,
+        model={"steps": None, "responses": [{"name": "grade", "rating": loss}]},
+        data={
+            **{part: [data] for part in ("train", "validation", "test", "predict")},
+            "max_tokens": 40,
+        },
+    )
+    error = refused(capsys, config)
+    assert "training stopped before optimizer step 0" in error
+    assert "a loss of grade" in error
+    assert "rated.jsonl:8, row 'r-7'" in error
+    assert not (run_dir / "run" / "model").exists()
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    layer = torch.nn.Linear(2, 2)
+    check_finite(layer)
+    with torch.no_grad():
+        layer.weight[0, 0] = torch.inf
+    with pytest.raises(ModelError, match="weights are not finite"):
+        check_finite(layer)
+
+
+def test_rates_below_0_are_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in {
+        "lr": -1.0,
+        "head_lr_factor": -0.5,
+        "weight_decay": -0.1,
+        "gradient_clip": -1.0,
+    }.items():
+        config = write_config(run_dir, model={name: value}, data={"train": [source("none.jsonl")]})
+        assert f"{name} is wrong" in refused(capsys, config)
