@@ -87,24 +87,24 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stand aside when there is nothing to validate on."""
-        if not trainer.val_dataloaders:
-            self.save_top_k = 0
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the checkpoint if it is the best.
+        """Stand aside when there is nothing to validate on.
 
         Raises:
-            ConfigError: The validation data do not give the metric.
+            ConfigError: The validation data do not decide the metric, so that no checkpoint would
+                be better than another.
         """
-        if not trainer.sanity_checking and self.monitor not in trainer.callback_metrics:
-            known = [name for name in trainer.callback_metrics if _is_monitored(name)]
+        assert isinstance(pl_module, RewardTask)
+        if not trainer.val_dataloaders:
+            self.save_top_k = 0
+            return
+        decided = [f"val/{name}" for name in pl_module.decided()]
+        if self.monitor not in decided:
+            known = [name for name in decided if _is_monitored(name)]
             raise ConfigError(
-                f"the validation data give no {self.monitor}",
+                f"the validation data do not decide {self.monitor}",
                 expected="one of " + ", ".join(known) if known else None,
-                fix="Set --monitor, or validate on labeled data",
+                fix="Set --monitor, or validate on data with labels of both kinds",
             )
-        super().on_validation_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best checkpoint so far, if it lies here (the folder may have moved)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lightning as L
+import torch
 
 from prm.data.batches import MicroBatch
 from prm.data.module import RecordDataModule
@@ -65,6 +66,21 @@ class MeasuredModule(L.LightningModule):
         """Fill in what a model's spec says of its present weights: the normalizers."""
         fit_normalizers(self.responses, model, self.data)
 
+    def decided(self) -> list[str]:
+        """Return the validation metrics that the labels decide, whatever a model says.
+
+        They are measured with random numbers in place of the model's, which takes no forward pass.
+        """
+        items, model = self.data.items("validation"), self.reward_model
+        meters = self._new_meters("validation")
+        width = sum(head.num_columns for head in self.spec.heads)
+        generator = torch.Generator().manual_seed(0)
+        for batch in self.data.val_dataloader():
+            num_reads = len(batch.labels.step_reads) + len(batch.labels.response_reads)
+            columns = torch.rand(num_reads, width, generator=generator)
+            meters.count(items, collect(batch, ModelOutput(columns, None), model, items))
+        return [name for name, value in meters.values().items() if not value.isnan()]
+
     def forward(self, batch: MicroBatch) -> ModelOutput:
         """Run the model on a micro-batch."""
         output: ModelOutput = self.reward_model(batch.trees)
@@ -126,7 +142,10 @@ class MeasuredModule(L.LightningModule):
         return reads
 
     def _start_meters(self, part: str) -> None:
-        self.meters = Meters(self.spec, self.data.facts(part), in_label_units(self)).to(self.device)
+        self.meters = self._new_meters(part)
+
+    def _new_meters(self, part: str) -> Meters:
+        return Meters(self.spec, self.data.facts(part), in_label_units(self)).to(self.device)
 
     def _log_meters(self, prefix: str) -> None:
         assert self.meters is not None

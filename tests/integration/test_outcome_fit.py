@@ -464,13 +464,13 @@ ERRORS: dict[str, tuple[dict[str, Any], str, Callable[[Path], None] | None]] = {
     ),
     "a metric of nothing": (
         {"monitor": "val/honesty/pair_accuracy"},
-        "the validation data give no val/honesty/pair_accuracy: expected one of val/helpfulness/",
+        "do not decide val/honesty/pair_accuracy: expected one of val/helpfulness/",
         None,
     ),
     "a metric of which less is better": ({"monitor": "val/length/mse"}, "monitor is wrong", None),
     "validation data that rank nothing": (
         one_objective(HELPFULNESS, "pairs"),
-        "the validation data give no val/ranking",
+        "the validation data do not decide val/ranking",
         _ties,
     ),
     "a set over the budget": ({"data": {"max_tokens": 12}}, "max_tokens", None),

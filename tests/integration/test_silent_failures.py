@@ -1,4 +1,4 @@
-"""A number that is not finite stops training before it reaches weights, checkpoints or a model."""
+"""What would ruin a training run without a word stops it, before weights or a model are lost."""
 
 from __future__ import annotations
 
@@ -71,6 +71,19 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         layer.weight[0, 0] = torch.inf
     with pytest.raises(ModelError, match="weights are not finite"):
         check_finite(layer)
+
+
+def test_validation_labels_of_one_class_are_refused_before_training(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A best checkpoint would be the first one, whatever comes after it."""
+    write_data(run_dir)
+    good = {"prompt": "1 + 1?", "completions": ["1 + 1 = 2", "so 2"], "labels": [1, 1]}
+    (run_dir / "validation.jsonl").write_text(json.dumps(good) + "\n")
+    error = refused(capsys, write_config(run_dir))
+    assert "the validation data do not decide val/step_auroc: expected one of val/" in error
+    assert not list((run_dir / "run").rglob("*.ckpt"))
+    assert main(["fit", "--config", "base.yaml", "--monitor", "val/correct_acc"]) == 0
 
 
 def test_rates_below_0_are_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
