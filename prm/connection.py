@@ -194,10 +194,10 @@ async def send_all(
             return [None] * len(own)
 
     parts = [part(items[start : start + batch]) for start in range(0, len(items), batch)]
-    return [result for found in await _gather(parts) for result in found]
+    return [result for found in await gather(parts) for result in found]
 
 
-async def _gather(parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def gather(parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Like `asyncio.gather`, and cancel the others when one fails."""
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from prm.connection import Connection, TooLargeError
+from prm.connection import Connection, TooLargeError, gather
 from prm.errors import ConfigError, DataError, RemoteError
 from prm.generators.generator import End, Sample, Sampling, SamplingRequest
 from prm.spec import Template
@@ -122,12 +122,7 @@ class OpenAIGenerator:
             async with places:
                 return await self._sample(model, request, stop)
 
-        tasks = [asyncio.create_task(one(request)) for request in requests]
-        try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
+        return await gather([one(request) for request in requests])
 
     async def _sample(
         self, model: str, request: SamplingRequest, stop: str | None

@@ -8,7 +8,6 @@ scores are those of `RewardScorer` whatever the engine would make of texts and a
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -27,6 +26,7 @@ from prm.errors import ConfigError, ModelError, RemoteError
 from prm.models.sources import load_tokenizer
 from prm.records import Chain, Rating
 from prm.scores.reaggregate import with_aggregations
+from prm.scoring.replies import is_finite
 from prm.scoring.scorer import Scorable, as_records, is_one_record
 from prm.scoring.stages import Score, Tokenized, finish
 from prm.spec import RewardSpec
@@ -37,8 +37,6 @@ from prm.trees.units import unit_of
 
 BATCH = 32
 """Sequences in one request."""
-
-"""A record, and its tokens or why it was left out."""
 
 Read = tuple[list[int], list[int]]
 """Token ids, and the positions that the head is read at."""
@@ -222,8 +220,7 @@ class EngineScorer:
         """Return rows of numbers as `[row, column]`, if they are as wide as the model's head."""
         width = self.spec.num_columns
         fits = isinstance(rows, list) and all(
-            isinstance(row, list) and len(row) == width and all(map(_is_finite, row))
-            for row in rows
+            isinstance(row, list) and len(row) == width and all(map(is_finite, row)) for row in rows
         )
         if not fits:
             names = [name for objective in self.spec.heads for name in objective.column_names]
@@ -297,10 +294,6 @@ class SglangScorer(EngineScorer):
             self._columns([row.get("embedding") if isinstance(row, dict) else None])
             for row in self._rows(found, len(reads))
         ]
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _is_close(got: Any, stored: Any) -> bool:

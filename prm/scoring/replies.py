@@ -144,7 +144,7 @@ class ReplyReader:
         known = [item.name for item in (spec.step_heads if is_chain else spec.response_heads)]
         if names != set(known):
             raise self.wrong(f"scores of {', '.join(known)}", row)
-        if not all(value is None or _is_finite(value) for value in values):
+        if not all(value is None or is_finite(value) for value in values):
             raise self.wrong("finite numbers or null", values)
         if score.reward is None and not score.reason:
             raise self.wrong("a reason where there is no reward", row)
@@ -161,5 +161,6 @@ class ReplyReader:
         )
 
 
-def _is_finite(value: object) -> bool:
+def is_finite(value: object) -> bool:
+    """Whether a value of an answer is a number, and a finite one."""
     return isinstance(value, int | float) and math.isfinite(value)

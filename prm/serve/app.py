@@ -82,18 +82,12 @@ def _add_errors(app: FastAPI) -> None:
         is_json = "json" in request.headers.get("content-type", "")
         fix = None if is_json else "Send JSON with the header Content-Type: application/json"
         problem = PrmError(first["msg"], where=where, got=first["type"], fix=fix)
-        return JSONReply(_named(problem, "ValidationError"), status_code=422)
+        return JSONReply(error_body(problem, "ValidationError"), status_code=422)
 
     @app.exception_handler(HTTPException)
     async def missing(_: Request, error: HTTPException) -> Response:
-        body = _named(PrmError(str(error.detail)), "HTTPError")
+        body = error_body(PrmError(str(error.detail)), "HTTPError")
         return JSONReply(body, status_code=error.status_code, headers=error.headers)
-
-
-def _named(error: PrmError, name: str) -> dict[str, object]:
-    body = error_body(error)
-    body["error"]["type"] = name
-    return body
 
 
 def _add_health(app: FastAPI) -> None:

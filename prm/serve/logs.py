@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from prm.errors import PrmError
 from prm.serve.metrics import ServerMetrics
-from prm.serve.replies import JSONReply
+from prm.serve.replies import JSONReply, error_body
 
 logger = logging.getLogger(__name__)
 
@@ -105,16 +106,7 @@ class RequestLog:
         logger.error("failure", extra={"data": data})
 
 
-_FAILURE = {
-    "error": {
-        "type": "InternalError",
-        "message": "the server failed; its log says more",
-        "expected": None,
-        "got": None,
-        "where": None,
-        "fix": None,
-    }
-}
+_FAILURE = error_body(PrmError("the server failed; its log says more"), "InternalError")
 
 
 class _Seen:

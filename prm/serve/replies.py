@@ -59,12 +59,12 @@ def status_of(error: PrmError) -> int:
     return error.status if isinstance(error, ServeError) else UNPROCESSABLE
 
 
-def error_body(error: PrmError) -> dict[str, Any]:
-    """Return the JSON form of an error."""
+def error_body(error: PrmError, name: str | None = None) -> dict[str, Any]:
+    """Return the JSON form of an error; its type is the name of its class if none is given."""
     got = None if error.got is None else str(error.got)[:SHOWN]
     return {
         "error": {
-            "type": type(error).__name__,
+            "type": name or type(error).__name__,
             "message": error.problem,
             "expected": error.expected,
             "got": got,
