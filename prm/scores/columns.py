@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from prm.arrays import Array, Indices, Mask
 from prm.data.sources.files import read_file
@@ -15,6 +17,8 @@ from prm.scores.rows import RECORD_COLUMNS, ChainRow, ResponseRow, RowKind, arro
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from prm.aggregation.steps import StepAggregation
 
 
 BLOCK_BYTES = 1 << 25
@@ -185,29 +189,58 @@ def by_objective(table: pa.Table, name: str, objectives: tuple[str, ...]) -> Arr
     return np.ascontiguousarray(np.stack(columns, axis=1))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StepColumn:
+    """The log-odds of the scored steps of all rows, one after the other.
+
+    Args:
+        logits: The log-odds, shape `[step]`.
+        counts: How many of them each row has, shape `[row]`.
+    """
+
+    logits: Array
+    counts: Indices
+
+    def is_infinite(self) -> Mask:
+        """Return which rows have a number that is not finite, `[row]`."""
+        row = np.repeat(np.arange(len(self.counts)), self.counts)
+        found: Mask = np.bincount(row, np.isinf(self.logits), len(self.counts)) > 0
+        return found
+
+    def aggregated(self, aggregation: StepAggregation) -> Array:
+        """Return what an aggregation makes of the steps of each row, `[row]`; NaN without any.
+
+        Rows with as many steps are aggregated together, so that nothing is padded.
+        """
+        starts = np.cumsum(self.counts) - self.counts
+        result = np.full(len(self.counts), np.nan)
+        for count in np.unique(self.counts[self.counts > 0]):
+            rows = np.flatnonzero(self.counts == count)
+            steps = self.logits[starts[rows, None] + np.arange(count)]
+            result[rows] = aggregation(torch.from_numpy(steps)).numpy()
+        return result
+
+
 def steps_by_objective(
     table: pa.Table, objectives: tuple[str, ...]
-) -> list[tuple[Array, Indices]] | None:
-    """Return the log-odds of all scored steps of each objective, and how many each row has.
-
-    `None` if no row has them.
-    """
+) -> tuple[StepColumn, ...] | None:
+    """Return the log-odds of the steps of each objective; `None` if no row has them."""
     found = _fields(table, "step_logits")
     columns = [found[objective] for objective in objectives if objective in found]
     if len(columns) < len(objectives) or all(one.null_count == len(one) for one in columns):
         return None
-    return [_lists(values) for values in columns]
+    return tuple(map(_lists, columns))
 
 
-def _lists(values: pa.ChunkedArray) -> tuple[Array, Indices]:
-    """Return the numbers in all lists, one after the other, and how many are in each."""
+def _lists(values: pa.ChunkedArray) -> StepColumn:
     import pyarrow.compute as pc
 
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
     flat = numbers(pc.list_flatten(values))
     known = ~np.isnan(flat)
     row = np.repeat(np.arange(len(lengths)), lengths)
-    return flat[known], np.bincount(row[known], minlength=len(lengths)).astype(np.int64)
+    counts = np.bincount(row[known], minlength=len(lengths))
+    return StepColumn(flat[known], counts.astype(np.int64))
 
 
 def _fields(table: pa.Table, name: str) -> dict[str, pa.ChunkedArray]:

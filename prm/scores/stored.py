@@ -28,7 +28,7 @@ from prm.scores.columns import (
     steps_by_objective,
 )
 from prm.scores.rows import ChainRow, RowKind, row_kind
-from prm.scores.tables import ChainTable, ResponseTable, ScoreTable, StepColumn, spec_path
+from prm.scores.tables import ChainTable, ResponseTable, ScoreTable, spec_path
 from prm.spec import RewardSpec
 
 if TYPE_CHECKING:
@@ -121,10 +121,9 @@ def _table(
 
 
 def _of_chains(columns: pa.Table, common: dict[str, Any]) -> ChainTable:
-    found = steps_by_objective(columns, common["objectives"])
     table = ChainTable(
         **common,
-        steps=None if found is None else tuple(StepColumn(*steps) for steps in found),
+        steps=steps_by_objective(columns, common["objectives"]),
         unscored=is_filled(columns, "reason"),
     )
     return replace(table, spec=_as_aggregated(columns, table))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from prm.arrays import Array, Indices, Mask
 from prm.errors import ConfigError, DataError
-from prm.scores.columns import plain
+from prm.scores.columns import StepColumn, plain
 from prm.spec import RewardSpec
 
 if TYPE_CHECKING:
@@ -287,38 +287,6 @@ class ChainTable(ScoreTable):
         columns = [plain(self.scores[order, index]) for index in range(len(self.objectives))]
         rows = zip(*columns, strict=True)
         return {"scores": [dict(zip(self.objectives, row, strict=True)) for row in rows]}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepColumn:
-    """The log-odds of the scored steps of all rows, one after the other.
-
-    Args:
-        logits: The log-odds, shape `[step]`.
-        counts: How many of them each row has, shape `[row]`.
-    """
-
-    logits: Array
-    counts: Indices
-
-    def is_infinite(self) -> Mask:
-        """Return which rows have a number that is not finite, `[row]`."""
-        row = np.repeat(np.arange(len(self.counts)), self.counts)
-        found: Mask = np.bincount(row, np.isinf(self.logits), len(self.counts)) > 0
-        return found
-
-    def aggregated(self, aggregation: StepAggregation) -> Array:
-        """Return what an aggregation makes of the steps of each row, `[row]`; NaN without any.
-
-        Rows with as many steps are aggregated together, so that nothing is padded.
-        """
-        starts = np.cumsum(self.counts) - self.counts
-        result = np.full(len(self.counts), np.nan)
-        for count in np.unique(self.counts[self.counts > 0]):
-            rows = np.flatnonzero(self.counts == count)
-            steps = self.logits[starts[rows, None] + np.arange(count)]
-            result[rows] = aggregation(torch.from_numpy(steps)).numpy()
-        return result
 
 
 def spec_path(scores: Path) -> Path:
