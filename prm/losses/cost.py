@@ -63,7 +63,8 @@ class SignAwareCost(PreferenceLoss):
     def weights(self, targets: PreferenceTargets) -> Tensor:
         """Return 1 for each comparison with a pair that counts or a labeled response."""
         labeled = (~_labels(targets).isnan()).float()
-        return torch.maximum(super().weights(targets), _sum(labeled, targets).clamp(max=1.0))
+        num_labeled = targets.sum(labeled, targets.comparison)
+        return torch.maximum(super().weights(targets), num_labeled.clamp(max=1.0))
 
     def check(self, targets: PreferenceTargets) -> None:
         super().check(targets)
@@ -72,9 +73,6 @@ class SignAwareCost(PreferenceLoss):
 
     def check_ratings(self, values: Tensor) -> None:
         check_labels("rating", values, (values == 0) | (values == 1), "0 or 1")
-
-    def counted_pairs(self, pairs: MemberPairs) -> Tensor:
-        return self.labels.counted(pairs)
 
     def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
         difference = sign * (score(first, "value") - score(second, "value"))
@@ -91,15 +89,11 @@ class SignAwareCost(PreferenceLoss):
         labels = _labels(targets)
         utilities = sign * score(columns, readout)[targets.read]
         losses = sign_loss(utilities, labels.nan_to_num(0.0))
-        return order + self.sign_weight * _sum(torch.where(labels.isnan(), 0.0, losses), targets)
+        known = torch.where(labels.isnan(), 0.0, losses)
+        return order + self.sign_weight * targets.sum(known, targets.comparison)
 
 
 def _labels(targets: PreferenceTargets) -> Tensor:
     if targets.label is None:
         return torch.full_like(targets.read, torch.nan, dtype=torch.float32)
     return targets.label.float()
-
-
-def _sum(values: Tensor, targets: PreferenceTargets) -> Tensor:
-    """Sum over the members of each comparison."""
-    return values.new_zeros(targets.num_comparisons).index_add(0, targets.comparison, values)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prm.errors import ConfigError
-from prm.losses.checks import check_class_weight, check_smoothing
+from prm.losses.checks import check_class_weight, check_columns, check_smoothing, class_totals
 
 Readout = Literal["sigmoid", "softmax"]
 
@@ -85,33 +85,16 @@ class StepLoss:
         """How many columns the head needs."""
         return num_columns(self.readout)
 
-    def check_columns(self, columns: Tensor) -> None:
-        """Check that the head's output is `[read, column]` with as many columns as are read.
-
-        Raises:
-            ConfigError: It is not.
-        """
-        width = self.num_columns
-        if columns.ndim != 2 or columns.shape[1] != width:
-            name, plural = type(self).__name__, "" if width == 1 else "s"
-            raise ConfigError(f"{name} reads {width} column{plural}", got=tuple(columns.shape))
-
     def fit_balance(self, labels: Tensor) -> None:
         """Replace `error_weight="balanced"` by the ratio of correct to wrong in `labels` `[step]`.
 
         Raises:
             ConfigError: One of the classes does not occur.
         """
-        if self.error_weight != "balanced":
-            return
-        known = labels[~labels.isnan()].double()
-        correct, wrong = known.sum().item(), (1 - known).sum().item()
-        if correct == 0 or wrong == 0:
-            raise ConfigError(
-                "error_weight 'balanced' needs both classes in the training labels",
-                got=f"{correct:g} correct, {wrong:g} wrong",
-            )
-        self.error_weight = correct / wrong
+        if self.error_weight == "balanced":
+            classes = ("correct", "wrong")
+            correct, wrong = class_totals("error_weight", labels, "labels", classes)
+            self.error_weight = correct / wrong
 
     def weights(self, targets: StepTargets) -> Tensor:
         """Return how much each read counts, shape `[read]`, 0 where unlabeled."""
@@ -132,7 +115,14 @@ class StepLoss:
         Args:
             columns: Head output, shape `[read, column]`, float32.
             targets: Labels of the same reads.
+
+        Raises:
+            ConfigError: The number of columns does not fit.
         """
+        check_columns(self, columns, self.num_columns)
+        return self._losses(columns, targets)
+
+    def _losses(self, columns: Tensor, targets: StepTargets) -> Tensor:
         raise NotImplementedError
 
     def sum(self, columns: Tensor, targets: StepTargets) -> Tensor:
@@ -170,15 +160,18 @@ class BCE(StepLoss):
         super().__init__(step_weighting, error_weight)
         self.label_smoothing = check_smoothing(label_smoothing)
 
-    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
-        labels = _smooth(targets.labels.nan_to_num(0.0), self.label_smoothing)
+    def _smoothed(self, targets: StepTargets) -> Tensor:
+        labels = targets.labels.nan_to_num(0.0)
+        return labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+
+    def _losses(self, columns: Tensor, targets: StepTargets) -> Tensor:
         return functional.binary_cross_entropy_with_logits(
-            _single(columns, self), labels, reduction="none"
+            columns[:, 0], self._smoothed(targets), reduction="none"
         )
 
 
-class CrossEntropy(StepLoss):
-    """Two-class cross-entropy on the columns (wrong, correct), with hard or soft labels.
+class CrossEntropy(BCE):
+    """`BCE` with two classes: cross-entropy on the columns (wrong, correct).
 
     The probability of a correct step is `softmax(columns)[1]`. This is the layout of most public
     process models (two-label token classification).
@@ -191,18 +184,8 @@ class CrossEntropy(StepLoss):
 
     readout = "softmax"
 
-    def __init__(
-        self,
-        label_smoothing: float = 0.0,
-        step_weighting: Literal["step", "chain"] = "step",
-        error_weight: float | Literal["balanced"] = 1.0,
-    ) -> None:
-        super().__init__(step_weighting, error_weight)
-        self.label_smoothing = check_smoothing(label_smoothing)
-
-    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
-        self.check_columns(columns)
-        labels = _smooth(targets.labels.nan_to_num(0.0), self.label_smoothing)
+    def _losses(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        labels = self._smoothed(targets)
         return functional.cross_entropy(
             columns, torch.stack([1 - labels, labels], dim=-1), reduction="none"
         )
@@ -215,8 +198,8 @@ class MSE(StepLoss):
     estimates), where cross-entropy over-weights the extremes.
     """
 
-    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
-        return (_single(columns, self).sigmoid() - targets.labels.nan_to_num(0.0)).square()
+    def _losses(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        return (columns[:, 0].sigmoid() - targets.labels.nan_to_num(0.0)).square()
 
 
 class QValueRanking(StepLoss):
@@ -245,8 +228,8 @@ class QValueRanking(StepLoss):
         correct = targets.labels >= 0.5
         return _share(correct.float(), correct, targets.chain)
 
-    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
-        values = _single(columns, self)
+    def _losses(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        values = columns[:, 0]
         losses = [
             self._chain(values[targets.chain == chain], targets.labels[targets.chain == chain])
             for chain in targets.chain.unique_consecutive().tolist()
@@ -280,11 +263,6 @@ def num_columns(readout: Readout) -> int:
     return 1 if readout == "sigmoid" else 2
 
 
-def _single(columns: Tensor, loss: StepLoss) -> Tensor:
-    loss.check_columns(columns)
-    return columns[:, 0]
-
-
 def _share(weights: Tensor, counted: Tensor, chain: Tensor) -> Tensor:
     """Divide each weight by the number of counted reads of its chain."""
     if chain.numel() == 0:
@@ -292,7 +270,3 @@ def _share(weights: Tensor, counted: Tensor, chain: Tensor) -> Tensor:
     counts = torch.zeros(int(chain.max()) + 1, dtype=weights.dtype, device=weights.device)
     counts = counts.index_add(0, chain, counted.to(weights.dtype))
     return weights / counts[chain].clamp(min=1.0)
-
-
-def _smooth(labels: Tensor, smoothing: float) -> Tensor:
-    return labels * (1 - smoothing) + smoothing / 2
