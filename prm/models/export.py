@@ -115,7 +115,11 @@ def _export(
         checkpoint.write(model, temporary, card)
         constant = dropped_constant(model.spec)
         if constant != 0:
-            _write_shift(temporary / "config.json", constant)
+            # as `(score - mean) / std`, where OpenRLHF looks for it
+            file = temporary / "config.json"
+            config = json.loads(file.read_text(encoding="utf-8"))
+            config |= {"mean": -constant, "std": 1.0}
+            file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         difference = _compare(model, temporary, expected, gain)
         findings = serving_findings(temporary, model.backbone.mode == "encoder")
     return Exported(difference, constant, findings)
@@ -129,13 +133,6 @@ def _no_stock_class(model: RewardModel) -> ModelError:
         problem = f"transformers has no classifier on {stock} that reads where this model does"
         got = f"a {model.spec.kind} model that reads at {model.spec.response_format.read_at!r}"
     return ModelError(problem, got=got, fix="Such a model can be loaded with prm only")
-
-
-def _write_shift(path: Path, constant: float) -> None:
-    """Store the constant as `(score - mean) / std`, where OpenRLHF looks for it."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config |= {"mean": -constant, "std": 1.0}
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _compare(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prm.errors import DataError, ModelError
+from prm.models.backbone import evaluating
 from prm.models.reward_model import ModelOutput, RewardModel
 from prm.records import Chain, Rating
 from prm.spec import GoldenChain, GoldenResponse
@@ -117,8 +118,6 @@ def _named(model: RewardModel, values: Tensor) -> dict[str, float]:
 @torch.no_grad()
 def read(model: RewardModel, tree: TokenTree) -> ModelOutput:
     """Run the model on one tree, in evaluation mode."""
-    training = model.training
-    model.eval()
-    output: ModelOutput = model(pack([tree]).to(model.device))
-    model.train(training)
+    with evaluating(model):
+        output: ModelOutput = model(pack([tree]).to(model.device))
     return output

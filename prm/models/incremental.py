@@ -23,11 +23,13 @@ class IncrementalBackbone:
         backbone: A backbone in `tree` mode.
         tree: What is remembered.
         max_tokens: Tokens in one forward pass; a run of more gets a pass of its own.
+        block: See `CachedLayout`.
     """
 
     backbone: Backbone
     tree: PrefixTree
     max_tokens: int
+    block: int = 128
 
     @torch.inference_mode()
     def states(
@@ -70,7 +72,7 @@ class IncrementalBackbone:
     def _compute(self, runs: Sequence[Run]) -> None:
         """Run the model over new runs, whose ancestors are known or before them."""
         device = self.backbone.model.device
-        layout = _layout(runs, self.backbone.kernel)
+        layout = _layout(runs, self.backbone.kernel, self.block)
         input_ids = [token for run in runs for token in run.tokens]
         positions = [run.depth + offset for run in runs for offset in range(len(run.tokens))]
         states = self.backbone.layout_states(
@@ -92,7 +94,7 @@ def _at(route: Sequence[Run], positions: Sequence[int]) -> Tensor:
     return torch.cat(parts) if len(parts) != 1 else parts[0]
 
 
-def _layout(runs: Sequence[Run], kernel: Kernel) -> CachedLayout:
+def _layout(runs: Sequence[Run], kernel: Kernel, block: int) -> CachedLayout:
     """Lay out new runs one after the other, below whatever they continue."""
     ends = list(accumulate(len(run.tokens) for run in runs))
     place = {run: index for index, run in enumerate(runs)}
@@ -110,4 +112,5 @@ def _layout(runs: Sequence[Run], kernel: Kernel) -> CachedLayout:
         known_above=known_above,
         new_above=new_above,
         kernel=kernel,
+        block=block,
     )

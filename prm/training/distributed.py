@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from prm.errors import ModelError
-from prm.models.layers import decoder_layers
+from prm.models.backbone import decoder_layers
 
 if TYPE_CHECKING:
     from prm.models.reward_model import RewardModel

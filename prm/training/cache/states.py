@@ -26,14 +26,11 @@ from torch import Tensor
 
 from prm.data.items import LabeledItem
 from prm.errors import ConfigError, OutputError
-from prm.models.backbone import Backbone
+from prm.models.backbone import Backbone, evaluating
 from prm.models.reward_model import RewardModel
 from prm.training.cache.store import StateStore, segment_keys
 from prm.trees.packing import Pack, pack
 from prm.trees.tree import Segment, TokenTree
-
-WRITE_EVERY = 60.0
-"""Seconds of computing between writes, which is the most that an interruption costs."""
 
 WRITE_BYTES = 256 * 2**20
 """Bytes of states that are written at once."""
@@ -53,6 +50,8 @@ class StateCache:
         model: The model, with the weights that it is trained with.
         trainer: Says precision and ranks.
         max_tokens: Tokens in one pass.
+        write_every: Seconds of computing between writes, which is the most that an interruption
+            costs.
 
     Raises:
         DataError: The folder has another format version, or is damaged.
@@ -60,11 +59,17 @@ class StateCache:
     """
 
     def __init__(
-        self, folder: Path, model: RewardModel, trainer: L.Trainer, max_tokens: int
+        self,
+        folder: Path,
+        model: RewardModel,
+        trainer: L.Trainer,
+        max_tokens: int,
+        write_every: float = 60.0,
     ) -> None:
         self.model = model
         self.trainer = trainer
         self.max_tokens = max_tokens
+        self.write_every = write_every
         about = identity(model.backbone, str(trainer.precision))
         self.store = StateStore(folder / str(about["key"])[:32], about)
         self._open_written()
@@ -125,12 +130,13 @@ class StateCache:
         fillers = passes[-1:] * (-len(passes) % num_ranks)
         pending: dict[bytes, Tensor] = {}
         started = time.monotonic()
-        with _evaluating(self.model), self._progress_bar(missing) as advance:
+        with evaluating(self.model), self._progress_bar(missing) as advance:
             for index, batch in list(enumerate([*passes, *fillers]))[rank::num_ranks]:
                 states = self._states([part_of(items[m.index].tree, m.segments) for m in batch])
                 pending |= states if index < len(passes) else {}
                 advance(num_ranks * sum(m.num_tokens for m in batch))
-                if time.monotonic() - started > WRITE_EVERY or _num_bytes(pending) > WRITE_BYTES:
+                size = sum(block.nbytes for block in pending.values())
+                if time.monotonic() - started > self.write_every or size > WRITE_BYTES:
                     self.store.add(pending)
                     pending, started = {}, time.monotonic()
         if pending:
@@ -260,17 +266,3 @@ def _batches(missing: Sequence[_Missing], max_tokens: int) -> Iterator[list[_Mis
         batch.append(one)
         used += one.num_tokens
     yield batch
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def _num_bytes(blocks: dict[bytes, Tensor]) -> int:
-    return sum(block.nbytes for block in blocks.values())
