@@ -16,7 +16,7 @@ from prm.errors import ModelError
 from prm.models.backbone import Backbone
 from prm.models.gate import Gate
 from prm.models.heads import HeadKind, Heads
-from prm.models.readouts import response_scores, response_spreads, step_logits
+from prm.models.readouts import response_scores, step_logits
 from prm.models.stock import head_has_bias
 from prm.models.tree_attention import Kernel
 from prm.spec import RewardSpec
@@ -151,10 +151,6 @@ class RewardModel(nn.Module):
     def response_scores(self, columns: Tensor) -> Tensor:
         """Return scores per response objective, `[read, objective]`, from `[read, column]`."""
         return response_scores(columns, self.spec)
-
-    def response_spreads(self, columns: Tensor) -> Tensor:
-        """Return the spread of each score, `[read, objective]`; NaN where the head has none."""
-        return response_spreads(columns, self.spec)
 
 
 def grow_embeddings(model: PreTrainedModel, num_tokens: int) -> None:

@@ -108,16 +108,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> T
     by_type: dict[type, list[Tensor]] = {}
     for gradient in [item.grad for item in parameters if item.grad is not None]:
         by_type.setdefault(type(gradient), []).append(gradient)
-    norms = [_whole_norm(gradients) for gradients in by_type.values()]
-    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    norms: list[Any] = [nn.utils.get_total_norm(gradients) for gradients in by_type.values()]
+    norms = [one.full_tensor() if hasattr(one, "full_tensor") else one for one in norms]
+    norm: Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
     if limit is not None:
         factor = (limit / (norm + 1e-6)).clamp(max=1.0)
         for gradients in by_type.values():
             torch._foreach_mul_(gradients, factor)
     return norm
-
-
-def _whole_norm(gradients: list[Tensor]) -> Tensor:
-    norm = nn.utils.get_total_norm(gradients)
-    whole_norm: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return whole_norm

@@ -8,22 +8,22 @@ gives the `S_n` and `T_n` of one kind of labels.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from prm.data.batches import MicroBatch
-from prm.data.labels import Labels, StepLabels
+from prm.data.labels import Labels, ResponseLabels, StepLabels
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss, next_token_loss
 from prm.losses.preference import PreferenceTargets
 from prm.losses.steps import StepTargets
 from prm.losses.uncertainty import UncertaintyWeights
 from prm.models.reward_model import ModelOutput
-from prm.spec import RewardSpec
+from prm.spec import ResponseHead, RewardSpec
 from prm.training.objectives import ResponseObjective, StepObjective
 from prm.trees.packing import PackedTrees
 
@@ -154,44 +154,39 @@ class ResponseLosses(nn.Module):
         self.objectives = nn.ModuleList(objectives)
         self.columns = spec.columns
         self.weights = {
-            name: objective.loss_weight for objective in objectives for name in _names(objective)
+            f"{objective.name}/{kind}": objective.loss_weight
+            for objective in objectives
+            for kind in ("preference", "rating")
+            if getattr(objective, kind) is not None
         }
 
     def totals(self, labels: Labels) -> dict[str, Tensor]:
-        responses = labels.responses
-        totals = {}
-        for index, objective in self._each():
-            if objective.preference is not None:
-                compared = _oriented(responses.preferences[index], objective)
-                weights = objective.preference.weights(compared)
-                totals[f"{objective.name}/preference"] = weights.sum()
-            if objective.rating is not None:
-                weights = objective.rating.weights(responses.values[:, index])
-                totals[f"{objective.name}/rating"] = weights.sum()
-        return totals
+        return {
+            name: loss.weights(arguments[-1]).sum()
+            for name, _, loss, arguments in self._losses(labels.responses)
+        }
 
     def sums(
         self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
     ) -> dict[str, Tensor]:
-        labels = batch.labels.responses
         read = output.columns[batch.labels.response_reads]
-        sums = {}
-        for index, objective in self._each():
-            columns = read[:, self.columns[objective.name]]
-            readout, sign = objective.spec.readout, objective.spec.sign
-            if objective.preference is not None:
-                compared = _oriented(labels.preferences[index], objective)
-                sums[f"{objective.name}/preference"] = objective.preference.sum(
-                    columns, readout, sign, compared
-                )
-            if objective.rating is not None:
-                sums[f"{objective.name}/rating"] = objective.rating.sum(
-                    columns, readout, labels.values[:, index]
-                )
-        return sums
+        return {
+            name: loss.sum(read[:, self.columns[head.name]], head.readout, *arguments)
+            for name, head, loss, arguments in self._losses(batch.labels.responses)
+        }
 
-    def _each(self) -> list[tuple[int, ResponseObjective]]:
-        return list(enumerate(self.objectives))  # type: ignore[arg-type]
+    def _losses(
+        self, labels: ResponseLabels
+    ) -> Iterator[tuple[str, ResponseHead, Any, tuple[Any, ...]]]:
+        """Yield name, head and loss, and what the loss takes besides, its targets last."""
+        for index, objective in enumerate(self.objectives):
+            assert isinstance(objective, ResponseObjective)
+            name, head = objective.name, objective.spec
+            if objective.preference is not None:
+                compared = _oriented(labels.preferences[index], head.sign)
+                yield f"{name}/preference", head, objective.preference, (head.sign, compared)
+            if objective.rating is not None:
+                yield f"{name}/rating", head, objective.rating, (labels.values[:, index],)
 
 
 class LanguageLoss:
@@ -247,17 +242,12 @@ class LanguageLoss:
         return selected[order], num_tokens[order]
 
 
-def _names(objective: ResponseObjective) -> list[str]:
-    losses = {"preference": objective.preference, "rating": objective.rating}
-    return [f"{objective.name}/{kind}" for kind, loss in losses.items() if loss is not None]
-
-
 def _step_targets(labels: StepLabels, index: int) -> StepTargets:
     return StepTargets(labels.labels[:, index], labels.chain, labels.step)
 
 
-def _oriented(targets: PreferenceTargets, objective: ResponseObjective) -> PreferenceTargets:
+def _oriented(targets: PreferenceTargets, sign: int) -> PreferenceTargets:
     """Return the targets with labels that say "acceptable": a high value is not, if minimized."""
-    if objective.spec.sign > 0 or targets.label is None:
+    if sign > 0 or targets.label is None:
         return targets
     return replace(targets, label=1 - targets.label)

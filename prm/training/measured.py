@@ -126,7 +126,9 @@ class MeasuredModule(L.LightningModule):
         return reads
 
     def _start_meters(self, part: str) -> None:
-        self.meters = Meters(self.spec, self.data.facts(part), in_label_units(self)).to(self.device)
+        self.meters = Meters(self.spec, self.data.facts(part), in_label_units(self.responses)).to(
+            self.device
+        )
 
     def _log_meters(self, prefix: str) -> None:
         assert self.meters is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -192,8 +193,10 @@ class RewardTask(MeasuredModule):
             self.build(self._new_tokenizer())
 
     def _new_tokenizer(self) -> PreTrainedTokenizerBase:
-        texts = self.data.texts() if self.recipe.source.needs_texts else iter(())
-        return self.recipe.tokenizer(texts, self.trainer.strategy)
+        """Return the tokenizer, the same on all ranks."""
+        source = self.recipe.source
+        tokenizer = source.tokenizer(self.data.texts() if source.needs_texts else ())
+        return snapshot.same_on_all_ranks(tokenizer, self.trainer.strategy)
 
     def _build_sharded(self, strategy: ShardedStrategy) -> None:
         """Build the model on rank 0 and its shape alone on the others, and share it out."""
@@ -201,8 +204,11 @@ class RewardTask(MeasuredModule):
             tokenizer = self._new_tokenizer()
         else:  # it is loaded into shards, so they must have its shape
             tokenizer, _ = snapshot.restore(snapshot.head(strategy.checkpoint))
-        self._take(self.recipe.shape(tokenizer, self.spec, strategy))
-        strategy.spread(self.reward_model)
+        on_meta = torch.device("meta")
+        with contextlib.nullcontext() if strategy.is_global_zero else on_meta:
+            model = self.recipe.model(tokenizer, self.spec)
+        self._take(model)
+        strategy.spread(model)
 
     def build(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Build the model around a tokenizer."""
@@ -217,7 +223,15 @@ class RewardTask(MeasuredModule):
 
     def rebuilt(self, state: dict[str, Tensor]) -> RewardModel:
         """Return a plain copy of the model on the CPU with the weights of a task's state."""
-        return self.recipe.rebuilt(self.reward_model.tokenizer, self.spec, state)
+        model = self.recipe.model(self.reward_model.tokenizer, self.spec)
+        prefix = "model."
+        weights = {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix)
+        }
+        model.load_state_dict(weights)
+        return model
 
     def packer(self, items: Sequence[LabeledItem]) -> Pack:
         """Return what makes the model's input of these items: tokens, or cached states."""

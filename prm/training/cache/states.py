@@ -27,6 +27,7 @@ from torch import Tensor
 from prm.data.items import LabeledItem
 from prm.errors import ConfigError, OutputError
 from prm.models.backbone import Backbone, evaluating
+from prm.models.incremental import passes
 from prm.models.reward_model import RewardModel
 from prm.training.cache.store import StateStore, segment_keys
 from prm.trees.packing import Pack, pack
@@ -101,7 +102,10 @@ class StateCache:
             }
             seen.update(keys)
             if keys:
-                found.append(_Missing.of(item.tree, index, tuple(keys.values())))
+                segments = tuple(keys.values())
+                part = part_of(item.tree, segments)
+                prompt = hash(item.tree.segments[0].input_ids)
+                found.append(_Missing(prompt, index, segments, part.num_tokens, part.num_reads))
         return sorted(found)
 
     def _announce(self, missing: Sequence[_Missing], num_items: int) -> None:
@@ -125,15 +129,15 @@ class StateCache:
 
     def _compute(self, missing: Sequence[_Missing], items: Sequence[LabeledItem]) -> None:
         """Compute this rank's share; all ranks take the same number of passes."""
-        passes = list(_batches(missing, self.max_tokens))
+        batches = list(passes(missing, lambda one: one.num_tokens, self.max_tokens))
         rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
-        fillers = passes[-1:] * (-len(passes) % num_ranks)
+        fillers = batches[-1:] * (-len(batches) % num_ranks)
         pending: dict[bytes, Tensor] = {}
         started = time.monotonic()
         with evaluating(self.model), self._progress_bar(missing) as advance:
-            for index, batch in list(enumerate([*passes, *fillers]))[rank::num_ranks]:
+            for index, batch in list(enumerate([*batches, *fillers]))[rank::num_ranks]:
                 states = self._states([part_of(items[m.index].tree, m.segments) for m in batch])
-                pending |= states if index < len(passes) else {}
+                pending |= states if index < len(batches) else {}
                 advance(num_ranks * sum(m.num_tokens for m in batch))
                 size = sum(block.nbytes for block in pending.values())
                 if time.monotonic() - started > self.write_every or size > WRITE_BYTES:
@@ -188,12 +192,6 @@ class _Missing:
     segments: tuple[int, ...]
     num_tokens: int
     num_reads: int
-
-    @classmethod
-    def of(cls, tree: TokenTree, index: int, segments: tuple[int, ...]) -> _Missing:
-        part = part_of(tree, segments)
-        prompt = hash(tree.segments[0].input_ids)
-        return cls(prompt, index, segments, part.num_tokens, part.num_reads)
 
 
 def identity(backbone: Backbone, precision: str) -> dict[str, Any]:
@@ -253,16 +251,3 @@ def part_of(tree: TokenTree, segments: Sequence[int]) -> TokenTree:
             for index, one in ((index, tree.segments[index]) for index in kept)
         )
     )
-
-
-def _batches(missing: Sequence[_Missing], max_tokens: int) -> Iterator[list[_Missing]]:
-    """Yield what is computed in each pass: as many tokens as fit, in order."""
-    batch: list[_Missing] = []
-    used = 0
-    for one in missing:
-        if batch and used + one.num_tokens > max_tokens:
-            yield batch
-            batch, used = [], 0
-        batch.append(one)
-        used += one.num_tokens
-    yield batch

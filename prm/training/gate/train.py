@@ -134,7 +134,10 @@ def train_gate(
         )
         for part in ("train", HELD_OUT)
     )
-    aggregation = _aggregation(train, names, options.against)
+    aggregation = Gated()
+    if options.against is not None:
+        factors = decorrelation_factors(train.utilities, names, options.against)
+        aggregation = Gated(factors, options.against)
     task = _GateTask(train, held_out, aggregation, names, options)
     num_epochs = task.fit(on_progress)
     model.gate = task.best.to(model.device)
@@ -157,12 +160,6 @@ def _chosen(comparisons: Iterable[Comparison], objective: str) -> list[Compariso
             fix="Name the objective of the comparisons that say which response is better overall",
         )
     return found[objective]
-
-
-def _aggregation(train: Pairs, names: Sequence[str], against: str | None) -> Gated:
-    if against is None:
-        return Gated()
-    return Gated(decorrelation_factors(train.utilities, names, against), against)
 
 
 class _GateTask:
