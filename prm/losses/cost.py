@@ -66,11 +66,6 @@ class SignAwareCost(PreferenceLoss):
         num_labeled = targets.sum(labeled, targets.comparison)
         return torch.maximum(super().weights(targets), num_labeled.clamp(max=1.0))
 
-    def check(self, targets: PreferenceTargets) -> None:
-        super().check(targets)
-        labels = _labels(targets)
-        check_labels("label", labels, (labels == 0) | (labels == 1), "0 or 1")
-
     def check_ratings(self, values: Tensor) -> None:
         check_labels("rating", values, (values == 0) | (values == 1), "0 or 1")
 

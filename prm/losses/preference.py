@@ -243,14 +243,6 @@ class PreferenceLoss(ResponseLoss):
         """Return which members the loss depends on, `[member]`, bool."""
         return self.weights(targets)[targets.comparison] > 0
 
-    def check(self, targets: PreferenceTargets) -> None:
-        """Check that comparisons are of the kind that the loss is made for.
-
-        Raises:
-            DataError: One of them is not; the wrong number is named.
-        """
-        targets.check()
-
     def check_ratings(self, values: Tensor) -> None:
         """Check that the ratings of a loss that uses them are of the kind that it is made for.
 

@@ -33,12 +33,10 @@ class StepTargets:
     Args:
         labels: Probability in [0, 1] that the step is correct; NaN where unlabeled. float32.
         chain: Which chain of the batch a read belongs to; reads of a chain are adjacent. int64.
-        step: 0-based index of the step in its chain. int64.
     """
 
     labels: Tensor
     chain: Tensor
-    step: Tensor
 
     @property
     def labeled(self) -> Tensor:
@@ -144,7 +142,7 @@ class BCE(StepLoss):
         error_weight: See `StepLoss`.
 
     Example:
-        >>> targets = StepTargets(torch.tensor([1.0, 0.0]), torch.tensor([0, 0]), torch.arange(2))
+        >>> targets = StepTargets(torch.tensor([1.0, 0.0]), torch.tensor([0, 0]))
         >>> BCE().per_step(torch.zeros(2, 1), targets)
         tensor([0.6931, 0.6931])
 

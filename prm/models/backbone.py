@@ -197,8 +197,7 @@ class Backbone(nn.Module):
     def _is_bidirectional(self, alone: Tensor, device: torch.device) -> bool:
         """Whether an edited token changes the states before it, which in a decoder it cannot."""
         edited = self._path_states(_probe_trees(device, last=9))
-        scale = alone[:2].float().abs().max().clamp(min=1e-6)
-        return bool((alone[:2].float() - edited[:2].float()).abs().max() > LEAK * scale)
+        return _change(alone[:2], edited[:2]) > LEAK
 
     def _check_reading(self, is_encoder: bool) -> None:
         name = type(self.model).__name__
@@ -227,7 +226,8 @@ class Backbone(nn.Module):
             states = self.layout_states(trees.input_ids, trees.position_ids, layout)
         except (ModelError, TypeError, NotImplementedError) as error:
             return str(error).splitlines()[0]
-        if not _close(alone, states):
+        tolerance = {torch.float32: 1e-3, torch.float64: 1e-6}.get(alone.dtype, 6e-2)
+        if not _change(alone, states) <= tolerance:
             return "hidden states over a tree differ from those of its paths alone"
         chunk = getattr(self.model.config.get_text_config(), "attention_chunk_size", None)
         windows = layout.windows | ({int(chunk)} if chunk else set())
@@ -310,10 +310,10 @@ def _probe_trees(device: torch.device, last: int = 3) -> PackedTrees:
     return pack([forked, TokenTree((Segment((4, 7, 5)),))]).to(device)
 
 
-def _close(first: Tensor, second: Tensor) -> bool:
-    tolerance = {torch.float32: 1e-3, torch.float64: 1e-6}.get(first.dtype, 6e-2)
+def _change(first: Tensor, second: Tensor) -> float:
+    """Return the largest difference of two tensors, relative to the largest number in the first."""
     scale = first.float().abs().max().clamp(min=1e-6)
-    return bool((first.float() - second.float()).abs().max() <= tolerance * scale)
+    return ((first.float() - second.float()).abs().max() / scale).item()
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -110,16 +111,14 @@ class CachedLayout:
 
     def _dense_mask(self, sizes: Sequence[int]) -> Tensor:
         """Return which keys each new token sees, `[token, key]`, for known runs of these sizes."""
-        ends = torch.tensor(sizes, dtype=torch.int64).cumsum(0).tolist()
-        known = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
-        num_known = sum(sizes)
-        mask = torch.zeros(self.spans[-1][1], num_known + self.spans[-1][1], dtype=torch.bool)
+        sizes = [*sizes, *(stop - start for start, stop in self.spans)]
+        ends = list(accumulate(sizes))
+        keys = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+        new = keys[len(self.known) :]
+        mask = torch.zeros(self.spans[-1][1], ends[-1], dtype=torch.bool)
         for index, (start, stop) in enumerate(self.spans):
-            for above in self.known_above[index]:
-                mask[start:stop, known[above]] = True
-            for above in self.new_above[index]:
-                first, last = self.spans[above]
-                mask[start:stop, num_known + first : num_known + last] = True
-            own = torch.ones(stop - start, stop - start, dtype=torch.bool).tril()
-            mask[start:stop, num_known + start : num_known + stop] = own
+            above = [keys[run] for run in self.known_above[index]]
+            for seen in above + [new[run] for run in self.new_above[index]]:
+                mask[start:stop, seen] = True
+            mask[start:stop, new[index]] = torch.ones(stop - start, stop - start).tril().bool()
         return mask

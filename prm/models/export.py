@@ -18,14 +18,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from prm.atomic import atomic_folder
-from prm.errors import DataError, ModelError
+from prm.errors import ModelError
 from prm.models import checkpoint, golden
 from prm.models.fold import LinearReward, dropped_constant, fold
 from prm.models.reward_model import RewardModel
-from prm.records import Chain, Rating
+from prm.records import Chain, Rating, Record
 from prm.spec import SPEC_FILE, RewardSpec
 from prm.trees.tree import TokenTree, flat_path
-from prm.trees.units import unit_of
 
 TOLERANCE = 1e-5
 """Largest difference of a column in float32, relative to columns above 1."""
@@ -143,7 +142,10 @@ def _compare(
     Raises:
         ModelError: Scores differ, or no text fits the model.
     """
-    trees = _trees(model)
+    texts: tuple[Record, ...] = (*CHAINS, *RESPONSES)
+    trees = [tree for _, tree in golden.fitting(model, texts)]
+    if not trees:
+        raise ModelError("no text to compare scores with fits the model", got=model.spec.max_length)
     wanted = torch.cat([expected(tree) for tree in trees]).cpu().double()
     got = _stock_columns(folder, model.spec, trees).double()
     differences = (got - wanted).abs()
@@ -155,21 +157,6 @@ def _compare(
             got=f"{differences.max().item():.3g}",
         )
     return differences.max().item()
-
-
-def _trees(model: RewardModel) -> list[TokenTree]:
-    """Return the trees, each a single path, of the texts that fit the model."""
-    spec, trees = model.spec, []
-    for record in (*CHAINS, *RESPONSES):
-        if not spec.has_heads_for(record):
-            continue
-        try:
-            trees.append(model.builder.build(unit_of([record])).tree)
-        except DataError:
-            continue
-    if not trees:
-        raise ModelError("no text to compare scores with fits the model", got=spec.max_length)
-    return trees
 
 
 @torch.no_grad()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,11 +13,13 @@ from torch import Tensor
 from prm.errors import DataError, ModelError
 from prm.models.backbone import evaluating
 from prm.models.reward_model import ModelOutput, RewardModel
-from prm.records import Chain, Rating
+from prm.records import Chain, Rating, Record
 from prm.spec import GoldenChain, GoldenResponse
 from prm.trees.packing import pack
 from prm.trees.tree import TokenTree
-from prm.trees.units import ResponseSet
+from prm.trees.units import unit_of
+
+R = TypeVar("R", bound=Record)
 
 CHAINS = (
     Chain("What is 2 + 3 * 4?", ["3 * 4 = 12", "2 + 12 = 14", "The answer is 14."]),
@@ -34,18 +37,13 @@ RESPONSES = (
 def score_chains(model: RewardModel, chains: Sequence[Chain] = CHAINS) -> tuple[GoldenChain, ...]:
     """Score the chains that fit the model; none without step objectives."""
     scores = []
-    for chain in chains if model.spec.step_heads else ():
-        try:
-            tokens = model.builder.build(chain)
-        except DataError:
-            continue
-        logits = model.step_logits(read(model, tokens.tree).columns).double().T.tolist()
-        names = [objective.name for objective in model.spec.step_heads]
+    for chain, tree in fitting(model, chains):
+        logits = model.step_logits(read(model, tree).columns).double().T.tolist()
         scores.append(
             GoldenChain(
                 str(chain.prompt),
-                chain.completions[: len(tokens.steps)],
-                {name: tuple(values) for name, values in zip(names, logits, strict=True)},
+                chain.completions[: tree.num_reads],
+                dict(zip(model.spec.step_names, map(tuple, logits), strict=True)),
             )
         )
     return tuple(scores)
@@ -56,16 +54,24 @@ def score_responses(
 ) -> tuple[GoldenResponse, ...]:
     """Score the responses that fit the model; none without response objectives."""
     scores = []
-    for rating in responses if model.spec.response_heads else ():
-        try:
-            tokens = model.builder.build(ResponseSet.of([rating]))
-        except DataError:
-            continue
-        output = read(model, tokens.tree)
+    for rating, tree in fitting(model, responses):
+        output = read(model, tree)
         named = _named(model, model.response_scores(output.columns))
         gates = None if output.gates is None else _named(model, output.gates)
         scores.append(GoldenResponse(str(rating.prompt), rating.response, named, gates))
     return tuple(scores)
+
+
+def fitting(model: RewardModel, records: Iterable[R]) -> Iterator[tuple[R, TokenTree]]:
+    """Yield the records that a model has heads and room for, each with its tree."""
+    for record in records:
+        if not model.spec.has_heads_for(record):
+            continue
+        try:
+            tree = model.builder.build(unit_of([record])).tree
+        except DataError:
+            continue
+        yield record, tree
 
 
 def check(model: RewardModel, where: str) -> None:

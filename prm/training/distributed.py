@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Partial
 
 from prm.errors import ModelError
 from prm.models.backbone import decoder_layers
@@ -17,45 +20,35 @@ if TYPE_CHECKING:
     from prm.models.reward_model import RewardModel
 
 
-def shard(model: RewardModel, mesh: Any, compute_dtype: torch.dtype | None = None) -> None:
-    """Shard every decoder layer, the rest of the backbone and the heads over a device mesh.
+def spread(
+    model: RewardModel, mesh: Any, device: torch.device, compute_dtype: torch.dtype | None = None
+) -> None:
+    """Shard a model that only rank 0 holds; those of the other ranks lie on the meta device.
+
+    Every decoder layer, the rest of the backbone and the heads are sharded. No rank but 0 ever
+    holds the whole model, and that one in the memory of its machine.
 
     Args:
-        model: The model; may lie on the meta device.
+        model: The model.
         mesh: The ranks that share it.
+        device: Where the shards go.
         compute_dtype: Type that the backbone's weights are gathered and used in; gradients are
             summed in float32, and the heads stay as they are.
 
     Raises:
         ModelError: Parameters are left unsharded, which would train ranks apart in silence.
     """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-    from torch.distributed.tensor import DTensor
-
+    state, buffers = model.state_dict(), dict(model.named_buffers())
+    is_first = dist.get_rank() == 0
+    model.to("meta")
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
-    for layer in decoder_layers(model.backbone.model):
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(model.backbone, mesh=mesh, mp_policy=policy)
+    for part in (*decoder_layers(model.backbone.model), model.backbone):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
     fully_shard(model.heads, mesh=mesh)
     fully_shard(model, mesh=mesh)
     left = [name for name, value in model.named_parameters() if not isinstance(value, DTensor)]
     if left:
         raise ModelError("parameters were not sharded", got=left[:5])
-
-
-def spread(
-    model: RewardModel, mesh: Any, device: torch.device, compute_dtype: torch.dtype | None = None
-) -> None:
-    """Shard a model that only rank 0 holds; those of the other ranks lie on the meta device.
-
-    No rank but 0 ever holds the whole model, and that one in the memory of its machine.
-    """
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-
-    state, buffers = model.state_dict(), dict(model.named_buffers())
-    is_first = dist.get_rank() == 0
-    model.to("meta")
-    shard(model, mesh, compute_dtype)
     model.to_empty(device=device)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     set_model_state_dict(model, state if is_first else {}, options=options)
@@ -71,8 +64,6 @@ def whole(weight: Tensor) -> Tensor:
     Its gradient, which differs from rank to rank, is averaged over the ranks into the shards, as
     FSDP averages the others.
     """
-    from torch.distributed.tensor import DTensor, Partial
-
     if not isinstance(weight, DTensor):
         return weight
     num_ranks = weight.device_mesh.size()

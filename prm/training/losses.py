@@ -2,7 +2,7 @@
 
 `S_n` is a named loss summed over micro-batches and ranks; `T_n`, how much it could sum over, comes
 from the labels of the whole batch. So the loss does not depend on how the batch is cut. A part
-gives the `S_n` and `T_n` of one kind of labels.
+gives the `S_n` (`sums`), `T_n` (`totals`) and `w_n` (`weights`) of one kind of labels, by name.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,21 +29,6 @@ from prm.trees.packing import PackedTrees
 
 LANGUAGE_MODEL = "language_model"
 """Name of the next-token loss among the losses."""
-
-
-class LossPart(Protocol):
-    """Losses on one kind of labels."""
-
-    weights: dict[str, float]
-    """Loss name to its factor."""
-
-    def totals(self, labels: Labels) -> dict[str, Tensor]:
-        """Return `T_n` by name, from the labels of the whole optimizer batch."""
-
-    def sums(
-        self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Return a micro-batch's part of `S_n` by name."""
 
 
 class BatchLoss(nn.Module):
@@ -242,8 +227,11 @@ class LanguageLoss:
         return selected[order], num_tokens[order]
 
 
+LossPart = StepLosses | ResponseLosses | LanguageLoss
+
+
 def _step_targets(labels: StepLabels, index: int) -> StepTargets:
-    return StepTargets(labels.labels[:, index], labels.chain, labels.step)
+    return StepTargets(labels.labels[:, index], labels.chain)
 
 
 def _oriented(targets: PreferenceTargets, sign: int) -> PreferenceTargets:

@@ -77,7 +77,7 @@ def test_targets_of_another_shape_are_refused(fields: dict[str, Tensor]) -> None
 )
 def test_check_names_what_is_wrong(targets: PreferenceTargets, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        BradleyTerry().check(targets)
+        targets.check()
 
 
 def test_check_accepts_what_is_right_and_what_is_unknown() -> None:
