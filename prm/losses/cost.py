@@ -62,7 +62,7 @@ class SignAwareCost(PreferenceLoss):
 
     def weights(self, targets: PreferenceTargets) -> Tensor:
         """Return 1 for each comparison with a pair that counts or a labeled response."""
-        labeled = (~_labels(targets).isnan()).float()
+        labeled = (~targets.label.isnan()).float()
         num_labeled = targets.sum(labeled, targets.comparison)
         return torch.maximum(super().weights(targets), num_labeled.clamp(max=1.0))
 
@@ -75,20 +75,14 @@ class SignAwareCost(PreferenceLoss):
 
     def counted_members(self, targets: PreferenceTargets) -> Tensor:
         in_pair = super().weights(targets)[targets.comparison] > 0
-        return in_pair | ~_labels(targets).isnan()
+        return in_pair | ~targets.label.isnan()
 
     def per_comparison(
         self, columns: Tensor, readout: ResponseReadout, sign: int, targets: PreferenceTargets
     ) -> Tensor:
         order = super().per_comparison(columns, readout, sign, targets)
-        labels = _labels(targets)
+        labels = targets.label
         utilities = sign * score(columns, readout)[targets.read]
         losses = sign_loss(utilities, labels.nan_to_num(0.0))
         known = torch.where(labels.isnan(), 0.0, losses)
         return order + self.sign_weight * targets.sum(known, targets.comparison)
-
-
-def _labels(targets: PreferenceTargets) -> Tensor:
-    if targets.label is None:
-        return torch.full_like(targets.read, torch.nan, dtype=torch.float32)
-    return targets.label.float()

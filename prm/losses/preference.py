@@ -19,7 +19,7 @@ with a known sign in `cost.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -43,8 +43,7 @@ class PreferenceTargets:
         rank: Rank in the comparison, 0 for the best, `[member]`. int64.
         strength: How much better the first of a pair is, `[comparison]`; NaN if unknown. float32.
         share: Share of votes for the first of a pair, `[comparison]`; NaN if unknown. float32.
-        label: What is known of each response on its own, `[member]`; NaN if nothing. float32. By
-            default nothing is known of any.
+        label: What is known of each response on its own, `[member]`; NaN if nothing. float32.
 
     Raises:
         ConfigError: A field is not one-dimensional or has another length than it should.
@@ -55,11 +54,10 @@ class PreferenceTargets:
     rank: Tensor
     strength: Tensor
     share: Tensor
-    label: Tensor | None = None
+    label: Tensor
 
     def __post_init__(self) -> None:
-        labels = () if self.label is None else (self.label,)
-        check_shapes(self.read, self.comparison, self.rank, *labels)
+        check_shapes(self.read, self.comparison, self.rank, self.label)
         check_shapes(self.strength, self.share)
 
     @property
@@ -69,11 +67,8 @@ class PreferenceTargets:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PreferenceTargets:
         """Return the same targets on another device."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        tensors = {name: value for name, value in values.items() if value is not None}
-        return replace(
-            self, **{name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()}
-        )
+        tensors = (getattr(self, name) for name in self.__slots__)
+        return PreferenceTargets(*(t.to(device, non_blocking=non_blocking) for t in tensors))
 
     def sum(self, values: Tensor, comparison: Tensor) -> Tensor:
         """Sum values over each comparison, `[comparison]`; `comparison` says where each belongs."""
@@ -119,7 +114,8 @@ def pairs_of(targets: PreferenceTargets) -> MemberPairs:
 
     Example:
         >>> one, unknown = torch.zeros(3, dtype=torch.int64), torch.full((1,), torch.nan)
-        >>> pairs = pairs_of(PreferenceTargets(one, one, torch.arange(3), unknown, unknown))
+        >>> ranks, label = torch.arange(3), torch.full((3,), torch.nan)
+        >>> pairs = pairs_of(PreferenceTargets(one, one, ranks, unknown, unknown, label))
         >>> pairs.first.tolist(), pairs.second.tolist()
         ([0, 0, 1], [1, 2, 2])
     """
@@ -284,7 +280,7 @@ class BradleyTerry(PreferenceLoss):
     Example:
         >>> both = torch.arange(2)
         >>> unknown = torch.full((1,), torch.nan)
-        >>> pair = PreferenceTargets(both, torch.zeros_like(both), both, unknown, unknown)
+        >>> pair = PreferenceTargets(both, both * 0, both, unknown, unknown, both * torch.nan)
         >>> BradleyTerry().per_comparison(torch.tensor([[0.5], [0.5]]), "value", 1, pair)
         tensor([0.6931])
 

@@ -10,18 +10,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from prm.atomic import atomic_folder
 from prm.errors import ModelError
 from prm.models import checkpoint, golden
 from prm.models.fold import LinearReward, dropped_constant, fold
 from prm.models.reward_model import RewardModel
+from prm.models.stock import family
 from prm.records import Chain, Rating, Record
 from prm.spec import SPEC_FILE, RewardSpec
 from prm.trees.tree import TokenTree, flat_path
@@ -162,12 +161,8 @@ def _compare(
 @torch.no_grad()
 def _stock_columns(folder: Path, spec: RewardSpec, trees: Sequence[TokenTree]) -> Tensor:
     """Return the logits `[read, column]` that stock transformers gives at the reads."""
-    by_token = spec.kind != "outcome"
-    family: Any = (
-        AutoModelForTokenClassification if by_token else AutoModelForSequenceClassification
-    )
     with checkpoint.quiet():
-        stock = family.from_pretrained(folder, dtype=torch.float32).eval()
+        stock = family(spec).from_pretrained(folder, dtype=torch.float32).eval()
     paths = [flat_path(tree) for tree in trees]
     rows = [torch.tensor(ids) for ids, _ in paths]
     pad = stock.config.pad_token_id
@@ -177,7 +172,7 @@ def _stock_columns(folder: Path, spec: RewardSpec, trees: Sequence[TokenTree]) -
     ).logits
     del stock
     gc.collect()  # the folder's weights are mapped, and the folder may be removed
-    if not by_token:
+    if spec.kind == "outcome":
         return logits
     return torch.cat([row[reads] for row, (_, reads) in zip(logits, paths, strict=True)])
 

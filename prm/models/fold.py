@@ -157,12 +157,14 @@ def _shaping(spec: RewardSpec) -> tuple[float, float]:
 
 def _line(spec: RewardSpec, name: str) -> tuple[float, float]:
     normalizer = spec.normalizers.get(name)
-    line = (1.0, 0.0) if normalizer is None else normalizer.affine()
+    if normalizer is None:
+        return 1.0, 0.0
+    line = normalizer.affine()
     if line is None:
         raise ModelError(
             f"the reward cannot be folded into one label: the normalizer of {name!r} is not linear",
             expected="none, or z_score",
-            got="none" if normalizer is None else normalizer.name,
+            got=normalizer.name,
         )
     return line
 

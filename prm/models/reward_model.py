@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -45,10 +46,8 @@ class ModelOutput:
     def at_reads(self, sizes: Sequence[int]) -> list[ModelOutput]:
         """Return the parts of trees with so many reads each, on the CPU, without states."""
         columns = self.columns.cpu().split(list(sizes))
-        if self.gates is None:
-            return [ModelOutput(part, None) for part in columns]
-        gates = self.gates.cpu().split(list(sizes))
-        return [ModelOutput(part, None, own) for part, own in zip(columns, gates, strict=True)]
+        gates = repeat(None) if self.gates is None else self.gates.cpu().split(list(sizes))
+        return [ModelOutput(part, None, own) for part, own in zip(columns, gates, strict=False)]
 
 
 class RewardModel(nn.Module):

@@ -1,61 +1,15 @@
-"""What depends on ranks: sharding (FSDP2), gradient exchange, and putting a model together."""
+"""What depends on ranks: gradient exchange, and putting weights and gradients together."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Partial
-
-from prm.errors import ModelError
-from prm.models.backbone import decoder_layers
-
-if TYPE_CHECKING:
-    from prm.models.reward_model import RewardModel
-
-
-def spread(
-    model: RewardModel, mesh: Any, device: torch.device, compute_dtype: torch.dtype | None = None
-) -> None:
-    """Shard a model that only rank 0 holds; those of the other ranks lie on the meta device.
-
-    Every decoder layer, the rest of the backbone and the heads are sharded. No rank but 0 ever
-    holds the whole model, and that one in the memory of its machine.
-
-    Args:
-        model: The model.
-        mesh: The ranks that share it.
-        device: Where the shards go.
-        compute_dtype: Type that the backbone's weights are gathered and used in; gradients are
-            summed in float32, and the heads stay as they are.
-
-    Raises:
-        ModelError: Parameters are left unsharded, which would train ranks apart in silence.
-    """
-    state, buffers = model.state_dict(), dict(model.named_buffers())
-    is_first = dist.get_rank() == 0
-    model.to("meta")
-    policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
-    for part in (*decoder_layers(model.backbone.model), model.backbone):
-        fully_shard(part, mesh=mesh, mp_policy=policy)
-    fully_shard(model.heads, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    left = [name for name, value in model.named_parameters() if not isinstance(value, DTensor)]
-    if left:
-        raise ModelError("parameters were not sharded", got=left[:5])
-    model.to_empty(device=device)
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(model, state if is_first else {}, options=options)
-    for name, buffer in model.named_buffers():
-        if is_first:
-            buffer.copy_(buffers[name])
-        dist.broadcast(buffer, 0)
 
 
 def whole(weight: Tensor) -> Tensor:

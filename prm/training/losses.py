@@ -236,6 +236,4 @@ def _step_targets(labels: StepLabels, index: int) -> StepTargets:
 
 def _oriented(targets: PreferenceTargets, sign: int) -> PreferenceTargets:
     """Return the targets with labels that say "acceptable": a high value is not, if minimized."""
-    if sign > 0 or targets.label is None:
-        return targets
-    return replace(targets, label=1 - targets.label)
+    return targets if sign > 0 else replace(targets, label=1 - targets.label)

@@ -88,7 +88,6 @@ def test_check_accepts_what_is_right_and_what_is_unknown() -> None:
 def test_targets_move_with_all_their_fields() -> None:
     moved = targets_of([0, 1], label=[1.0, NAN]).to("meta")
     assert all(getattr(moved, name).is_meta for name in PreferenceTargets.__slots__)
-    assert targets_of([0, 1]).to("meta").label is None
 
 
 # Bradley-Terry
