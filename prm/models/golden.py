@@ -80,19 +80,31 @@ def check(model: RewardModel, where: str) -> None:
     Raises:
         ModelError: A score differs by more than float tolerance (looser for half precision).
     """
+    pairs: list[tuple[str, float, float]] = []
     chains = [Chain(old.prompt, old.completions) for old in model.spec.golden_chains]
     for old, new in zip(model.spec.golden_chains, score_chains(model, chains), strict=True):
         for name, values in old.step_logits.items():
-            for expected, got in zip(values, new.step_logits[name], strict=True):
-                _compare(model, name, expected, got, where)
+            scored = zip(values, new.step_logits[name], strict=True)
+            pairs += [(name, expected, got) for expected, got in scored]
     ratings = [Rating(old.prompt, old.response) for old in model.spec.golden_responses]
     for before, after in zip(
         model.spec.golden_responses, score_responses(model, ratings), strict=True
     ):
-        for name, value in before.scores.items():
-            _compare(model, name, value, after.scores[name], where)
-        for name, value in (before.gates or {}).items():
-            _compare(model, name, value, (after.gates or {}).get(name, 0.0), where)
+        pairs += [(name, value, after.scores[name]) for name, value in before.scores.items()]
+        gates = after.gates or {}
+        pairs += [
+            (name, value, gates.get(name, 0.0)) for name, value in (before.gates or {}).items()
+        ]
+    tolerance = 0.2 if is_half(model) else 1e-3
+    for name, expected, got in pairs:
+        if not math.isclose(expected, got, rel_tol=tolerance, abs_tol=tolerance):
+            raise ModelError(
+                f"the loaded model does not score {name!r} as the saved one did",
+                expected=f"{expected:.6f}",
+                got=f"{got:.6f}",
+                where=where,
+                fix="Weights and prm_config.json are not from the same model",
+            )
 
 
 def exact(model: RewardModel) -> RewardModel:
@@ -103,18 +115,6 @@ def exact(model: RewardModel) -> RewardModel:
 def is_half(model: RewardModel) -> bool:
     """Whether the backbone's weights are in half precision."""
     return next(model.backbone.parameters()).dtype in (torch.bfloat16, torch.float16)
-
-
-def _compare(model: RewardModel, name: str, expected: float, got: float, where: str) -> None:
-    tolerance = 0.2 if is_half(model) else 1e-3
-    if not math.isclose(expected, got, rel_tol=tolerance, abs_tol=tolerance):
-        raise ModelError(
-            f"the loaded model does not score {name!r} as the saved one did",
-            expected=f"{expected:.6f}",
-            got=f"{got:.6f}",
-            where=where,
-            fix="Weights and prm_config.json are not from the same model",
-        )
 
 
 def _named(model: RewardModel, values: Tensor) -> dict[str, float]:

@@ -72,12 +72,6 @@ RENAMED = {
 """Fields of versions 1 to 3 to their present names."""
 
 
-def _renamed(data: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """Return the fields of a spec of any version under their present names."""
-    old = RENAMED if version < 4 else {}
-    return {old.get(name, name): value for name, value in data.items() if name != "version"}
-
-
 def _checked_version(version: object, where: str) -> int:
     if not isinstance(version, int) or version < 1:
         raise SpecError("field 'version' is wrong", expected="a version", got=version, where=where)
@@ -133,7 +127,8 @@ def spec_fields(data: Mapping[str, Any], cls: type, where: str) -> tuple[dict[st
         SpecError: The version is newer than this library's, or a field is missing, unknown or of
             the wrong type.
     """
-    values = _renamed(data, _checked_version(data.get("version"), where))
+    old = RENAMED if _checked_version(data.get("version"), where) < 4 else {}
+    values = {old.get(name, name): value for name, value in data.items() if name != "version"}
     kind = values.pop("kind", None)
     try:
         return _built(values, where) | _known(values, cls, where), kind
