@@ -25,5 +25,5 @@ def targets_of(
         rank=torch.tensor([rank for ranks in rankings for rank in ranks], dtype=torch.int64),
         strength=torch.tensor(unknown if strength is None else strength),
         share=torch.tensor(unknown if share is None else share),
-        label=None if label is None else torch.tensor(label),
+        label=torch.tensor([math.nan] * len(comparison) if label is None else label),
     )

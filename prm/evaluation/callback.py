@@ -88,7 +88,7 @@ class EvaluationReport(Callback):
                 predictions,
                 task.spec,
                 task.data.training_records() if task.data.sources["train"] else None,
-                in_label_units=in_label_units(task),
+                in_label_units=in_label_units(task.responses),
                 context=_context(trainer, task),
             )
             self.write_report(report, self.folder)

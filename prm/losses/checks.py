@@ -31,6 +31,41 @@ def check_class_weight(name: str, weight: object) -> None:
         raise ConfigError(f"{name} is wrong", expected="a number above 0 or 'balanced'", got=weight)
 
 
+def class_totals(
+    option: str, labels: Tensor, what: str, classes: tuple[str, str]
+) -> tuple[float, float]:
+    """Return how many labels say yes, and how many no; soft ones count in part for both.
+
+    Args:
+        option: The option that is `balanced`, for the error.
+        labels: Labels in [0, 1], NaN where there is none.
+        what: What the labels are, for the error.
+        classes: What yes and no are, for the error.
+
+    Raises:
+        ConfigError: One of the classes does not occur.
+    """
+    known = labels[~labels.isnan()].double()
+    yes, no = known.sum().item(), (1 - known).sum().item()
+    if yes == 0 or no == 0:
+        raise ConfigError(
+            f"{option} 'balanced' needs both classes in the training {what}",
+            got=f"{yes:g} {classes[0]}, {no:g} {classes[1]}",
+        )
+    return yes, no
+
+
+def check_columns(reader: object, columns: Tensor, width: int) -> None:
+    """Check that the output of a head is `[read, column]` with as many columns as are read.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if columns.ndim != 2 or columns.shape[1] != width:
+        name, plural = type(reader).__name__, "" if width == 1 else "s"
+        raise ConfigError(f"{name} reads {width} column{plural}", got=tuple(columns.shape))
+
+
 def check_sign(sign: int) -> None:
     """Check that a direction is 1 or -1.
 

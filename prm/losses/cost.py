@@ -62,19 +62,12 @@ class SignAwareCost(PreferenceLoss):
 
     def weights(self, targets: PreferenceTargets) -> Tensor:
         """Return 1 for each comparison with a pair that counts or a labeled response."""
-        labeled = (~_labels(targets).isnan()).float()
-        return torch.maximum(super().weights(targets), _sum(labeled, targets).clamp(max=1.0))
-
-    def check(self, targets: PreferenceTargets) -> None:
-        super().check(targets)
-        labels = _labels(targets)
-        check_labels("label", labels, (labels == 0) | (labels == 1), "0 or 1")
+        labeled = (~targets.label.isnan()).float()
+        num_labeled = targets.sum(labeled, targets.comparison)
+        return torch.maximum(super().weights(targets), num_labeled.clamp(max=1.0))
 
     def check_ratings(self, values: Tensor) -> None:
         check_labels("rating", values, (values == 0) | (values == 1), "0 or 1")
-
-    def counted_pairs(self, pairs: MemberPairs) -> Tensor:
-        return self.labels.counted(pairs)
 
     def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
         difference = sign * (score(first, "value") - score(second, "value"))
@@ -82,24 +75,14 @@ class SignAwareCost(PreferenceLoss):
 
     def counted_members(self, targets: PreferenceTargets) -> Tensor:
         in_pair = super().weights(targets)[targets.comparison] > 0
-        return in_pair | ~_labels(targets).isnan()
+        return in_pair | ~targets.label.isnan()
 
     def per_comparison(
         self, columns: Tensor, readout: ResponseReadout, sign: int, targets: PreferenceTargets
     ) -> Tensor:
         order = super().per_comparison(columns, readout, sign, targets)
-        labels = _labels(targets)
+        labels = targets.label
         utilities = sign * score(columns, readout)[targets.read]
         losses = sign_loss(utilities, labels.nan_to_num(0.0))
-        return order + self.sign_weight * _sum(torch.where(labels.isnan(), 0.0, losses), targets)
-
-
-def _labels(targets: PreferenceTargets) -> Tensor:
-    if targets.label is None:
-        return torch.full_like(targets.read, torch.nan, dtype=torch.float32)
-    return targets.label.float()
-
-
-def _sum(values: Tensor, targets: PreferenceTargets) -> Tensor:
-    """Sum over the members of each comparison."""
-    return values.new_zeros(targets.num_comparisons).index_add(0, targets.comparison, values)
+        known = torch.where(labels.isnan(), 0.0, losses)
+        return order + self.sign_weight * targets.sum(known, targets.comparison)

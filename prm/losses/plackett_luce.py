@@ -34,7 +34,8 @@ class PlackettLuce(PreferenceLoss):
     Example:
         >>> members = torch.arange(3)
         >>> unknown = torch.full((1,), torch.nan)
-        >>> ranking = PreferenceTargets(members, members * 0, members, unknown, unknown)
+        >>> ranking = PreferenceTargets(
+        ...     members, members * 0, members, unknown, unknown, members * torch.nan)
         >>> PlackettLuce().per_comparison(torch.zeros(3, 1), "value", 1, ranking)  # log 3!
         tensor([1.7918])
 

@@ -43,8 +43,7 @@ class PreferenceTargets(OnDevice):
         rank: Rank in the comparison, 0 for the best, `[member]`. int64.
         strength: How much better the first of a pair is, `[comparison]`; NaN if unknown. float32.
         share: Share of votes for the first of a pair, `[comparison]`; NaN if unknown. float32.
-        label: What is known of each response on its own, `[member]`; NaN if nothing. float32. By
-            default nothing is known of any.
+        label: What is known of each response on its own, `[member]`; NaN if nothing. float32.
 
     Raises:
         ConfigError: A field is not one-dimensional or has another length than it should.
@@ -55,17 +54,20 @@ class PreferenceTargets(OnDevice):
     rank: Tensor
     strength: Tensor
     share: Tensor
-    label: Tensor | None = None
+    label: Tensor
 
     def __post_init__(self) -> None:
-        labels = () if self.label is None else (self.label,)
-        check_shapes(self.read, self.comparison, self.rank, *labels)
+        check_shapes(self.read, self.comparison, self.rank, self.label)
         check_shapes(self.strength, self.share)
 
     @property
     def num_comparisons(self) -> int:
         """How many comparisons there are."""
         return self.strength.numel()
+
+    def sum(self, values: Tensor, comparison: Tensor) -> Tensor:
+        """Sum values over each comparison, `[comparison]`; `comparison` says where each belongs."""
+        return values.new_zeros(self.num_comparisons).index_add(0, comparison, values)
 
     def check(self) -> None:
         """Check the order of members, the strengths and the shares; waits for the device.
@@ -107,7 +109,8 @@ def pairs_of(targets: PreferenceTargets) -> MemberPairs:
 
     Example:
         >>> one, unknown = torch.zeros(3, dtype=torch.int64), torch.full((1,), torch.nan)
-        >>> pairs = pairs_of(PreferenceTargets(one, one, torch.arange(3), unknown, unknown))
+        >>> ranks, label = torch.arange(3), torch.full((3,), torch.nan)
+        >>> pairs = pairs_of(PreferenceTargets(one, one, ranks, unknown, unknown, label))
         >>> pairs.first.tolist(), pairs.second.tolist()
         ([0, 0, 1], [1, 2, 2])
     """
@@ -122,89 +125,6 @@ def pairs_of(targets: PreferenceTargets) -> MemberPairs:
     tied = targets.rank[first] == targets.rank[second]
     strength, share = targets.strength[within].float(), targets.share[within].float()
     return MemberPairs(first, second, within, tied, strength, share)
-
-
-class PreferenceLoss(ResponseLoss):
-    """Base of the losses of comparisons: by default the mean over the pairs that count.
-
-    A loss of pairs says `per_pair`, and `counted_pairs` if some do not count; one of whole rankings
-    says `weights` and `per_comparison` in their place.
-
-    Attributes:
-        uses_ratings: Whether the loss reads what is known of each response on its own.
-    """
-
-    uses_ratings: ClassVar[bool] = False
-
-    def weights(self, targets: PreferenceTargets) -> Tensor:
-        """Return how much each comparison counts, `[comparison]`, from labels alone.
-
-        By default 1 for each that has a pair that counts.
-        """
-        pairs = pairs_of(targets)
-        counted = self.counted_pairs(pairs).float()
-        return _sum_per_comparison(counted, pairs, targets).clamp(max=1.0)
-
-    def per_comparison(
-        self, columns: Tensor, readout: ResponseReadout, sign: int, targets: PreferenceTargets
-    ) -> Tensor:
-        """Return the loss of each comparison, `[comparison]`; one of weight 0 may hold any number.
-
-        Args:
-            columns: Head output, `[read, column]`.
-            readout: What the columns mean.
-            sign: 1 if a higher score is better, -1 if a lower one is.
-            targets: Which reads were compared, and how that ended.
-
-        Raises:
-            ConfigError: The loss cannot train this readout, the number of columns does not fit it,
-                or the sign is neither 1 nor -1.
-        """
-        check_sign(sign)
-        self.check_columns(columns, readout)
-        pairs, members = pairs_of(targets), columns.float()[targets.read]
-        losses = self.per_pair(members[pairs.first], members[pairs.second], sign, pairs)
-        counted = self.counted_pairs(pairs)
-        total = _sum_per_comparison(torch.where(counted, losses, 0.0), pairs, targets)
-        return total / _sum_per_comparison(counted.float(), pairs, targets).clamp(min=1.0)
-
-    def counted_pairs(self, pairs: MemberPairs) -> Tensor:
-        """Return which pairs count, `[pair]`, bool: by default all."""
-        return torch.ones_like(pairs.tied)
-
-    def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
-        """Return the loss of each pair, `[pair]`, from the columns `[pair, column]` of its two."""
-        raise NotImplementedError
-
-    def sum(
-        self, columns: Tensor, readout: ResponseReadout, sign: int, targets: PreferenceTargets
-    ) -> Tensor:
-        """Return `sum(weights * per_comparison)`, a scalar; 0 (with gradient 0) without any."""
-        counted = self.counted_members(targets).to(torch.float32)
-        reads = counted.new_zeros(len(columns)).index_add(0, targets.read, counted) > 0
-        columns = torch.where(reads[:, None], columns.float(), 0.0)
-        weights = self.weights(targets)
-        losses = self.per_comparison(columns, readout, sign, targets)
-        return torch.where(weights > 0, losses, 0.0).mul(weights).sum()
-
-    def counted_members(self, targets: PreferenceTargets) -> Tensor:
-        """Return which members the loss depends on, `[member]`, bool."""
-        return self.weights(targets)[targets.comparison] > 0
-
-    def check(self, targets: PreferenceTargets) -> None:
-        """Check that comparisons are of the kind that the loss is made for.
-
-        Raises:
-            DataError: One of them is not; the wrong number is named.
-        """
-        targets.check()
-
-    def check_ratings(self, values: Tensor) -> None:
-        """Check that the ratings of a loss that uses them are of the kind that it is made for.
-
-        Raises:
-            DataError: One of them is not; it is named.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +169,79 @@ class PairLabels:
         return known if self.votes else torch.zeros_like(known)
 
 
+class PreferenceLoss(ResponseLoss):
+    """Base of the losses of comparisons: by default the mean over the pairs that count.
+
+    A loss of pairs says `per_pair`, and `labels` if some do not count; one of whole rankings says
+    `weights` and `per_comparison` in their place.
+
+    Attributes:
+        uses_ratings: Whether the loss reads what is known of each response on its own.
+        labels: Which pairs count; by default all.
+    """
+
+    uses_ratings: ClassVar[bool] = False
+    labels: PairLabels = PairLabels(ties="half")
+
+    def weights(self, targets: PreferenceTargets) -> Tensor:
+        """Return how much each comparison counts, `[comparison]`, from labels alone.
+
+        By default 1 for each that has a pair that counts.
+        """
+        pairs = pairs_of(targets)
+        counted = self.labels.counted(pairs).float()
+        return targets.sum(counted, pairs.comparison).clamp(max=1.0)
+
+    def per_comparison(
+        self, columns: Tensor, readout: ResponseReadout, sign: int, targets: PreferenceTargets
+    ) -> Tensor:
+        """Return the loss of each comparison, `[comparison]`; one of weight 0 may hold any number.
+
+        Args:
+            columns: Head output, `[read, column]`.
+            readout: What the columns mean.
+            sign: 1 if a higher score is better, -1 if a lower one is.
+            targets: Which reads were compared, and how that ended.
+
+        Raises:
+            ConfigError: The loss cannot train this readout, the number of columns does not fit it,
+                or the sign is neither 1 nor -1.
+        """
+        check_sign(sign)
+        self.check_columns(columns, readout)
+        pairs, members = pairs_of(targets), columns.float()[targets.read]
+        losses = self.per_pair(members[pairs.first], members[pairs.second], sign, pairs)
+        counted = self.labels.counted(pairs)
+        total = targets.sum(torch.where(counted, losses, 0.0), pairs.comparison)
+        return total / targets.sum(counted.float(), pairs.comparison).clamp(min=1.0)
+
+    def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
+        """Return the loss of each pair, `[pair]`, from the columns `[pair, column]` of its two."""
+        raise NotImplementedError
+
+    def sum(
+        self, columns: Tensor, readout: ResponseReadout, sign: int, targets: PreferenceTargets
+    ) -> Tensor:
+        """Return `sum(weights * per_comparison)`, a scalar; 0 (with gradient 0) without any."""
+        counted = self.counted_members(targets).to(torch.float32)
+        reads = counted.new_zeros(len(columns)).index_add(0, targets.read, counted) > 0
+        columns = torch.where(reads[:, None], columns.float(), 0.0)
+        weights = self.weights(targets)
+        losses = self.per_comparison(columns, readout, sign, targets)
+        return torch.where(weights > 0, losses, 0.0).mul(weights).sum()
+
+    def counted_members(self, targets: PreferenceTargets) -> Tensor:
+        """Return which members the loss depends on, `[member]`, bool."""
+        return self.weights(targets)[targets.comparison] > 0
+
+    def check_ratings(self, values: Tensor) -> None:
+        """Check that the ratings of a loss that uses them are of the kind that it is made for.
+
+        Raises:
+            DataError: One of them is not; it is named.
+        """
+
+
 def bradley_terry(difference: Tensor, target: Tensor) -> Tensor:
     """Return `-t log sigmoid(d) - (1 - t) log sigmoid(-d)`, `[pair]`.
 
@@ -282,7 +275,7 @@ class BradleyTerry(PreferenceLoss):
     Example:
         >>> both = torch.arange(2)
         >>> unknown = torch.full((1,), torch.nan)
-        >>> pair = PreferenceTargets(both, torch.zeros_like(both), both, unknown, unknown)
+        >>> pair = PreferenceTargets(both, both * 0, both, unknown, unknown, both * torch.nan)
         >>> BradleyTerry().per_comparison(torch.tensor([[0.5], [0.5]]), "value", 1, pair)
         tensor([0.6931])
 
@@ -315,9 +308,6 @@ class BradleyTerry(PreferenceLoss):
         weights, strength = super().weights(targets), targets.strength.float()
         return weights * strength.nan_to_num(1.0) if self.strength == "scale" else weights
 
-    def counted_pairs(self, pairs: MemberPairs) -> Tensor:
-        return self.labels.counted(pairs)
-
     def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
         first, second = score(first, "value"), score(second, "value")
         difference = sign * (first - second)
@@ -325,8 +315,3 @@ class BradleyTerry(PreferenceLoss):
             difference = difference - pairs.strength.nan_to_num(0.0)
         losses = bradley_terry(difference, self.labels.target(pairs))
         return losses + self.center * (first + second).square()
-
-
-def _sum_per_comparison(values: Tensor, pairs: MemberPairs, targets: PreferenceTargets) -> Tensor:
-    total = values.new_zeros(targets.num_comparisons)
-    return total.index_add(0, pairs.comparison, values)

@@ -69,9 +69,6 @@ class GaussianPreference(PreferenceLoss):
         super().__init__()
         self.labels = PairLabels(ties, label_smoothing, votes)
 
-    def counted_pairs(self, pairs: MemberPairs) -> Tensor:
-        return self.labels.counted(pairs)
-
     def per_pair(self, first: Tensor, second: Tensor, sign: int, pairs: MemberPairs) -> Tensor:
         difference = sign * (score(first, "gaussian") - score(second, "gaussian"))
         deviation = torch.hypot(standard_deviation(first), standard_deviation(second))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prm.errors import ConfigError
-from prm.losses.checks import check_class_weight, check_labels, check_smoothing
+from prm.losses.checks import check_class_weight, check_labels, check_smoothing, class_totals
 from prm.losses.readouts import ResponseLoss, ResponseReadout, score, standard_deviation
 
 MIN_GAP = 1e-3
@@ -149,16 +149,10 @@ class BinaryCrossEntropy(RatingLoss):
         Raises:
             ConfigError: One of the classes does not occur.
         """
-        if self.positive_weight != "balanced":
-            return
-        known = values[~values.isnan()].double()
-        positive, negative = known.sum().item(), (1 - known).sum().item()
-        if positive == 0 or negative == 0:
-            raise ConfigError(
-                "positive_weight 'balanced' needs both classes in the training ratings",
-                got=f"{positive:g} positive, {negative:g} negative",
-            )
-        self.positive_weight = negative / positive
+        if self.positive_weight == "balanced":
+            classes = ("positive", "negative")
+            positive, negative = class_totals("positive_weight", values, "ratings", classes)
+            self.positive_weight = negative / positive
 
     def weights(self, values: Tensor) -> Tensor:
         if self.positive_weight == "balanced":

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prm.errors import ConfigError
+from prm.losses.checks import check_columns
 
 ResponseReadout = Literal["value", "gaussian", "quantile"]
 
@@ -98,15 +99,10 @@ class ResponseLoss(nn.Module):
         Raises:
             ConfigError: It cannot.
         """
-        name = type(self).__name__
         if readout not in self.readouts:
-            expected = " or ".join(map(repr, self.readouts))
+            name, expected = type(self).__name__, " or ".join(map(repr, self.readouts))
             raise ConfigError(f"{name} cannot train this readout", expected=expected, got=readout)
-        if columns.ndim != 2 or columns.shape[1] != self.num_columns:
-            plural = "" if self.num_columns == 1 else "s"
-            raise ConfigError(
-                f"{name} reads {self.num_columns} column{plural}", got=tuple(columns.shape)
-            )
+        check_columns(self, columns, self.num_columns)
 
 
 def _check_width(columns: Tensor, readout: ResponseReadout) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prm.errors import ConfigError
-from prm.losses.checks import check_class_weight, check_smoothing
+from prm.losses.checks import check_class_weight, check_columns, check_smoothing, class_totals
 
 Readout = Literal["sigmoid", "softmax"]
 
@@ -33,12 +33,10 @@ class StepTargets:
     Args:
         labels: Probability in [0, 1] that the step is correct; NaN where unlabeled. float32.
         chain: Which chain of the batch a read belongs to; reads of a chain are adjacent. int64.
-        step: 0-based index of the step in its chain. int64.
     """
 
     labels: Tensor
     chain: Tensor
-    step: Tensor
 
     @property
     def labeled(self) -> Tensor:
@@ -85,33 +83,16 @@ class StepLoss:
         """How many columns the head needs."""
         return num_columns(self.readout)
 
-    def check_columns(self, columns: Tensor) -> None:
-        """Check that the head's output is `[read, column]` with as many columns as are read.
-
-        Raises:
-            ConfigError: It is not.
-        """
-        width = self.num_columns
-        if columns.ndim != 2 or columns.shape[1] != width:
-            name, plural = type(self).__name__, "" if width == 1 else "s"
-            raise ConfigError(f"{name} reads {width} column{plural}", got=tuple(columns.shape))
-
     def fit_balance(self, labels: Tensor) -> None:
         """Replace `error_weight="balanced"` by the ratio of correct to wrong in `labels` `[step]`.
 
         Raises:
             ConfigError: One of the classes does not occur.
         """
-        if self.error_weight != "balanced":
-            return
-        known = labels[~labels.isnan()].double()
-        correct, wrong = known.sum().item(), (1 - known).sum().item()
-        if correct == 0 or wrong == 0:
-            raise ConfigError(
-                "error_weight 'balanced' needs both classes in the training labels",
-                got=f"{correct:g} correct, {wrong:g} wrong",
-            )
-        self.error_weight = correct / wrong
+        if self.error_weight == "balanced":
+            classes = ("correct", "wrong")
+            correct, wrong = class_totals("error_weight", labels, "labels", classes)
+            self.error_weight = correct / wrong
 
     def weights(self, targets: StepTargets) -> Tensor:
         """Return how much each read counts, shape `[read]`, 0 where unlabeled."""
@@ -132,7 +113,14 @@ class StepLoss:
         Args:
             columns: Head output, shape `[read, column]`, float32.
             targets: Labels of the same reads.
+
+        Raises:
+            ConfigError: The number of columns does not fit.
         """
+        check_columns(self, columns, self.num_columns)
+        return self._losses(columns, targets)
+
+    def _losses(self, columns: Tensor, targets: StepTargets) -> Tensor:
         raise NotImplementedError
 
     def sum(self, columns: Tensor, targets: StepTargets) -> Tensor:
@@ -154,7 +142,7 @@ class BCE(StepLoss):
         error_weight: See `StepLoss`.
 
     Example:
-        >>> targets = StepTargets(torch.tensor([1.0, 0.0]), torch.tensor([0, 0]), torch.arange(2))
+        >>> targets = StepTargets(torch.tensor([1.0, 0.0]), torch.tensor([0, 0]))
         >>> BCE().per_step(torch.zeros(2, 1), targets)
         tensor([0.6931, 0.6931])
 
@@ -170,15 +158,18 @@ class BCE(StepLoss):
         super().__init__(step_weighting, error_weight)
         self.label_smoothing = check_smoothing(label_smoothing)
 
-    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
-        labels = _smooth(targets.labels.nan_to_num(0.0), self.label_smoothing)
+    def _smoothed(self, targets: StepTargets) -> Tensor:
+        labels = targets.labels.nan_to_num(0.0)
+        return labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+
+    def _losses(self, columns: Tensor, targets: StepTargets) -> Tensor:
         return functional.binary_cross_entropy_with_logits(
-            _single(columns, self), labels, reduction="none"
+            columns[:, 0], self._smoothed(targets), reduction="none"
         )
 
 
-class CrossEntropy(StepLoss):
-    """Two-class cross-entropy on the columns (wrong, correct), with hard or soft labels.
+class CrossEntropy(BCE):
+    """`BCE` with two classes: cross-entropy on the columns (wrong, correct).
 
     The probability of a correct step is `softmax(columns)[1]`. This is the layout of most public
     process models (two-label token classification).
@@ -191,18 +182,8 @@ class CrossEntropy(StepLoss):
 
     readout = "softmax"
 
-    def __init__(
-        self,
-        label_smoothing: float = 0.0,
-        step_weighting: Literal["step", "chain"] = "step",
-        error_weight: float | Literal["balanced"] = 1.0,
-    ) -> None:
-        super().__init__(step_weighting, error_weight)
-        self.label_smoothing = check_smoothing(label_smoothing)
-
-    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
-        self.check_columns(columns)
-        labels = _smooth(targets.labels.nan_to_num(0.0), self.label_smoothing)
+    def _losses(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        labels = self._smoothed(targets)
         return functional.cross_entropy(
             columns, torch.stack([1 - labels, labels], dim=-1), reduction="none"
         )
@@ -215,8 +196,8 @@ class MSE(StepLoss):
     estimates), where cross-entropy over-weights the extremes.
     """
 
-    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
-        return (_single(columns, self).sigmoid() - targets.labels.nan_to_num(0.0)).square()
+    def _losses(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        return (columns[:, 0].sigmoid() - targets.labels.nan_to_num(0.0)).square()
 
 
 class QValueRanking(StepLoss):
@@ -257,8 +238,8 @@ class QValueRanking(StepLoss):
         counted = torch.where(_per_chain(correct.float(), targets.chain) > 0, correct, wrong)
         return _share(counted.float(), counted, targets.chain)
 
-    def per_step(self, columns: Tensor, targets: StepTargets) -> Tensor:
-        values = _single(columns, self)
+    def _losses(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        values = columns[:, 0]
         losses = [
             self._chain(values[targets.chain == chain], targets.labels[targets.chain == chain])
             for chain in targets.chain.unique_consecutive().tolist()
@@ -296,11 +277,6 @@ def num_columns(readout: Readout) -> int:
     return 1 if readout == "sigmoid" else 2
 
 
-def _single(columns: Tensor, loss: StepLoss) -> Tensor:
-    loss.check_columns(columns)
-    return columns[:, 0]
-
-
 def _share(weights: Tensor, counted: Tensor, chain: Tensor) -> Tensor:
     """Divide each weight by the number of counted reads of its chain."""
     return weights / _per_chain(counted.to(weights.dtype), chain).clamp(min=1.0)
@@ -312,7 +288,3 @@ def _per_chain(values: Tensor, chain: Tensor) -> Tensor:
         return values
     sums = torch.zeros(int(chain.max()) + 1, dtype=values.dtype, device=values.device)
     return sums.index_add(0, chain, values)[chain]
-
-
-def _smooth(labels: Tensor, smoothing: float) -> Tensor:
-    return labels * (1 - smoothing) + smoothing / 2

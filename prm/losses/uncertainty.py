@@ -25,8 +25,8 @@ class UncertaintyWeights(nn.Module):
 
     Example:
         >>> weights = UncertaintyWeights(["helpfulness", "safety"])
-        >>> weights.term("safety", torch.tensor(0.7)).item()
-        0.699999988079071
+        >>> weights.factor("safety").item(), weights.penalty(["safety"]).item()
+        (1.0, 0.0)
 
     Source: Kendall, Gal and Cipolla 2018, "Multi-task learning using uncertainty to weigh losses",
     equation 10, with `s = log sigma^2`.
@@ -43,22 +43,15 @@ class UncertaintyWeights(nn.Module):
 
     def factor(self, name: str) -> Tensor:
         """Return `exp(-s_n)`, a scalar."""
-        return torch.exp(-self._log_variance(name))
+        return torch.exp(-self.log_variances[self._index(name)])
 
     def penalty(self, names: Sequence[str]) -> Tensor:
         """Return the sum of `s_n / 2` over some objectives, a scalar; 0 with a graph if none."""
         indices = [self._index(name) for name in names]
         return self.log_variances[indices].sum() / 2
 
-    def term(self, name: str, loss: Tensor) -> Tensor:
-        """Return `exp(-s_n) * loss + s_n / 2`."""
-        return self.factor(name) * loss + self.penalty([name])
-
     def extra_repr(self) -> str:
         return f"names={self.names!r}"
-
-    def _log_variance(self, name: str) -> Tensor:
-        return self.log_variances[self._index(name)]
 
     def _index(self, name: str) -> int:
         if name not in self.names:

@@ -9,16 +9,17 @@ runs on unrolled paths, and can only be read where a path ends.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from prm.errors import ModelError
 from prm.models.cached_attention import CachedLayout
-from prm.models.tree_attention import TREE_ATTENTION, Kernel, TreeLayout
+from prm.models.tree_attention import TREE_ATTENTION, Kernel, TreeLayout, tree_attention
 from prm.trees.packing import PackedTrees, pack
 from prm.trees.tree import Segment, TokenTree
 
@@ -83,13 +84,38 @@ class Backbone(nn.Module):
         self.check(trees.input_ids.device)
         if self.mode == "encoder":
             return self._encoder_reads(trees), None
-        states = self._tree_states(trees) if self.mode == "tree" else self._path_states(trees)
+        if self.mode == "tree":
+            layout = self._layout(trees)
+            states = self.layout_states(trees.input_ids, trees.position_ids, layout)
+        else:
+            states = self._path_states(trees)
         return states[trees.reads], states
 
+    @torch.no_grad()
     def check(self, device: torch.device) -> None:
-        """Find out, once, how the model can be run; see `mode`."""
-        if self.mode == "unchecked":
-            self._choose_mode(device)
+        """Find out, once, how the model can be run; see `mode`.
+
+        A small tree is compared with its paths, and a path with an edited copy of itself.
+        """
+        if self.mode != "unchecked":
+            return
+        with evaluating(self.model), torch.autocast(device.type, enabled=False):
+            self._set_attention("sdpa")
+            alone = self._path_states(_probe_trees(device))
+            is_encoder = self._is_bidirectional(alone, device)
+            self._check_reading(is_encoder)
+            reason = None if is_encoder else self._why_not_tree(alone, device)
+        if is_encoder:
+            self.mode = "encoder"
+        else:
+            self.mode = "tree" if reason is None else "unrolled"
+        self._set_attention(TREE_ATTENTION if self.mode == "tree" else "sdpa")
+        if self.mode == "unrolled":
+            logger.warning(
+                "%s runs on unrolled paths, without sharing prompts: %s",
+                type(self.model).__name__,
+                reason,
+            )
 
     def layout_states(
         self, input_ids: Tensor, position_ids: Tensor, layout: TreeLayout | CachedLayout
@@ -114,41 +140,42 @@ class Backbone(nn.Module):
         states: Tensor = output.last_hidden_state[0]
         return states
 
-    def _tree_states(self, trees: PackedTrees, layout: TreeLayout | None = None) -> Tensor:
-        layout = layout or TreeLayout(
+    def _layout(self, trees: PackedTrees) -> TreeLayout:
+        return TreeLayout(
             trees.starts, trees.stops, trees.subtree_ends, trees.longest_path, self.kernel
         )
-        return self.layout_states(trees.input_ids, trees.position_ids, layout)
+
+    def _run_paths(self, trees: PackedTrees) -> Iterator[tuple[list[Tensor], Tensor, Any]]:
+        """Run every path as a right-padded row of its own under stock attention.
+
+        Yields:
+            Paths, the mask of their rows, `[path, position]`, and what the model gives for them.
+        """
+        for paths in by_length(trees.paths()):
+            rows, mask = _padded(trees.input_ids, paths)
+            yield paths, mask, self.model(input_ids=rows, attention_mask=mask, use_cache=False)
 
     def _path_states(self, trees: PackedTrees) -> Tensor:
-        """Run every path as a right-padded row of its own under stock attention."""
-        device = trees.input_ids.device
-        paths = by_length(trees.paths())
-        parts = []
-        for group in paths:
-            rows, mask = _padded(trees.input_ids, group)
-            output = self.model(input_ids=rows, attention_mask=mask, use_cache=False)
-            parts.append(output.last_hidden_state[mask.bool()])
-        tokens = torch.cat([path for group in paths for path in group])
-        place = torch.empty(trees.num_tokens, dtype=torch.int64)
-        place[tokens] = torch.arange(len(tokens))
-        return torch.cat(parts)[place.to(device)]
+        """Return the states of all tokens, each run with its path alone."""
+        states: list[Tensor] = []
+        tokens: list[Tensor] = []
+        for paths, mask, output in self._run_paths(trees):
+            states.append(output.last_hidden_state[mask.bool()])
+            tokens += paths
+        place = _places(torch.cat(tokens), trees.num_tokens)
+        return torch.cat(states)[place.to(trees.input_ids.device)]
 
     def _encoder_reads(self, trees: PackedTrees) -> Tensor:
-        """Run every path as a row, and return one state per read, which must end a path."""
-        device = trees.input_ids.device
-        paths = by_length(trees.paths())
-        parts = []
-        for group in paths:
-            rows, mask = _padded(trees.input_ids, group)
-            parts.append(self._pooled(self.model(input_ids=rows, attention_mask=mask), mask))
-        ends = torch.tensor([int(path[-1]) for group in paths for path in group])
-        place = torch.full((trees.num_tokens,), -1)
-        place[ends] = torch.arange(len(ends))
-        rows_of_reads = place[trees.reads.cpu()]
-        if (rows_of_reads < 0).any():
+        """Return one state per read, which must end a path."""
+        states: list[Tensor] = []
+        ends: list[int] = []
+        for paths, mask, output in self._run_paths(trees):
+            states.append(self._pooled(output, mask))
+            ends += [int(path[-1]) for path in paths]
+        rows = _places(torch.tensor(ends), trees.num_tokens)[trees.reads.cpu()]
+        if (rows < 0).any():
             raise ModelError("an encoder can only be read at the end of a response")
-        return torch.cat(parts)[rows_of_reads.to(device)]
+        return torch.cat(states)[rows.to(trees.input_ids.device)]
 
     def _pooled(self, output: Any, mask: Tensor) -> Tensor:
         states: Tensor = output.last_hidden_state
@@ -161,35 +188,6 @@ class Backbone(nn.Module):
         last = mask.sum(dim=1) - 1
         return states[torch.arange(len(last), device=last.device), last]
 
-    @torch.no_grad()
-    def _choose_mode(self, device: torch.device) -> None:
-        """Compare a small tree with its paths, and a path with an edited copy of itself."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.autocast(device.type, enabled=False):
-                self._set_attention("sdpa")
-                alone = self._path_states(_probe_trees(device))
-                is_encoder = self._is_bidirectional(alone, device)
-                self._check_reading(is_encoder)
-                reason = None if is_encoder else self._why_not_tree(alone, device)
-        finally:
-            self.model.train(training)
-        if is_encoder:
-            self.mode = "encoder"
-            self._set_attention("sdpa")
-        elif reason is None:
-            self.mode = "tree"
-            self._set_attention(TREE_ATTENTION)
-        else:
-            self.mode = "unrolled"
-            self._set_attention("sdpa")
-            logger.warning(
-                "%s runs on unrolled paths, without sharing prompts: %s",
-                type(self.model).__name__,
-                reason,
-            )
-
     def _set_attention(self, name: str) -> None:
         try:
             self.model.set_attn_implementation(name)
@@ -199,8 +197,7 @@ class Backbone(nn.Module):
     def _is_bidirectional(self, alone: Tensor, device: torch.device) -> bool:
         """Whether an edited token changes the states before it, which in a decoder it cannot."""
         edited = self._path_states(_probe_trees(device, last=9))
-        scale = alone[:2].float().abs().max().clamp(min=1e-6)
-        return bool((alone[:2].float() - edited[:2].float()).abs().max() > LEAK * scale)
+        return _change(alone[:2], edited[:2]) > LEAK
 
     def _check_reading(self, is_encoder: bool) -> None:
         name = type(self.model).__name__
@@ -223,20 +220,32 @@ class Backbone(nn.Module):
 
     def _why_not_tree(self, alone: Tensor, device: torch.device) -> str | None:
         trees = _probe_trees(device)
-        layout = TreeLayout(
-            trees.starts, trees.stops, trees.subtree_ends, trees.longest_path, self.kernel
-        )
+        layout = self._layout(trees)
         self._set_attention(TREE_ATTENTION)
         try:
-            states = self._tree_states(trees, layout)
+            states = self.layout_states(trees.input_ids, trees.position_ids, layout)
         except (ModelError, TypeError, NotImplementedError) as error:
             return str(error).splitlines()[0]
-        if not _close(alone, states):
+        tolerance = {torch.float32: 1e-3, torch.float64: 1e-6}.get(alone.dtype, 6e-2)
+        if not _change(alone, states) <= tolerance:
             return "hidden states over a tree differ from those of its paths alone"
-        window = min(layout.windows | _config_windows(self.model), default=None)
+        chunk = getattr(self.model.config.get_text_config(), "attention_chunk_size", None)
+        windows = layout.windows | ({int(chunk)} if chunk else set())
+        window = min(windows, default=None)
         if window is not None and window < self.max_length:
             return f"its attention window of {window} is shorter than max_length {self.max_length}"
         return None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and back into its own mode after."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def by_length(paths: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -258,6 +267,13 @@ def by_length(paths: Sequence[Tensor]) -> list[list[Tensor]]:
         groups[-1].append(path)
         used += len(path)
     return groups
+
+
+def _places(tokens: Tensor, num_tokens: int) -> Tensor:
+    """Return where each token of a batch is in `tokens`, -1 if nowhere."""
+    place = torch.full((num_tokens,), -1)
+    place[tokens] = torch.arange(len(tokens))
+    return place
 
 
 def _padded(input_ids: Tensor, paths: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -294,13 +310,24 @@ def _probe_trees(device: torch.device, last: int = 3) -> PackedTrees:
     return pack([forked, TokenTree((Segment((4, 7, 5)),))]).to(device)
 
 
-def _close(first: Tensor, second: Tensor) -> bool:
-    tolerance = {torch.float32: 1e-3, torch.float64: 1e-6}.get(first.dtype, 6e-2)
+def _change(first: Tensor, second: Tensor) -> float:
+    """Return the largest difference of two tensors, relative to the largest number in the first."""
     scale = first.float().abs().max().clamp(min=1e-6)
-    return bool((first.float() - second.float()).abs().max() <= tolerance * scale)
+    return ((first.float() - second.float()).abs().max() / scale).item()
 
 
-def _config_windows(model: PreTrainedModel) -> set[int]:
-    """Return attention windows that a configuration keeps out of the attention call."""
-    chunk = getattr(model.config.get_text_config(), "attention_chunk_size", None)
-    return {int(chunk)} if chunk else set()
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the modules of the longest module list, which in a decoder are its layers."""
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Compile every decoder layer, in place, for batches of any number of tokens.
+
+    Layers of one kind share their compiled code. Attention over trees, whose kernels are compiled
+    or written by hand already, is left out.
+    """
+    AttentionInterface.register(TREE_ATTENTION, torch.compiler.disable(tree_attention))
+    for layer in decoder_layers(model):
+        layer.compile(dynamic=True)

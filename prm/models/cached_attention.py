@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from prm.errors import ModelError
-from prm.models.tree_attention import Kernel
-
-BLOCK = 128
-"""Queries in one call on a CPU; keys after the last of them are skipped."""
+from prm.models.tree_attention import Kernel, empty_token_major
 
 
 @dataclass(slots=True)
@@ -32,6 +30,7 @@ class CachedLayout:
         known_above: For each new run, the indices in `known` of what is above it, root first.
         new_above: For each new run, the indices of the new runs above it, root first.
         kernel: As for `TreeLayout`; `auto` and `segments` attend run by run on a CPU.
+        block: Queries in one call on a CPU; keys after the last of them are skipped.
 
     Attributes:
         new: Keys and values of the new tokens, layer by layer, each `[2, kv_head, token, dim]`;
@@ -44,6 +43,7 @@ class CachedLayout:
     known_above: Sequence[Sequence[int]]
     new_above: Sequence[Sequence[int]]
     kernel: Kernel = "auto"
+    block: int = 128
     new: list[Tensor] = field(default_factory=list)
     windows: set[int] = field(default_factory=set)
     _masks: dict[int, Tensor] = field(default_factory=dict)
@@ -62,16 +62,15 @@ class CachedLayout:
     def _attend_run_by_run(
         self, query: Tensor, known: Sequence[Tensor], new: Tensor, scale: float
     ) -> Tensor:
-        _, heads, tokens, dim = query.shape
-        output = query.new_empty(1, tokens, heads, dim).transpose(1, 2)
+        output = empty_token_major(query)
         for index, (start, stop) in enumerate(self.spans):
             spans = [*(self.spans[above] for above in self.new_above[index]), (start, stop)]
             pieces = [known[above] for above in self.known_above[index]]
             pieces += [new[:, :, first:last] for first, last in spans]
             keys_values = torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
             num_above = keys_values.shape[2] - (stop - start)
-            for first in range(start, stop, BLOCK):
-                rows = slice(first, min(first + BLOCK, stop))
+            for first in range(start, stop, self.block):
+                rows = slice(first, min(first + self.block, stop))
                 visible = keys_values[:, :, : num_above + rows.stop - start]
                 output[:, :, rows] = self._attend(query[:, :, rows], visible, first, scale)
         return output
@@ -112,16 +111,14 @@ class CachedLayout:
 
     def _dense_mask(self, sizes: Sequence[int]) -> Tensor:
         """Return which keys each new token sees, `[token, key]`, for known runs of these sizes."""
-        ends = torch.tensor(sizes, dtype=torch.int64).cumsum(0).tolist()
-        known = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
-        num_known = sum(sizes)
-        mask = torch.zeros(self.spans[-1][1], num_known + self.spans[-1][1], dtype=torch.bool)
+        sizes = [*sizes, *(stop - start for start, stop in self.spans)]
+        ends = list(accumulate(sizes))
+        keys = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+        new = keys[len(self.known) :]
+        mask = torch.zeros(self.spans[-1][1], ends[-1], dtype=torch.bool)
         for index, (start, stop) in enumerate(self.spans):
-            for above in self.known_above[index]:
-                mask[start:stop, known[above]] = True
-            for above in self.new_above[index]:
-                first, last = self.spans[above]
-                mask[start:stop, num_known + first : num_known + last] = True
-            own = torch.ones(stop - start, stop - start, dtype=torch.bool).tril()
-            mask[start:stop, num_known + start : num_known + stop] = own
+            above = [keys[run] for run in self.known_above[index]]
+            for seen in above + [new[run] for run in self.new_above[index]]:
+                mask[start:stop, seen] = True
+            mask[start:stop, new[index]] = torch.ones(stop - start, stop - start).tril().bool()
         return mask

@@ -70,7 +70,7 @@ def write(model: RewardModel, folder: Path, card: str | None = None) -> None:
     with quiet():
         classifier = _classifier(plain)
         if classifier is None:
-            _stock(plain).save_pretrained(folder)
+            plain.backbone.model.save_pretrained(folder)
             save_file(_contiguous(plain.heads.state_dict()), folder / HEADS_FILE)
         else:
             classifier.save_pretrained(folder)
@@ -105,12 +105,8 @@ def load(
     tokenizer = load_tokenizer(str(folder))
     stock = _load_backbone(folder, dtype)
     heads, kind = _load_heads(folder, stock)
-    identity = spec.tokenizer
-    model = RewardModel(stock, tokenizer, spec.with_(tokenizer=None), kind)
-    model.spec = model.spec.with_(
-        golden_chains=spec.golden_chains, golden_responses=spec.golden_responses
-    )
-    if identity is not None and model.spec.tokenizer != identity:
+    model = RewardModel(stock, tokenizer, spec, kind)
+    if spec.tokenizer is not None and model.spec.tokenizer != spec.tokenizer:
         check_identity(tokenizer, spec)
     _fill(model.heads, heads, folder)
     model.gate = _load_gate(folder, model)
@@ -134,27 +130,22 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _stock(model: RewardModel) -> PreTrainedModel:
-    return model.backbone.model
-
-
 def _classifier(model: RewardModel) -> PreTrainedModel | None:
     """Return a stock classifier that shares the model's weights, if there is such a class."""
     layer = model.heads.layers
     if not isinstance(layer, nn.Linear):
         return None
-    classifier = empty_classifier(_stock(model), model.spec)
+    classifier = empty_classifier(model.backbone.model, model.spec)
     if classifier is None:
         return None
-    setattr(classifier, classifier.base_model_prefix, _stock(model))
+    setattr(classifier, classifier.base_model_prefix, model.backbone.model)
     setattr(classifier, str(head_name(classifier)), layer)
     return classifier
 
 
 def is_stock(model: RewardModel) -> bool:
     """Whether stock transformers can load the folder that a model is written to."""
-    linear = isinstance(model.heads.layers, nn.Linear)
-    return linear and empty_classifier(_stock(model), model.spec) is not None
+    return _classifier(model) is not None
 
 
 def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

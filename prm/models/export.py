@@ -10,22 +10,20 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from prm.atomic import atomic_folder
-from prm.errors import DataError, ModelError
+from prm.errors import ModelError
 from prm.models import checkpoint, golden
 from prm.models.fold import LinearReward, dropped_constant, fold
 from prm.models.reward_model import RewardModel
-from prm.records import Chain, Rating
+from prm.models.stock import family
+from prm.records import Chain, Rating, Record
 from prm.spec import SPEC_FILE, RewardSpec
 from prm.trees.tree import TokenTree, flat_path
-from prm.trees.units import unit_of
 
 TOLERANCE = 1e-5
 """Largest difference of a column in float32, relative to columns above 1."""
@@ -115,7 +113,11 @@ def _export(
         checkpoint.write(model, temporary, card)
         constant = dropped_constant(model.spec)
         if constant != 0:
-            _write_shift(temporary / "config.json", constant)
+            # as `(score - mean) / std`, where OpenRLHF looks for it
+            file = temporary / "config.json"
+            config = json.loads(file.read_text(encoding="utf-8"))
+            config |= {"mean": -constant, "std": 1.0}
+            file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         difference = _compare(model, temporary, expected, gain)
         findings = serving_findings(temporary, model.backbone.mode == "encoder")
     return Exported(difference, constant, findings)
@@ -131,13 +133,6 @@ def _no_stock_class(model: RewardModel) -> ModelError:
     return ModelError(problem, got=got, fix="Such a model can be loaded with prm only")
 
 
-def _write_shift(path: Path, constant: float) -> None:
-    """Store the constant as `(score - mean) / std`, where OpenRLHF looks for it."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config |= {"mean": -constant, "std": 1.0}
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
 def _compare(
     model: RewardModel, folder: Path, expected: Callable[[TokenTree], Tensor], gain: float
 ) -> float:
@@ -146,7 +141,10 @@ def _compare(
     Raises:
         ModelError: Scores differ, or no text fits the model.
     """
-    trees = _trees(model)
+    texts: tuple[Record, ...] = (*CHAINS, *RESPONSES)
+    trees = [tree for _, tree in golden.fitting(model, texts)]
+    if not trees:
+        raise ModelError("no text to compare scores with fits the model", got=model.spec.max_length)
     wanted = torch.cat([expected(tree) for tree in trees]).cpu().double()
     got = _stock_columns(folder, model.spec, trees).double()
     differences = (got - wanted).abs()
@@ -160,30 +158,11 @@ def _compare(
     return differences.max().item()
 
 
-def _trees(model: RewardModel) -> list[TokenTree]:
-    """Return the trees, each a single path, of the texts that fit the model."""
-    spec, trees = model.spec, []
-    for record in (*CHAINS, *RESPONSES):
-        if not spec.has_heads_for(record):
-            continue
-        try:
-            trees.append(model.builder.build(unit_of([record])).tree)
-        except DataError:
-            continue
-    if not trees:
-        raise ModelError("no text to compare scores with fits the model", got=spec.max_length)
-    return trees
-
-
 @torch.no_grad()
 def _stock_columns(folder: Path, spec: RewardSpec, trees: Sequence[TokenTree]) -> Tensor:
     """Return the logits `[read, column]` that stock transformers gives at the reads."""
-    by_token = spec.kind != "outcome"
-    family: Any = (
-        AutoModelForTokenClassification if by_token else AutoModelForSequenceClassification
-    )
     with checkpoint.quiet():
-        stock = family.from_pretrained(folder, dtype=torch.float32).eval()
+        stock = family(spec).from_pretrained(folder, dtype=torch.float32).eval()
     paths = [flat_path(tree) for tree in trees]
     rows = [torch.tensor(ids) for ids, _ in paths]
     pad = stock.config.pad_token_id
@@ -193,7 +172,7 @@ def _stock_columns(folder: Path, spec: RewardSpec, trees: Sequence[TokenTree]) -
     ).logits
     del stock
     gc.collect()  # the folder's weights are mapped, and the folder may be removed
-    if not by_token:
+    if spec.kind == "outcome":
         return logits
     return torch.cat([row[reads] for row, (_, reads) in zip(logits, paths, strict=True)])
 

@@ -64,13 +64,12 @@ class LinearReward:
         weights = _weights(spec)
         gain, constant = _shaping(spec)
         slopes = {}
-        for name, weight in weights.items():
-            if weight == 0:
-                continue
-            signed = gain * weight * _objective(spec, name).sign
-            scale, shift = _line(spec, name)
-            slopes[name] = signed * scale
-            constant += signed * shift
+        for objective in spec.response_heads:
+            signed = gain * weights.get(objective.name, 0.0) * objective.sign
+            if signed != 0:
+                scale, shift = _line(spec, objective.name)
+                slopes[objective.name] = signed * scale
+                constant += signed * shift
         return cls(slopes, constant)
 
     @property
@@ -158,18 +157,16 @@ def _shaping(spec: RewardSpec) -> tuple[float, float]:
 
 def _line(spec: RewardSpec, name: str) -> tuple[float, float]:
     normalizer = spec.normalizers.get(name)
-    line = (1.0, 0.0) if normalizer is None else normalizer.affine()
+    if normalizer is None:
+        return 1.0, 0.0
+    line = normalizer.affine()
     if line is None:
         raise ModelError(
             f"the reward cannot be folded into one label: the normalizer of {name!r} is not linear",
             expected="none, or z_score",
-            got="none" if normalizer is None else normalizer.name,
+            got=normalizer.name,
         )
     return line
-
-
-def _objective(spec: RewardSpec, name: str) -> ResponseHead:
-    return next(objective for objective in spec.response_heads if objective.name == name)
 
 
 def _folded_head(model: RewardModel) -> tuple[Tensor, float]:
@@ -190,10 +187,10 @@ def _folded_head(model: RewardModel) -> tuple[Tensor, float]:
 def _mix(spec: RewardSpec, reward: LinearReward) -> Tensor:
     """Return the slope of the reward in each head column, shape `[column]`, float64."""
     mix = torch.zeros(spec.num_columns, dtype=torch.float64)
-    for name, slope in reward.slopes.items():
-        own = spec.columns[name]
-        if _objective(spec, name).readout == "quantile":
-            mix[own] = slope / (own.stop - own.start)
+    for objective in spec.response_heads:
+        own, slope = spec.columns[objective.name], reward.slopes.get(objective.name, 0.0)
+        if objective.readout == "quantile":
+            mix[own] = slope / objective.num_columns
         else:
             mix[own.start] = slope
     return mix

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from prm.errors import DataError, ModelError
+from prm.models.backbone import evaluating
 from prm.models.reward_model import ModelOutput, RewardModel
-from prm.records import Chain, Rating
+from prm.records import Chain, Rating, Record
 from prm.spec import GoldenChain, GoldenResponse
 from prm.trees.packing import pack
 from prm.trees.tree import TokenTree
-from prm.trees.units import ResponseSet
+from prm.trees.units import unit_of
+
+R = TypeVar("R", bound=Record)
 
 CHAINS = (
     Chain("What is 2 + 3 * 4?", ["3 * 4 = 12", "2 + 12 = 14", "The answer is 14."]),
@@ -33,18 +37,13 @@ RESPONSES = (
 def score_chains(model: RewardModel, chains: Sequence[Chain] = CHAINS) -> tuple[GoldenChain, ...]:
     """Score the chains that fit the model; none without step objectives."""
     scores = []
-    for chain in chains if model.spec.step_heads else ():
-        try:
-            tokens = model.builder.build(chain)
-        except DataError:
-            continue
-        logits = model.step_logits(read(model, tokens.tree).columns).double().T.tolist()
-        names = [objective.name for objective in model.spec.step_heads]
+    for chain, tree in fitting(model, chains):
+        logits = model.step_logits(read(model, tree).columns).double().T.tolist()
         scores.append(
             GoldenChain(
                 str(chain.prompt),
-                chain.completions[: len(tokens.steps)],
-                {name: tuple(values) for name, values in zip(names, logits, strict=True)},
+                chain.completions[: tree.num_reads],
+                dict(zip(model.spec.step_names, map(tuple, logits), strict=True)),
             )
         )
     return tuple(scores)
@@ -55,16 +54,24 @@ def score_responses(
 ) -> tuple[GoldenResponse, ...]:
     """Score the responses that fit the model; none without response objectives."""
     scores = []
-    for rating in responses if model.spec.response_heads else ():
-        try:
-            tokens = model.builder.build(ResponseSet.of([rating]))
-        except DataError:
-            continue
-        output = read(model, tokens.tree)
+    for rating, tree in fitting(model, responses):
+        output = read(model, tree)
         named = _named(model, model.response_scores(output.columns))
         gates = None if output.gates is None else _named(model, output.gates)
         scores.append(GoldenResponse(str(rating.prompt), rating.response, named, gates))
     return tuple(scores)
+
+
+def fitting(model: RewardModel, records: Iterable[R]) -> Iterator[tuple[R, TokenTree]]:
+    """Yield the records that a model has heads and room for, each with its tree."""
+    for record in records:
+        if not model.spec.has_heads_for(record):
+            continue
+        try:
+            tree = model.builder.build(unit_of([record])).tree
+        except DataError:
+            continue
+        yield record, tree
 
 
 def check(model: RewardModel, where: str) -> None:
@@ -73,19 +80,31 @@ def check(model: RewardModel, where: str) -> None:
     Raises:
         ModelError: A score differs by more than float tolerance (looser for half precision).
     """
+    pairs: list[tuple[str, float, float]] = []
     chains = [Chain(old.prompt, old.completions) for old in model.spec.golden_chains]
     for old, new in zip(model.spec.golden_chains, score_chains(model, chains), strict=True):
         for name, values in old.step_logits.items():
-            for expected, got in zip(values, new.step_logits[name], strict=True):
-                _compare(model, name, expected, got, where)
+            scored = zip(values, new.step_logits[name], strict=True)
+            pairs += [(name, expected, got) for expected, got in scored]
     ratings = [Rating(old.prompt, old.response) for old in model.spec.golden_responses]
     for before, after in zip(
         model.spec.golden_responses, score_responses(model, ratings), strict=True
     ):
-        for name, value in before.scores.items():
-            _compare(model, name, value, after.scores[name], where)
-        for name, value in (before.gates or {}).items():
-            _compare(model, name, value, (after.gates or {}).get(name, 0.0), where)
+        pairs += [(name, value, after.scores[name]) for name, value in before.scores.items()]
+        gates = after.gates or {}
+        pairs += [
+            (name, value, gates.get(name, 0.0)) for name, value in (before.gates or {}).items()
+        ]
+    tolerance = 0.2 if is_half(model) else 1e-3
+    for name, expected, got in pairs:
+        if not math.isclose(expected, got, rel_tol=tolerance, abs_tol=tolerance):
+            raise ModelError(
+                f"the loaded model does not score {name!r} as the saved one did",
+                expected=f"{expected:.6f}",
+                got=f"{got:.6f}",
+                where=where,
+                fix="Weights and prm_config.json are not from the same model",
+            )
 
 
 def exact(model: RewardModel) -> RewardModel:
@@ -98,18 +117,6 @@ def is_half(model: RewardModel) -> bool:
     return next(model.backbone.parameters()).dtype in (torch.bfloat16, torch.float16)
 
 
-def _compare(model: RewardModel, name: str, expected: float, got: float, where: str) -> None:
-    tolerance = 0.2 if is_half(model) else 1e-3
-    if not math.isclose(expected, got, rel_tol=tolerance, abs_tol=tolerance):
-        raise ModelError(
-            f"the loaded model does not score {name!r} as the saved one did",
-            expected=f"{expected:.6f}",
-            got=f"{got:.6f}",
-            where=where,
-            fix="Weights and prm_config.json are not from the same model",
-        )
-
-
 def _named(model: RewardModel, values: Tensor) -> dict[str, float]:
     return dict(zip(model.spec.response_names, values[0].tolist(), strict=True))
 
@@ -117,8 +124,6 @@ def _named(model: RewardModel, values: Tensor) -> dict[str, float]:
 @torch.no_grad()
 def read(model: RewardModel, tree: TokenTree) -> ModelOutput:
     """Run the model on one tree, in evaluation mode."""
-    training = model.training
-    model.eval()
-    output: ModelOutput = model(pack([tree]).to(model.device))
-    model.train(training)
+    with evaluating(model):
+        output: ModelOutput = model(pack([tree]).to(model.device))
     return output

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from prm.models.backbone import Backbone
 from prm.models.cached_attention import CachedLayout
 from prm.models.prefix_tree import PrefixTree, Run
 from prm.models.tree_attention import Kernel
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -23,11 +26,13 @@ class IncrementalBackbone:
         backbone: A backbone in `tree` mode.
         tree: What is remembered.
         max_tokens: Tokens in one forward pass; a run of more gets a pass of its own.
+        block: See `CachedLayout`.
     """
 
     backbone: Backbone
     tree: PrefixTree
     max_tokens: int
+    block: int = 128
 
     @torch.inference_mode()
     def states(
@@ -48,29 +53,16 @@ class IncrementalBackbone:
         routes = self.tree.routes(paths)
         new = list(dict.fromkeys(run for route in routes for run in route if run.is_new))
         self.tree.make_room(sum(len(run.tokens) for run in new))
-        for runs in self._passes(new):
+        for runs in passes(new, lambda run: len(run.tokens), self.max_tokens):
             self._compute(runs)
         states = [_at(route, where) for route, where in zip(routes, positions, strict=True)]
         self.tree.settle(new)
         return states
 
-    def _passes(self, runs: Sequence[Run]) -> Iterator[list[Run]]:
-        """Split runs into forward passes of at most `max_tokens` tokens, in order."""
-        chosen: list[Run] = []
-        room = self.max_tokens
-        for run in runs:
-            if chosen and len(run.tokens) > room:
-                yield chosen
-                chosen, room = [], self.max_tokens
-            chosen.append(run)
-            room -= len(run.tokens)
-        if chosen:
-            yield chosen
-
     def _compute(self, runs: Sequence[Run]) -> None:
         """Run the model over new runs, whose ancestors are known or before them."""
         device = self.backbone.model.device
-        layout = _layout(runs, self.backbone.kernel)
+        layout = _layout(runs, self.backbone.kernel, self.block)
         input_ids = [token for run in runs for token in run.tokens]
         positions = [run.depth + offset for run in runs for offset in range(len(run.tokens))]
         states = self.backbone.layout_states(
@@ -79,6 +71,25 @@ class IncrementalBackbone:
         for run, (start, stop) in zip(runs, layout.spans, strict=True):
             keys_values = torch.stack([layer[:, :, start:stop] for layer in layout.new])
             self.tree.fill(run, keys_values, states[start:stop].clone())
+
+
+def passes(
+    items: Sequence[T], num_tokens: Callable[[T], int], max_tokens: int
+) -> Iterator[list[T]]:
+    """Split items into forward passes of at most `max_tokens` tokens, in order.
+
+    An item of more tokens gets a pass of its own.
+    """
+    chosen: list[T] = []
+    room = max_tokens
+    for item in items:
+        if chosen and num_tokens(item) > room:
+            yield chosen
+            chosen, room = [], max_tokens
+        chosen.append(item)
+        room -= num_tokens(item)
+    if chosen:
+        yield chosen
 
 
 def _at(route: Sequence[Run], positions: Sequence[int]) -> Tensor:
@@ -92,7 +103,7 @@ def _at(route: Sequence[Run], positions: Sequence[int]) -> Tensor:
     return torch.cat(parts) if len(parts) != 1 else parts[0]
 
 
-def _layout(runs: Sequence[Run], kernel: Kernel) -> CachedLayout:
+def _layout(runs: Sequence[Run], kernel: Kernel, block: int) -> CachedLayout:
     """Lay out new runs one after the other, below whatever they continue."""
     ends = list(accumulate(len(run.tokens) for run in runs))
     place = {run: index for index, run in enumerate(runs)}
@@ -110,4 +121,5 @@ def _layout(runs: Sequence[Run], kernel: Kernel) -> CachedLayout:
         known_above=known_above,
         new_above=new_above,
         kernel=kernel,
+        block=block,
     )

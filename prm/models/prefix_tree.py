@@ -196,7 +196,9 @@ class PrefixTree:
         if position < len(path):
             last = route[-1] if route else self._root
             if position < last.depth + len(last.tokens):
-                last = route[-1] = self._cut(last, position - last.depth)
+                held, below = last.capacity, last
+                last = route[-1] = below.cut(position - below.depth)
+                self.num_tokens += last.capacity + below.capacity - held
             run = Run(path[position:], last)
             last.children[run.tokens[0]] = run
             route.append(run)
@@ -204,12 +206,6 @@ class PrefixTree:
             run.used = self._clock
             self._oldest_first[run] = None
             self._oldest_first.move_to_end(run)
-
-    def _cut(self, run: Run, size: int) -> Run:
-        held = run.capacity
-        head = run.cut(size)
-        self.num_tokens += head.capacity + run.capacity - held
-        return head
 
     def _join(self, parent: Run, run: Run) -> None:
         """Move a run to the end of the only one it continues; leave spare room for more."""

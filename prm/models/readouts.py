@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from prm.losses.readouts import score, spread
+from prm.losses.readouts import ResponseReadout, score, spread
 from prm.losses.steps import log_odds
-from prm.spec import RewardSpec
+from prm.spec import ResponseHead, RewardSpec, StepHead
 
 
 def step_logits(columns: Tensor, spec: RewardSpec) -> Tensor:
     """Return log-odds per step objective, shape `[read, objective]`, from `[read, column]`."""
-    return _stack(
-        [
-            log_odds(columns[:, spec.columns[objective.name]], objective.readout)
-            for objective in spec.step_heads
-        ],
-        columns,
-    )
+    return _read(columns, spec, spec.step_heads, log_odds)
 
 
 def response_scores(columns: Tensor, spec: RewardSpec) -> Tensor:
     """Return scores per response objective, shape `[read, objective]`, from `[read, column]`."""
-    return _stack(
-        [
-            score(columns[:, spec.columns[objective.name]], objective.readout)
-            for objective in spec.response_heads
-        ],
-        columns,
-    )
+    return _read(columns, spec, spec.response_heads, score)
 
 
 def response_spreads(columns: Tensor, spec: RewardSpec) -> Tensor:
     """Return the spread of each score, `[read, objective]`; NaN where the head has none."""
-    found = []
-    for objective in spec.response_heads:
-        own = columns[:, spec.columns[objective.name]]
-        width = spread(own, objective.readout)
-        found.append(torch.full_like(own[:, 0], torch.nan) if width is None else width)
-    return _stack(found, columns)
+    return _read(columns, spec, spec.response_heads, _spread)
 
 
-def _stack(values: list[Tensor], columns: Tensor) -> Tensor:
+def _spread(columns: Tensor, readout: ResponseReadout) -> Tensor:
+    width = spread(columns, readout)
+    return torch.full_like(columns[:, 0], torch.nan) if width is None else width
+
+
+def _read(
+    columns: Tensor,
+    spec: RewardSpec,
+    heads: Sequence[StepHead | ResponseHead],
+    read: Callable[[Tensor, Any], Tensor],
+) -> Tensor:
+    """Read the columns of each head by its readout."""
+    values = [read(columns[:, spec.columns[head.name]], head.readout) for head in heads]
     return torch.stack(values, dim=-1) if values else columns.new_zeros(len(columns), 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from prm.errors import ModelError
 from prm.models.backbone import Backbone
 from prm.models.gate import Gate
 from prm.models.heads import HeadKind, Heads
-from prm.models.readouts import response_scores, response_spreads, step_logits
+from prm.models.readouts import response_scores, step_logits
 from prm.models.stock import head_has_bias
 from prm.models.tree_attention import Kernel
 from prm.spec import RewardSpec
@@ -44,10 +45,8 @@ class ModelOutput:
     def at_reads(self, sizes: Sequence[int]) -> list[ModelOutput]:
         """Return the parts of trees with so many reads each, on the CPU, without states."""
         columns = self.columns.cpu().split(list(sizes))
-        if self.gates is None:
-            return [ModelOutput(part, None) for part in columns]
-        gates = self.gates.cpu().split(list(sizes))
-        return [ModelOutput(part, None, own) for part, own in zip(columns, gates, strict=True)]
+        gates = repeat(None) if self.gates is None else self.gates.cpu().split(list(sizes))
+        return [ModelOutput(part, None, own) for part, own in zip(columns, gates, strict=False)]
 
 
 class RewardModel(nn.Module):
@@ -150,10 +149,6 @@ class RewardModel(nn.Module):
     def response_scores(self, columns: Tensor) -> Tensor:
         """Return scores per response objective, `[read, objective]`, from `[read, column]`."""
         return response_scores(columns, self.spec)
-
-    def response_spreads(self, columns: Tensor) -> Tensor:
-        """Return the spread of each score, `[read, objective]`; NaN where the head has none."""
-        return response_spreads(columns, self.spec)
 
 
 def grow_embeddings(model: PreTrainedModel, num_tokens: int) -> None:

@@ -22,6 +22,13 @@ from prm.spec import RewardSpec
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
+def family(spec: RewardSpec) -> Any:
+    """Return the kind of stock classifier that a model of this spec is written as."""
+    if spec.kind == "outcome":
+        return AutoModelForSequenceClassification
+    return AutoModelForTokenClassification
+
+
 def empty_classifier(model: PreTrainedModel, spec: RewardSpec) -> PreTrainedModel | None:
     """Return the stock classifier around a model of this configuration, without weights.
 
@@ -37,14 +44,9 @@ def empty_classifier(model: PreTrainedModel, spec: RewardSpec) -> PreTrainedMode
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = problem_type(spec)
     config._attn_implementation = "eager"
-    family: Any = (
-        AutoModelForSequenceClassification
-        if spec.kind == "outcome"
-        else AutoModelForTokenClassification
-    )
     try:
         with torch.device("meta"):
-            classifier: PreTrainedModel = family.from_config(config)
+            classifier: PreTrainedModel = family(spec).from_config(config)
     except ValueError:
         return None
     return classifier if head_name(classifier) is not None else None

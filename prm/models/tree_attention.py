@@ -183,7 +183,7 @@ class _SegmentAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float
     ) -> Tensor:
-        output = _empty_token_major(query)
+        output = empty_token_major(query)
         lse = query.new_empty(
             query.shape[:-1], dtype=torch.promote_types(query.dtype, torch.float32)
         )
@@ -231,7 +231,7 @@ def _pieces(layout: TreeLayout) -> list[tuple[slice, slice]]:
     return [(slice(start, stop), slice(stop, end)) for start, stop, end in bounds]
 
 
-def _empty_token_major(query: Tensor) -> Tensor:
+def empty_token_major(query: Tensor) -> Tensor:
     """Return an empty `[1, h, token, d]` that lies in memory as `[1, token, h, d]`."""
     batch, heads, tokens, dim = query.shape
     return query.new_empty(batch, tokens, heads, dim).transpose(1, 2)
@@ -275,6 +275,10 @@ def choose_kernel(layout: TreeLayout, query: Tensor) -> str:
     return "segments" if query.device.type == "cpu" else "dense"
 
 
+_CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "head_mask", "alibi", "cache")
+"""Options of models that attention over trees does not compute."""
+
+
 def tree_attention(
     module: nn.Module,
     query: Tensor,
@@ -308,40 +312,22 @@ def tree_attention(
     Raises:
         ModelError: The model needs something that attention over trees does not compute.
     """
-    same_width = query.shape[-1] == value.shape[-1]
-    _refuse_unsupported(module, attention_mask, dropout, tree_layout, same_width, options)
-    assert tree_layout is not None
+    is_causal = options.get("is_causal"), getattr(module, "is_causal", True)
+    checks = {name: options.get(name) is None for name in _CHANGES_SCORES} | {
+        "no tree layout reached the attention layer": tree_layout is not None,
+        "an attention mask": attention_mask is None,
+        "values of another width than queries": query.shape[-1] == value.shape[-1],
+        "attention dropout (set attention_dropout to 0)": not dropout,
+        "attention that is not causal": not any(one is False for one in is_causal),
+    }
+    problems = ", ".join(problem for problem, holds in checks.items() if not holds)
+    if tree_layout is None or problems:
+        raise ModelError(f"{type(module).__name__} cannot attend over trees: {problems}")
     if sliding_window is not None:
         tree_layout.windows.add(sliding_window)
     query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     return tree_layout.attend(query, key, value, scale).transpose(1, 2), None
-
-
-_CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "head_mask", "alibi", "cache")
-
-
-def _refuse_unsupported(
-    module: nn.Module,
-    attention_mask: Tensor | None,
-    dropout: float,
-    layout: TreeLayout | None,
-    same_width: bool,
-    options: dict[str, Any],
-) -> None:
-    problems = [name for name in _CHANGES_SCORES if options.get(name) is not None]
-    if layout is None:
-        problems.append("no tree layout reached the attention layer")
-    if attention_mask is not None:
-        problems.append("an attention mask")
-    if not same_width:
-        problems.append("values of another width than queries")
-    if dropout:
-        problems.append("attention dropout (set attention_dropout to 0)")
-    if options.get("is_causal") is False or getattr(module, "is_causal", True) is False:
-        problems.append("attention that is not causal")
-    if problems:
-        raise ModelError(f"{type(module).__name__} cannot attend over trees: {', '.join(problems)}")
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)

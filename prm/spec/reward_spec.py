@@ -226,10 +226,8 @@ class RewardSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON values."""
-        data = {"version": SPEC_VERSION, "kind": self.kind}
-        for item in fields(self):
-            data[item.name] = plain(getattr(self, item.name))
-        return data
+        values = {item.name: plain(getattr(self, item.name)) for item in fields(self)}
+        return {"version": SPEC_VERSION, "kind": self.kind} | values
 
     def to_json(self) -> str:
         """Return the spec as the text of `prm_config.json`."""

@@ -11,17 +11,7 @@ from prm.aggregation.normalize import Normalizer
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import StepAggregation
 from prm.errors import SpecError
-from prm.spec.parts import (
-    GoldenChain,
-    GoldenResponse,
-    ResponseFormat,
-    ResponseHead,
-    Shaping,
-    StepFormat,
-    StepHead,
-    Template,
-    TokenizerIdentity,
-)
+from prm.spec import parts
 
 SPEC_VERSION = 4
 
@@ -51,23 +41,25 @@ def _built(values: dict[str, Any], where: str) -> dict[str, Any]:
     """Take the fields out of `values` that are more than plain JSON, and build them."""
     aggregation = values.pop("objective_aggregation", None)
     built: dict[str, Any] = {
-        "template": _build(Template, values.pop("template"), where),
-        "step_format": _build(StepFormat, values.pop("step_format"), where),
-        "response_format": _build(ResponseFormat, values.pop("response_format", {}), where),
-        "step_heads": _build_all(StepHead, values.pop("step_heads"), where),
-        "response_heads": _build_all(ResponseHead, values.pop("response_heads", ()), where),
+        "template": _build(parts.Template, values.pop("template"), where),
+        "step_format": _build(parts.StepFormat, values.pop("step_format"), where),
+        "response_format": _build(parts.ResponseFormat, values.pop("response_format", {}), where),
+        "step_heads": _build_all(parts.StepHead, values.pop("step_heads"), where),
+        "response_heads": _build_all(parts.ResponseHead, values.pop("response_heads", ()), where),
         "step_aggregation": steps.from_dict(values.pop("step_aggregation")),
         "normalizers": {
             name: normalize.from_dict(item) for name, item in values.pop("normalizers", {}).items()
         },
         "objective_aggregation": None if aggregation is None else objectives.from_dict(aggregation),
-        "shaping": _build(Shaping, values.pop("shaping", {}), where),
+        "shaping": _build(parts.Shaping, values.pop("shaping", {}), where),
         "golden_chains": tuple(_golden(item, where) for item in values.pop("golden_chains", ())),
-        "golden_responses": _build_all(GoldenResponse, values.pop("golden_responses", ()), where),
+        "golden_responses": _build_all(
+            parts.GoldenResponse, values.pop("golden_responses", ()), where
+        ),
     }
     tokenizer = values.pop("tokenizer", None)
     if tokenizer is not None:
-        built["tokenizer"] = _build(TokenizerIdentity, tokenizer, where)
+        built["tokenizer"] = _build(parts.TokenizerIdentity, tokenizer, where)
     return built | {name: values.pop(name) for name in _REQUIRED}
 
 
@@ -127,9 +119,9 @@ def _build_all(cls: type[T], items: Sequence[Mapping[str, Any]], where: str) -> 
     return tuple(_build(cls, item, where) for item in items)
 
 
-def _golden(values: Mapping[str, Any], where: str) -> GoldenChain:
-    known = _known(values, GoldenChain, where)
-    return GoldenChain(
+def _golden(values: Mapping[str, Any], where: str) -> parts.GoldenChain:
+    known = _known(values, parts.GoldenChain, where)
+    return parts.GoldenChain(
         prompt=known["prompt"],
         completions=tuple(known["completions"]),
         step_logits={name: tuple(logits) for name, logits in known["step_logits"].items()},

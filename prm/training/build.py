@@ -1,28 +1,22 @@
-"""`Recipe`: how the model of a training run is made, whole or as the shards of several ranks."""
+"""`Recipe`: how the model of a training run is made."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import Strategy
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss
+from prm.models.backbone import compile_layers
 from prm.models.heads import HeadKind
-from prm.models.layers import compile_layers
 from prm.models.lora import LoRA
 from prm.models.reward_model import RewardModel
 from prm.models.sources import BackboneSource
 from prm.spec import RewardSpec
-from prm.training.checkpoints import snapshot
-from prm.training.strategies import ShardedStrategy
 
 
 @dataclass(frozen=True)
@@ -63,10 +57,6 @@ class Recipe:
                 fix="Set model.freeze_backbone true, or take state_cache out",
             )
 
-    def tokenizer(self, texts: Iterator[str], strategy: Strategy) -> PreTrainedTokenizerBase:
-        """Return the tokenizer, the same on all ranks; one from scratch is trained on `texts`."""
-        return snapshot.same_on_all_ranks(self.source.tokenizer(texts), strategy)
-
     def model(self, tokenizer: PreTrainedTokenizerBase, spec: RewardSpec) -> RewardModel:
         """Return the model around a tokenizer, in training mode.
 
@@ -93,14 +83,6 @@ class Recipe:
             self.lora.apply(model)
         return model
 
-    def shape(
-        self, tokenizer: PreTrainedTokenizerBase, spec: RewardSpec, strategy: ShardedStrategy
-    ) -> RewardModel:
-        """Return the model on rank 0, and its shape alone, on no device, on the other ranks."""
-        on_meta = torch.device("meta")
-        with contextlib.nullcontext() if strategy.is_global_zero else on_meta:
-            return self.model(tokenizer, spec)
-
     def language_head(self, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Parameter | None:
         """Return the output embeddings of a model that has its own, frozen and on the CPU.
 
@@ -113,20 +95,6 @@ class Recipe:
         if weight is not None:
             weight.requires_grad_(False)
         return weight
-
-    def rebuilt(
-        self, tokenizer: PreTrainedTokenizerBase, spec: RewardSpec, state: dict[str, Tensor]
-    ) -> RewardModel:
-        """Return the model on the CPU with the weights of a task's state."""
-        model = self.model(tokenizer, spec)
-        model.load_state_dict(
-            {
-                name.removeprefix("model."): value
-                for name, value in state.items()
-                if name.startswith("model.")
-            }
-        )
-        return model
 
 
 def _position_limit(stock: Any) -> int | None:

@@ -139,14 +139,7 @@ class LastCheckpoint(Checkpoint):
         self.every = every
         self._waits_for_validation = False
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        task: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Write the state after every so many steps."""
         if trainer.global_step % self.every == 0:
             self._waits_for_validation = _validates_now(trainer)
@@ -174,19 +167,12 @@ class Throughput(Callback):
     def __init__(self) -> None:
         self._ended = self._started = 0.0
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, task: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:
         """Note when the data arrived."""
         self._started = time.perf_counter()
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        task: L.LightningModule,
-        outputs: Any,
-        batch: OptimizerBatch,
-        batch_idx: int,
+        self, trainer: L.Trainer, task: L.LightningModule, _: Any, batch: OptimizerBatch, *__: Any
     ) -> None:
         """Log the step's figures; the first step, which warms up, is left out."""
         now = time.perf_counter()
@@ -225,13 +211,7 @@ class SampleTable(Callback):
         self._rows = []
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        task: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Take the records with the lowest indices, the same ones every time."""
         assert isinstance(task, RewardTask)

@@ -1,68 +1,17 @@
-"""What depends on ranks: sharding (FSDP2), gradient exchange, and putting a model together."""
+"""What depends on ranks: gradient exchange, and putting weights and gradients together."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Partial
 
 from prm.errors import ModelError
-from prm.models.layers import decoder_layers
-
-if TYPE_CHECKING:
-    from prm.models.reward_model import RewardModel
-
-
-def shard(model: RewardModel, mesh: Any, compute_dtype: torch.dtype | None = None) -> None:
-    """Shard every decoder layer, the rest of the backbone and the heads over a device mesh.
-
-    Args:
-        model: The model; may lie on the meta device.
-        mesh: The ranks that share it.
-        compute_dtype: Type that the backbone's weights are gathered and used in; gradients are
-            summed in float32, and the heads stay as they are.
-
-    Raises:
-        ModelError: Parameters are left unsharded, which would train ranks apart in silence.
-    """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-    from torch.distributed.tensor import DTensor
-
-    policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
-    for layer in decoder_layers(model.backbone.model):
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(model.backbone, mesh=mesh, mp_policy=policy)
-    fully_shard(model.heads, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    left = [name for name, value in model.named_parameters() if not isinstance(value, DTensor)]
-    if left:
-        raise ModelError("parameters were not sharded", got=left[:5])
-
-
-def spread(
-    model: RewardModel, mesh: Any, device: torch.device, compute_dtype: torch.dtype | None = None
-) -> None:
-    """Shard a model that only rank 0 holds; those of the other ranks lie on the meta device.
-
-    No rank but 0 ever holds the whole model, and that one in the memory of its machine.
-    """
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-
-    state, buffers = model.state_dict(), dict(model.named_buffers())
-    is_first = dist.get_rank() == 0
-    model.to("meta")
-    shard(model, mesh, compute_dtype)
-    model.to_empty(device=device)
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(model, state if is_first else {}, options=options)
-    for name, buffer in model.named_buffers():
-        if is_first:
-            buffer.copy_(buffers[name])
-        dist.broadcast(buffer, 0)
 
 
 def whole(weight: Tensor) -> Tensor:
@@ -71,8 +20,6 @@ def whole(weight: Tensor) -> Tensor:
     Its gradient, which differs from rank to rank, is averaged over the ranks into the shards, as
     FSDP averages the others.
     """
-    from torch.distributed.tensor import DTensor, Partial
-
     if not isinstance(weight, DTensor):
         return weight
     num_ranks = weight.device_mesh.size()
@@ -129,16 +76,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> T
     by_type: dict[type, list[Tensor]] = {}
     for gradient in [item.grad for item in parameters if item.grad is not None]:
         by_type.setdefault(type(gradient), []).append(gradient)
-    norms = [_whole_norm(gradients) for gradients in by_type.values()]
-    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    norms: list[Any] = [nn.utils.get_total_norm(gradients) for gradients in by_type.values()]
+    norms = [one.full_tensor() if hasattr(one, "full_tensor") else one for one in norms]
+    norm: Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
     if limit is not None:
         factor = (limit / (norm + 1e-6)).clamp(max=1.0)
         for gradients in by_type.values():
             torch._foreach_mul_(gradients, factor)
     return norm
-
-
-def _whole_norm(gradients: list[Tensor]) -> Tensor:
-    norm = nn.utils.get_total_norm(gradients)
-    whole_norm: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return whole_norm

@@ -2,48 +2,35 @@
 
 `S_n` is a named loss summed over micro-batches and ranks; `T_n`, how much it could sum over, comes
 from the labels of the whole batch. So the loss does not depend on how the batch is cut. A part
-gives the `S_n` and `T_n` of one kind of labels.
+gives the `S_n` (`sums`), `T_n` (`totals`) and `w_n` (`weights`) of one kind of labels, by name.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prm.data.batches import MicroBatch
-from prm.data.labels import Labels, StepLabels
-from prm.errors import ConfigError
+from prm.data.batches import MicroBatch, OptimizerBatch
+from prm.data.items import LabeledItem
+from prm.data.labels import Labels, ResponseLabels, StepLabels
+from prm.errors import ConfigError, ModelError
 from prm.losses.language import LanguageModelLoss, next_token_loss
 from prm.losses.preference import PreferenceTargets
 from prm.losses.steps import StepTargets
 from prm.losses.uncertainty import UncertaintyWeights
 from prm.models.reward_model import ModelOutput
-from prm.spec import RewardSpec
+from prm.spec import ResponseHead, RewardSpec
 from prm.training.objectives import ResponseObjective, StepObjective
 from prm.trees.packing import PackedTrees
+from prm.trees.prompts import place
 
 LANGUAGE_MODEL = "language_model"
 """Name of the next-token loss among the losses."""
-
-
-class LossPart(Protocol):
-    """Losses on one kind of labels."""
-
-    weights: dict[str, float]
-    """Loss name to its factor."""
-
-    def totals(self, labels: Labels) -> dict[str, Tensor]:
-        """Return `T_n` by name, from the labels of the whole optimizer batch."""
-
-    def sums(
-        self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Return a micro-batch's part of `S_n` by name."""
 
 
 class BatchLoss(nn.Module):
@@ -154,44 +141,39 @@ class ResponseLosses(nn.Module):
         self.objectives = nn.ModuleList(objectives)
         self.columns = spec.columns
         self.weights = {
-            name: objective.loss_weight for objective in objectives for name in _names(objective)
+            f"{objective.name}/{kind}": objective.loss_weight
+            for objective in objectives
+            for kind in ("preference", "rating")
+            if getattr(objective, kind) is not None
         }
 
     def totals(self, labels: Labels) -> dict[str, Tensor]:
-        responses = labels.responses
-        totals = {}
-        for index, objective in self._each():
-            if objective.preference is not None:
-                compared = _oriented(responses.preferences[index], objective)
-                weights = objective.preference.weights(compared)
-                totals[f"{objective.name}/preference"] = weights.sum()
-            if objective.rating is not None:
-                weights = objective.rating.weights(responses.values[:, index])
-                totals[f"{objective.name}/rating"] = weights.sum()
-        return totals
+        return {
+            name: loss.weights(arguments[-1]).sum()
+            for name, _, loss, arguments in self._losses(labels.responses)
+        }
 
     def sums(
         self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
     ) -> dict[str, Tensor]:
-        labels = batch.labels.responses
         read = output.columns[batch.labels.response_reads]
-        sums = {}
-        for index, objective in self._each():
-            columns = read[:, self.columns[objective.name]]
-            readout, sign = objective.spec.readout, objective.spec.sign
-            if objective.preference is not None:
-                compared = _oriented(labels.preferences[index], objective)
-                sums[f"{objective.name}/preference"] = objective.preference.sum(
-                    columns, readout, sign, compared
-                )
-            if objective.rating is not None:
-                sums[f"{objective.name}/rating"] = objective.rating.sum(
-                    columns, readout, labels.values[:, index]
-                )
-        return sums
+        return {
+            name: loss.sum(read[:, self.columns[head.name]], head.readout, *arguments)
+            for name, head, loss, arguments in self._losses(batch.labels.responses)
+        }
 
-    def _each(self) -> list[tuple[int, ResponseObjective]]:
-        return list(enumerate(self.objectives))  # type: ignore[arg-type]
+    def _losses(
+        self, labels: ResponseLabels
+    ) -> Iterator[tuple[str, ResponseHead, Any, tuple[Any, ...]]]:
+        """Yield name, head and loss, and what the loss takes besides, its targets last."""
+        for index, objective in enumerate(self.objectives):
+            assert isinstance(objective, ResponseObjective)
+            name, head = objective.name, objective.spec
+            if objective.preference is not None:
+                compared = _oriented(labels.preferences[index], head.sign)
+                yield f"{name}/preference", head, objective.preference, (head.sign, compared)
+            if objective.rating is not None:
+                yield f"{name}/rating", head, objective.rating, (labels.values[:, index],)
 
 
 class LanguageLoss:
@@ -247,17 +229,44 @@ class LanguageLoss:
         return selected[order], num_tokens[order]
 
 
-def _names(objective: ResponseObjective) -> list[str]:
-    losses = {"preference": objective.preference, "rating": objective.rating}
-    return [f"{objective.name}/{kind}" for kind, loss in losses.items() if loss is not None]
+LossPart = StepLosses | ResponseLosses | LanguageLoss
 
 
 def _step_targets(labels: StepLabels, index: int) -> StepTargets:
-    return StepTargets(labels.labels[:, index], labels.chain, labels.step)
+    return StepTargets(labels.labels[:, index], labels.chain)
 
 
-def _oriented(targets: PreferenceTargets, objective: ResponseObjective) -> PreferenceTargets:
+def _oriented(targets: PreferenceTargets, sign: int) -> PreferenceTargets:
     """Return the targets with labels that say "acceptable": a high value is not, if minimized."""
-    if objective.spec.sign > 0 or targets.label is None:
-        return targets
-    return replace(targets, label=1 - targets.label)
+    return targets if sign > 0 else replace(targets, label=1 - targets.label)
+
+
+def not_finite(
+    step: int,
+    batch: OptimizerBatch,
+    losses: Sequence[dict[str, Tensor]],
+    items: Sequence[LabeledItem],
+) -> ModelError:
+    """Return the error that names what is not finite, and the records that it came from.
+
+    Args:
+        step: Number of the optimizer step.
+        batch: This rank's share of the optimizer batch.
+        losses: The sums of each micro-batch by name.
+        items: The training items.
+    """
+    found = "finite losses and a gradient that is not"
+    for micro_batch, sums in zip(batch.micro_batches, losses, strict=True):
+        wrong = [name for name, loss in sums.items() if not loss.isfinite()]
+        if wrong:
+            records = [(record, items[record].records[0]) for record in micro_batch.records]
+            places = [place(first) or f"unit {record}" for record, first in records]
+            more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+            found = f"a loss of {', '.join(wrong)} on {'; '.join(places[:3])}{more}"
+            break
+    return ModelError(
+        f"training stopped before optimizer step {step}: a number is not finite",
+        got=found,
+        fix="Nothing was updated or written. Look at the labels of these records, or lower "
+        "model.lr; checkpoints/last.ckpt is from before",
+    )

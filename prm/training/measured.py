@@ -145,7 +145,9 @@ class MeasuredModule(L.LightningModule):
         self.meters = self._new_meters(part)
 
     def _new_meters(self, part: str) -> Meters:
-        return Meters(self.spec, self.data.facts(part), in_label_units(self)).to(self.device)
+        return Meters(self.spec, self.data.facts(part), in_label_units(self.responses)).to(
+            self.device
+        )
 
     def _log_meters(self, prefix: str) -> None:
         assert self.meters is not None

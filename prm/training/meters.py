@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -48,10 +48,13 @@ class BySource(nn.Module):
         """Return the metrics of one of several sources, or of all records."""
         return self.overall if source is None else self.parts[self.sources.index(source)]
 
-    def values(self) -> Iterator[tuple[str | None, dict[str, Tensor]]]:
-        """Yield the metrics over all ranks, of all records and then of each source."""
-        for source in (None, *self.sources):
-            yield source, self.part(source).compute()
+    def values(self, prefix: str = "") -> dict[str, Tensor]:
+        """Return the metrics over all ranks: `name` over all records, `source/name` by source."""
+        return {
+            prefix + ("" if source is None else f"{source}/") + name: value
+            for source in (None, *self.sources)
+            for name, value in self.part(source).compute().items()
+        }
 
 
 class StepMeters(nn.Module):
@@ -100,9 +103,8 @@ class StepMeters(nn.Module):
         A source whose name is taken has `steps/` before it.
         """
         return {
-            _path("steps" if source in self.taken else None, source, name): value
-            for source, values in self.metrics.values()
-            for name, value in values.items()
+            ("steps/" if name.rpartition("/")[0] in self.taken else "") + name: value
+            for name, value in self.metrics.values().items()
         }
 
 
@@ -162,16 +164,13 @@ class ResponseMeters(nn.Module):
 
     def values(self) -> dict[str, Tensor]:
         """Return `objective/name` over all records, `objective/source/name`, and `ranking`."""
-        values: dict[str, Tensor] = {}
-        ranking: list[Tensor] = []
-        names = (*self.spec.response_names, REWARD)
-        for name, metrics in zip(names, (*self.objectives, self.reward), strict=True):
+        found: dict[str, Tensor] = {}
+        names = self.spec.response_names
+        for name, metrics in zip((*names, REWARD), (*self.objectives, self.reward), strict=True):
             assert isinstance(metrics, BySource)
-            for source, computed in metrics.values():
-                known = {key: value for key, value in computed.items() if not value.isnan()}
-                values |= {_path(name, source, key): value for key, value in known.items()}
-                if source is None and name != REWARD:
-                    ranking.extend(_ranking(known))
+            found |= metrics.values(f"{name}/")
+        values = {name: value for name, value in found.items() if not value.isnan()}
+        ranking = [part for name in names for part in _ranking(values, name)]
         if ranking:
             values[RANKING] = torch.stack(ranking).mean()
         return values
@@ -183,11 +182,6 @@ MONITORED = (
     *(metric.name for metric in ResponseMetrics.metrics if metric.higher_is_better),
 )
 """Validation metrics of which more is better, which a best checkpoint can be chosen by."""
-
-
-def _path(*names: str | None) -> str:
-    """Return the key of a metric; records of all sources have no name."""
-    return "/".join(name for name in names if name is not None)
 
 
 class Meters(nn.ModuleList):
@@ -219,13 +213,13 @@ class Meters(nn.ModuleList):
         return {name: value for meters in self for name, value in meters.values().items()}  # type: ignore[operator]
 
 
-def _ranking(values: dict[str, Tensor]) -> list[Tensor]:
-    found = [values[PAIR_ACCURACY_HALF.name]] if PAIR_ACCURACY_HALF.name in values else []
-    if AUROC.name in values:
-        found.append(values[AUROC.name])
-    elif SPEARMAN.name in values:
-        found.append((1 + values[SPEARMAN.name]) / 2)
-    return found
+def _ranking(values: Mapping[str, Tensor], objective: str) -> list[Tensor]:
+    pairs, auroc, spearman = (
+        values.get(f"{objective}/{metric.name}") for metric in (PAIR_ACCURACY_HALF, AUROC, SPEARMAN)
+    )
+    if auroc is None and spearman is not None:
+        auroc = (1 + spearman) / 2
+    return [part for part in (pairs, auroc) if part is not None]
 
 
 def _pairs(

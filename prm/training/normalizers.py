@@ -13,7 +13,6 @@ from prm.data.module import RecordDataModule
 from prm.data.planning import plan_evaluation
 from prm.models.reward_model import RewardModel
 from prm.training.objectives import ResponseObjective
-from prm.trees.packing import Pack, pack
 
 NORMALIZERS: dict[str, type[Normalizer]] = {"zscore": ZScore, "quantile": Quantile}
 
@@ -21,6 +20,7 @@ REFERENCE = 4096
 """Most response sets that normalizers are fitted on."""
 
 
+@torch.no_grad()
 def fit_normalizers(
     objectives: Sequence[ResponseObjective], model: RewardModel, data: RecordDataModule
 ) -> None:
@@ -40,22 +40,15 @@ def fit_normalizers(
     part = "validation" if data.items("validation") else "train"
     responses = (item for item in data.items(part) if isinstance(item, LabeledResponses))
     reference = list(islice(responses, REFERENCE))
-    scores = score_items(model, reference, data.max_tokens, data.packer(reference))
+    pack = data.packer(reference)
+    model.eval()
+    found = []
+    for plan in plan_evaluation([item.tree.num_tokens for item in reference], data.max_tokens):
+        trees = pack([reference[index].tree for index in plan.records])
+        found.append(model.response_scores(model(trees.to(model.device)).columns))
+    scores = torch.cat(found).cpu()
     normalizers = {
         name: cls.fit(scores[:, model.spec.response_names.index(name)], source=part)
         for name, cls in chosen.items()
     }
     model.spec = model.spec.with_(normalizers=normalizers)
-
-
-@torch.no_grad()
-def score_items(
-    model: RewardModel, items: Sequence[LabeledResponses], max_tokens: int, pack: Pack = pack
-) -> torch.Tensor:
-    """Return the scores of all responses of some items, `[response, objective]`, in any order."""
-    model.eval()
-    scores = []
-    for plan in plan_evaluation([item.tree.num_tokens for item in items], max_tokens):
-        trees = pack([items[index].tree for index in plan.records])
-        scores.append(model.response_scores(model(trees.to(model.device)).columns))
-    return torch.cat(scores).cpu()

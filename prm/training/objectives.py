@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -104,20 +103,14 @@ def fit_step_losses(objectives: Sequence[StepObjective], records: Iterable[Recor
         ConfigError: An objective has no label.
     """
     for objective in objectives:
-        labels = torch.from_numpy(np.fromiter(_step_labels(records, objective.name), np.float32))
+        values = (label for one in records for label in one.labels.get(objective.name, ()))
+        labels = torch.from_numpy(np.fromiter(values, np.float32))  # NaN where there is none
         if labels.isnan().all():
             raise ConfigError(
                 f"no training chain has a label of objective {objective.name!r}",
                 fix="Name the objectives as the chains' labels are named",
             )
         objective.loss.fit_balance(labels)
-
-
-def _step_labels(records: Iterable[Record], objective: str) -> Iterator[float]:
-    """Yield the labels of an objective, NaN where there is none."""
-    for record in records:
-        for value in record.labels.get(objective, ()):
-            yield math.nan if value is None else value
 
 
 def fit_response_losses(objectives: Sequence[ResponseObjective], records: Iterable[Record]) -> None:
@@ -169,15 +162,9 @@ def _unused(name: str, what: str, option: str) -> ConfigError:
     )
 
 
-def in_label_units(task: nn.Module) -> list[str]:
-    """Return the objectives of a task whose scores are in the units of their ratings."""
-    return [
-        module.name
-        for module in task.modules()
-        if isinstance(module, ResponseObjective)
-        and module.rating is not None
-        and module.rating.in_label_units
-    ]
+def in_label_units(objectives: Iterable[ResponseObjective]) -> list[str]:
+    """Return the objectives whose scores are in the units of their ratings."""
+    return [one.name for one in objectives if one.rating is not None and one.rating.in_label_units]
 
 
 def _check_weight(name: str, weight: float) -> float:

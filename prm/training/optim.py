@@ -92,3 +92,19 @@ def parameter_groups(
     if not groups:
         raise ConfigError("nothing is trainable", fix="Do not freeze the backbone and the heads")
     return groups
+
+
+def check_rates(
+    lr: float, head_lr_factor: float, weight_decay: float, gradient_clip: float | None
+) -> None:
+    """Refuse rates that no run can be meant to have.
+
+    Raises:
+        ConfigError: One is below 0 or not finite, or `gradient_clip` is not above 0.
+    """
+    rates = {"lr": lr, "head_lr_factor": head_lr_factor, "weight_decay": weight_decay}
+    for name, value in rates.items():
+        if not 0 <= value < math.inf:
+            raise ConfigError(f"{name} is wrong", expected="a number of at least 0", got=value)
+    if gradient_clip is not None and not gradient_clip > 0:
+        raise ConfigError("gradient_clip is wrong", expected="above 0, or null", got=gradient_clip)

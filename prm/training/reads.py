@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prm.data.batches import MicroBatch
-from prm.data.items import LabeledItem, LabeledResponses, by_kind
+from prm.data.items import LabeledItem, by_kind
 from prm.data.labels import ResponseLabels
 from prm.models.reward_model import ModelOutput, RewardModel
 
@@ -39,14 +39,12 @@ class ResponseReads:
         records: Index of each response set in its data set.
         owner: Which of these sets a read belongs to, shape `[read]`.
         scores: Scores, shape `[read, objective]`.
-        spreads: Spread of the scores, NaN where a head has none, shape `[read, objective]`.
         labels: Ratings and comparisons of the same reads.
     """
 
     records: tuple[int, ...]
     owner: Tensor
     scores: Tensor
-    spreads: Tensor
     labels: ResponseLabels
 
 
@@ -73,35 +71,21 @@ def collect(
         items: The items of the data set that `batch.records` counts.
     """
     chains, sets = by_kind((index, items[index]) for index in batch.records)
-    return Reads(
-        _steps(batch, output, model, tuple(chains)) if model.spec.step_heads else None,
-        _responses(batch, output, model, sets) if model.spec.response_heads else None,
-    )
-
-
-def _steps(
-    batch: MicroBatch, output: ModelOutput, model: RewardModel, records: tuple[int, ...]
-) -> StepReads:
-    labels = batch.labels.steps
-    logits = model.step_logits(output.columns[batch.labels.step_reads])
-    return StepReads(records, labels.chain.cpu(), labels.step.cpu(), _plain(logits))
-
-
-def _responses(
-    batch: MicroBatch, output: ModelOutput, model: RewardModel, sets: dict[int, LabeledResponses]
-) -> ResponseReads:
-    labels = batch.labels.responses
-    sizes = torch.tensor([item.tree.num_reads for item in sets.values()], dtype=torch.int64)
-    owner = torch.arange(len(sets)).repeat_interleave(sizes)
-    columns = output.columns[batch.labels.response_reads]
-    columns = columns[: len(owner)]  # the reads of a filler belong to no record
-    return ResponseReads(
-        tuple(sets),
-        owner,
-        _plain(model.response_scores(columns)),
-        _plain(model.response_spreads(columns)),
-        labels.first(len(owner)).to("cpu"),
-    )
+    labels = batch.labels
+    steps, responses = None, None
+    if model.spec.step_heads:
+        logits = _plain(model.step_logits(output.columns[labels.step_reads]))
+        place = labels.steps.chain.cpu(), labels.steps.step.cpu()
+        steps = StepReads(tuple(chains), *place, logits)
+    if model.spec.response_heads:
+        sizes = torch.tensor([item.tree.num_reads for item in sets.values()], dtype=torch.int64)
+        owner = torch.arange(len(sets)).repeat_interleave(sizes)
+        columns = output.columns[labels.response_reads]
+        columns = columns[: len(owner)]  # the reads of a filler belong to no record
+        scores = _plain(model.response_scores(columns))
+        own = labels.responses.first(len(owner)).to("cpu")
+        responses = ResponseReads(tuple(sets), owner, scores, own)
+    return Reads(steps, responses)
 
 
 def _plain(values: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple, cast
 
 from prm.data.items import LabeledChain, LabeledItem, LabeledResponses
 from prm.markdown import table
 from prm.spec import RewardSpec
-from prm.training.reads import Reads
+from prm.training.reads import Reads, ResponseReads, StepReads
 
 
 class SampleRow(NamedTuple):
@@ -35,55 +36,43 @@ def sample_rows(
     reads: Reads, items: Sequence[LabeledItem], spec: RewardSpec, chosen: Container[int]
 ) -> Iterator[SampleRow]:
     """Yield the rows of those records of a micro-batch whose index is chosen."""
-    yield from _step_rows(reads, items, spec, chosen)
-    yield from _response_rows(reads, items, spec, chosen)
+    if reads.steps is not None:
+        yield from _step_rows(reads.steps, items, spec, chosen)
+    if reads.responses is not None:
+        yield from _response_rows(reads.responses, items, spec, chosen)
 
 
 def _step_rows(
-    reads: Reads, items: Sequence[LabeledItem], spec: RewardSpec, chosen: Container[int]
+    reads: StepReads, items: Sequence[LabeledItem], spec: RewardSpec, chosen: Container[int]
 ) -> Iterator[SampleRow]:
-    if reads.steps is None:
-        return
-    column = spec.step_names.index(spec.chain_reward)
-    probabilities = reads.steps.logits[:, column].sigmoid().tolist()
-    places = zip(reads.steps.chain.tolist(), reads.steps.step.tolist(), probabilities, strict=True)
-    for position, step, probability in places:
-        if position >= len(reads.steps.records) or reads.steps.records[position] not in chosen:
-            continue
-        item = cast(LabeledChain, items[reads.steps.records[position]])
-        labels = item.chain.labels.get(spec.chain_reward)
-        label = labels[step] if labels else None
-        text = item.chain.completions[step]
-        yield SampleRow(item.chain.id, step, text, spec.chain_reward, probability, label)
+    objective = spec.chain_reward
+    probabilities = reads.logits[:, spec.step_names.index(objective)].sigmoid().tolist()
+    for position, step, probability in zip(
+        reads.chain.tolist(), reads.step.tolist(), probabilities, strict=True
+    ):
+        if position < len(reads.records) and reads.records[position] in chosen:
+            chain = cast(LabeledChain, items[reads.records[position]]).chain
+            labels = chain.labels.get(objective)
+            label = labels[step] if labels else None
+            yield SampleRow(chain.id, step, chain.completions[step], objective, probability, label)
 
 
 def _response_rows(
-    reads: Reads, items: Sequence[LabeledItem], spec: RewardSpec, chosen: Container[int]
+    reads: ResponseReads, items: Sequence[LabeledItem], spec: RewardSpec, chosen: Container[int]
 ) -> Iterator[SampleRow]:
-    if reads.responses is None:
-        return
     first = 0
-    for record in reads.responses.records:
+    for record in reads.records:
         item = cast(LabeledResponses, items[record])
-        if record in chosen:
-            yield from _set_rows(reads, item, first, spec.response_names)
+        for place, branch in enumerate(item.tokens.branches if record in chosen else ()):
+            if branch is None:
+                continue
+            id_, text = item.responses.records[0].id, item.responses.responses[place]
+            row = reads.scores[first + branch], reads.labels.values[first + branch]
+            scores, values = (part.tolist() for part in row)
+            for name, score, value in zip(spec.response_names, scores, values, strict=True):
+                label = None if math.isnan(value) else value
+                yield SampleRow(id_, place, text, name, score, label)
         first += item.tree.num_reads
-
-
-def _set_rows(
-    reads: Reads, item: LabeledResponses, first: int, names: Sequence[str]
-) -> Iterator[SampleRow]:
-    assert reads.responses is not None
-    name_of_set = item.responses.records[0].id
-    for place, branch in enumerate(item.tokens.branches):
-        if branch is None:
-            continue
-        scores = reads.responses.scores[first + branch].tolist()
-        values = reads.responses.labels.values[first + branch].tolist()
-        for name, score, value in zip(names, scores, values, strict=True):
-            label = None if value != value else value
-            text = item.responses.responses[place]
-            yield SampleRow(name_of_set, place, text, name, score, label)
 
 
 def markdown(rows: Sequence[SampleRow]) -> str:

@@ -22,10 +22,13 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from prm.errors import ModelError
+from prm.models.backbone import decoder_layers
 from prm.models.reward_model import RewardModel
-from prm.training import distributed
 from prm.training.checkpoints import sharded, snapshot
 from prm.training.checkpoints.sharded import by_index, by_name
 
@@ -75,9 +78,32 @@ class ShardedStrategy(ModelParallelStrategy):
         super().setup_environment()
 
     def spread(self, model: RewardModel) -> None:
-        """Give every rank its shards of the model that rank 0 holds."""
+        """Give every rank its shards of the model that rank 0 holds; others have its shape alone.
+
+        Every decoder layer, the rest of the backbone and the heads are sharded. No rank but 0 ever
+        holds the whole model, and that one in the memory of its machine.
+
+        Raises:
+            ModelError: Parameters are left unsharded, which would train ranks apart in silence.
+        """
+        state, buffers = model.state_dict(), dict(model.named_buffers())
+        model.to("meta")
         mesh = self.device_mesh["data_parallel"]
-        distributed.spread(model, mesh, self.root_device, self.compute_dtype)
+        policy = MixedPrecisionPolicy(self.compute_dtype, reduce_dtype=torch.float32)
+        for part in (*decoder_layers(model.backbone.model), model.backbone):
+            fully_shard(part, mesh=mesh, mp_policy=policy)
+        fully_shard(model.heads, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        left = [name for name, value in model.named_parameters() if not isinstance(value, DTensor)]
+        if left:
+            raise ModelError("parameters were not sharded", got=left[:5])
+        model.to_empty(device=self.root_device)
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(model, state if self.is_global_zero else {}, options=options)
+        for name, buffer in model.named_buffers():
+            if self.is_global_zero:
+                buffer.copy_(buffers[name])
+            dist.broadcast(buffer, 0)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return this rank's shards by parameter name, or on rank 0 the state of a single rank."""

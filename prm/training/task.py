@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,14 @@ from prm.training.distributed import (
     gradient_sync,
     whole,
 )
-from prm.training.losses import BatchLoss, LanguageLoss, LossPart, ResponseLosses, StepLosses
+from prm.training.losses import (
+    BatchLoss,
+    LanguageLoss,
+    LossPart,
+    ResponseLosses,
+    StepLosses,
+    not_finite,
+)
 from prm.training.measured import MeasuredModule
 from prm.training.objectives import (
     ResponseObjective,
@@ -42,10 +49,9 @@ from prm.training.objectives import (
     fit_response_losses,
     fit_step_losses,
 )
-from prm.training.optim import Schedule, parameter_groups
+from prm.training.optim import Schedule, check_rates, parameter_groups
 from prm.training.strategies import ShardedStrategy, ZeroStrategy
 from prm.trees.packing import Pack, pack
-from prm.trees.prompts import place
 
 
 class RewardTask(MeasuredModule):
@@ -129,7 +135,7 @@ class RewardTask(MeasuredModule):
         gradient_clip: float | None = 1.0,
     ) -> None:
         super().__init__()
-        _check_rates(lr, head_lr_factor, weight_decay, gradient_clip)
+        check_rates(lr, head_lr_factor, weight_decay, gradient_clip)
         self.automatic_optimization = False
         self.steps, self.responses = steps or [], responses or []
         if not self.steps and not self.responses:
@@ -201,8 +207,10 @@ class RewardTask(MeasuredModule):
             self.build(self._new_tokenizer())
 
     def _new_tokenizer(self) -> PreTrainedTokenizerBase:
-        texts = self.data.texts() if self.recipe.source.needs_texts else iter(())
-        return self.recipe.tokenizer(texts, self.trainer.strategy)
+        """Return the tokenizer, the same on all ranks."""
+        source = self.recipe.source
+        tokenizer = source.tokenizer(self.data.texts() if source.needs_texts else ())
+        return snapshot.same_on_all_ranks(tokenizer, self.trainer.strategy)
 
     def _build_sharded(self, strategy: ShardedStrategy) -> None:
         """Build the model on rank 0 and its shape alone on the others, and share it out."""
@@ -210,8 +218,11 @@ class RewardTask(MeasuredModule):
             tokenizer = self._new_tokenizer()
         else:  # it is loaded into shards, so they must have its shape
             tokenizer, _ = snapshot.restore(snapshot.head(strategy.checkpoint))
-        self._take(self.recipe.shape(tokenizer, self.spec, strategy))
-        strategy.spread(self.reward_model)
+        on_meta = torch.device("meta")
+        with contextlib.nullcontext() if strategy.is_global_zero else on_meta:
+            model = self.recipe.model(tokenizer, self.spec)
+        self._take(model)
+        strategy.spread(model)
 
     def build(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Build the model around a tokenizer."""
@@ -226,7 +237,15 @@ class RewardTask(MeasuredModule):
 
     def rebuilt(self, state: dict[str, Tensor]) -> RewardModel:
         """Return a plain copy of the model on the CPU with the weights of a task's state."""
-        return self.recipe.rebuilt(self.reward_model.tokenizer, self.spec, state)
+        model = self.recipe.model(self.reward_model.tokenizer, self.spec)
+        prefix = "model."
+        weights = {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix)
+        }
+        model.load_state_dict(weights)
+        return model
 
     def packer(self, items: Sequence[LabeledItem]) -> Pack:
         """Return what makes the model's input of these items: tokens, or cached states."""
@@ -255,7 +274,9 @@ class RewardTask(MeasuredModule):
                 )
             parts.append({name: loss.detach() for name, loss in losses.items()})
             sums = {name: sums[name] + loss for name, loss in parts[-1].items()}
-        norm = self._update(optimizer, lambda: self._refusal(batch, parts))
+        norm = self._update(
+            optimizer, lambda: not_finite(self.global_step, batch, parts, self.data.items("train"))
+        )
         self._log_step(batch, sums, totals, norm)
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
@@ -281,28 +302,6 @@ class RewardTask(MeasuredModule):
             raise refusal()
         optimizer.step()
         return norm
-
-    def _refusal(self, batch: OptimizerBatch, parts: Sequence[dict[str, Tensor]]) -> ModelError:
-        """Return the error that names what is not finite, and where it came from."""
-        items = self.data.items("train")
-        for micro_batch, losses in zip(batch.micro_batches, parts, strict=True):
-            wrong = [name for name, loss in losses.items() if not loss.isfinite()]
-            if wrong:
-                places = [
-                    place(items[record].records[0]) or f"unit {record}"
-                    for record in micro_batch.records
-                ]
-                more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-                found = f"a loss of {', '.join(wrong)} on {'; '.join(places[:3])}{more}"
-                break
-        else:
-            found = "finite losses and a gradient that is not"
-        return ModelError(
-            f"training stopped before optimizer step {self.global_step}: a number is not finite",
-            got=found,
-            fix="Nothing was updated or written. Look at the labels of these records, or lower "
-            "model.lr; checkpoints/last.ckpt is from before",
-        )
 
     def configure_optimizers(self) -> Any:
         """Return optimizer and schedule."""
@@ -373,17 +372,6 @@ class RewardTask(MeasuredModule):
         self.log("train/grad_norm", norm)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log("train/tokens", float(tokens), sync_dist=True, reduce_fx="sum")
-
-
-def _check_rates(
-    lr: float, head_lr_factor: float, weight_decay: float, gradient_clip: float | None
-) -> None:
-    rates = {"lr": lr, "head_lr_factor": head_lr_factor, "weight_decay": weight_decay}
-    for name, value in rates.items():
-        if not 0 <= value < math.inf:
-            raise ConfigError(f"{name} is wrong", expected="a number of at least 0", got=value)
-    if gradient_clip is not None and not gradient_clip > 0:
-        raise ConfigError("gradient_clip is wrong", expected="above 0, or null", got=gradient_clip)
 
 
 def _refuse_gates(spec: RewardSpec) -> None:

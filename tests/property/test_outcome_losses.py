@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -211,9 +212,7 @@ def test_permuting_the_losers_changes_the_loss(make: Callable[[], PreferenceLoss
 @preference
 def test_a_read_can_be_compared_twice(make: Callable[[], PreferenceLoss]) -> None:
     loss, labels = make(), targets_of([0, 1], [0, 1])
-    shared = PreferenceTargets(
-        torch.tensor([0, 1, 0, 2]), labels.comparison, labels.rank, labels.strength, labels.share
-    )
+    shared = replace(labels, read=torch.tensor([0, 1, 0, 2]))
     columns = columns_for(loss)[:3]
     torch.testing.assert_close(
         loss.sum(columns, loss.readouts[0], 1, shared),

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from prm.models import checkpoint
+from prm.models.readouts import response_spreads
 from prm.models.reward_model import RewardModel
 from prm.records import Comparison, Rating
 from prm.scoring.scorer import RewardScorer
@@ -126,7 +127,7 @@ def test_in_a_comparison_or_a_rating(model: RewardModel, alone: Tensor) -> None:
 @pytest.mark.parametrize("max_tokens", [1, 80, 16384])
 def test_the_scorer(model: RewardModel, alone: Tensor, max_tokens: int) -> None:
     scored = RewardScorer(model, max_tokens=max_tokens).score(RESPONSES)
-    expected, spreads = model.response_scores(alone), model.response_spreads(alone)
+    expected, spreads = model.response_scores(alone), response_spreads(alone, model.spec)
     for index, score in enumerate(scored):
         assert list(score.scores.values()) == pytest.approx(expected[index].tolist(), abs=1e-5)
         reward = float(model.spec.rewards(expected[index].double()))

@@ -47,14 +47,12 @@ def loss_and_gradient(
     items = read(model, chains)
     lengths = [item.tokens.tree.num_tokens for item in items]
     everything = step_labels(items, ["correctness"])
-    total = loss.weights(
-        StepTargets(everything.labels[:, 0], everything.chain, everything.step)
-    ).sum()
+    total = loss.weights(StepTargets(everything.labels[:, 0], everything.chain)).sum()
     value = 0.0
     for plan in plan_micro_batches(range(len(items)), lengths, max_tokens):
         batch = micro_batch(plan, items, LABELER)
         labels = batch.labels.steps
-        targets = StepTargets(labels.labels[:, 0], labels.chain, labels.step)
+        targets = StepTargets(labels.labels[:, 0], labels.chain)
         part = loss.sum(model(batch.trees).columns, targets) / total
         part.backward()
         value += part.item()
@@ -96,7 +94,7 @@ def test_a_filler_gives_zero_and_a_gradient_to_every_rank(
     """Ranks exchange gradients after every pass, so a filler needs one, and it must be 0."""
     batch = micro_batch(MicroBatchPlan((0,), filler=True), read(model, LABELED), LABELER)
     labels = batch.labels.steps
-    targets = StepTargets(labels.labels[:, 0], labels.chain, labels.step)
+    targets = StepTargets(labels.labels[:, 0], labels.chain)
     value = loss.sum(model(batch.trees).columns, targets)
     value.backward()
     assert value.item() == 0.0
@@ -188,6 +186,6 @@ def test_two_columns_are_read_as_the_second_over_the_first() -> None:
     score = RewardScorer(model).score(CHAINS[0])[0]
     assert score.probabilities == pytest.approx(columns.softmax(-1)[:, 1].tolist(), abs=1e-5)
     log_p = columns.log_softmax(-1)
-    labels = StepTargets(torch.tensor([1.0, 0.0, math.nan]), torch.zeros(3).long(), torch.arange(3))
+    labels = StepTargets(torch.tensor([1.0, 0.0, math.nan]), torch.zeros(3).long())
     expected = -(log_p[0, 1] + log_p[1, 0]).item()
     assert CrossEntropy().sum(columns, labels).item() == pytest.approx(expected, rel=1e-5)

@@ -17,7 +17,7 @@ from prm.trees.tree import Segment, TokenTree
 def example() -> OptimizerBatch:
     none = torch.zeros(0)
     pair = PreferenceTargets(
-        *(torch.tensor(values) for values in ([0, 1], [0, 0], [0, 1], [1.0], [0.5]))
+        *(torch.tensor(values) for values in ([0, 1], [0, 0], [0, 1], [1.0], [0.5], [1.0, 2.0]))
     )
     labels = Labels(
         StepLabels(none, none, none, none),

@@ -26,14 +26,12 @@ from torch import Tensor
 
 from prm.data.items import LabeledItem
 from prm.errors import ConfigError, OutputError
-from prm.models.backbone import Backbone
+from prm.models.backbone import Backbone, evaluating
+from prm.models.incremental import passes
 from prm.models.reward_model import RewardModel
 from prm.training.cache.store import StateStore, segment_keys
 from prm.trees.packing import Pack, pack
 from prm.trees.tree import Segment, TokenTree
-
-WRITE_EVERY = 60.0
-"""Seconds of computing between writes, which is the most that an interruption costs."""
 
 WRITE_BYTES = 256 * 2**20
 """Bytes of states that are written at once."""
@@ -53,6 +51,8 @@ class StateCache:
         model: The model, with the weights that it is trained with.
         trainer: Says precision and ranks.
         max_tokens: Tokens in one pass.
+        write_every: Seconds of computing between writes, which is the most that an interruption
+            costs.
 
     Raises:
         DataError: The folder has another format version, or is damaged.
@@ -60,11 +60,17 @@ class StateCache:
     """
 
     def __init__(
-        self, folder: Path, model: RewardModel, trainer: L.Trainer, max_tokens: int
+        self,
+        folder: Path,
+        model: RewardModel,
+        trainer: L.Trainer,
+        max_tokens: int,
+        write_every: float = 60.0,
     ) -> None:
         self.model = model
         self.trainer = trainer
         self.max_tokens = max_tokens
+        self.write_every = write_every
         about = identity(model.backbone, str(trainer.precision))
         self.store = StateStore(folder / str(about["key"])[:32], about)
         self._open_written()
@@ -96,7 +102,10 @@ class StateCache:
             }
             seen.update(keys)
             if keys:
-                found.append(_Missing.of(item.tree, index, tuple(keys.values())))
+                segments = tuple(keys.values())
+                part = part_of(item.tree, segments)
+                prompt = hash(item.tree.segments[0].input_ids)
+                found.append(_Missing(prompt, index, segments, part.num_tokens, part.num_reads))
         return sorted(found)
 
     def _announce(self, missing: Sequence[_Missing], num_items: int) -> None:
@@ -120,17 +129,18 @@ class StateCache:
 
     def _compute(self, missing: Sequence[_Missing], items: Sequence[LabeledItem]) -> None:
         """Compute this rank's share; all ranks take the same number of passes."""
-        passes = list(_batches(missing, self.max_tokens))
+        batches = list(passes(missing, lambda one: one.num_tokens, self.max_tokens))
         rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
-        fillers = passes[-1:] * (-len(passes) % num_ranks)
+        fillers = batches[-1:] * (-len(batches) % num_ranks)
         pending: dict[bytes, Tensor] = {}
         started = time.monotonic()
-        with _evaluating(self.model), self._progress_bar(missing) as advance:
-            for index, batch in list(enumerate([*passes, *fillers]))[rank::num_ranks]:
+        with evaluating(self.model), self._progress_bar(missing) as advance:
+            for index, batch in list(enumerate([*batches, *fillers]))[rank::num_ranks]:
                 states = self._states([part_of(items[m.index].tree, m.segments) for m in batch])
-                pending |= states if index < len(passes) else {}
+                pending |= states if index < len(batches) else {}
                 advance(num_ranks * sum(m.num_tokens for m in batch))
-                if time.monotonic() - started > WRITE_EVERY or _num_bytes(pending) > WRITE_BYTES:
+                size = sum(block.nbytes for block in pending.values())
+                if time.monotonic() - started > self.write_every or size > WRITE_BYTES:
                     self.store.add(pending)
                     pending, started = {}, time.monotonic()
         if pending:
@@ -182,12 +192,6 @@ class _Missing:
     segments: tuple[int, ...]
     num_tokens: int
     num_reads: int
-
-    @classmethod
-    def of(cls, tree: TokenTree, index: int, segments: tuple[int, ...]) -> _Missing:
-        part = part_of(tree, segments)
-        prompt = hash(tree.segments[0].input_ids)
-        return cls(prompt, index, segments, part.num_tokens, part.num_reads)
 
 
 def identity(backbone: Backbone, precision: str) -> dict[str, Any]:
@@ -247,30 +251,3 @@ def part_of(tree: TokenTree, segments: Sequence[int]) -> TokenTree:
             for index, one in ((index, tree.segments[index]) for index in kept)
         )
     )
-
-
-def _batches(missing: Sequence[_Missing], max_tokens: int) -> Iterator[list[_Missing]]:
-    """Yield what is computed in each pass: as many tokens as fit, in order."""
-    batch: list[_Missing] = []
-    used = 0
-    for one in missing:
-        if batch and used + one.num_tokens > max_tokens:
-            yield batch
-            batch, used = [], 0
-        batch.append(one)
-        used += one.num_tokens
-    yield batch
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def _num_bytes(blocks: dict[bytes, Tensor]) -> int:
-    return sum(block.nbytes for block in blocks.values())

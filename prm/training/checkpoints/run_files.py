@@ -47,7 +47,9 @@ class MetricsFile(CSVLogger):
             OutputError: It cannot be written.
         """
         try:
-            self._open()
+            if self._experiment is None:
+                rows = self._earlier_rows()
+                super().experiment.metrics = rows
             super().log_metrics(dict(metrics), step)
         except OSError as error:
             raise OutputError("cannot write", got=error.strerror, where=self.log_dir) from error
@@ -58,13 +60,8 @@ class MetricsFile(CSVLogger):
         if self._experiment is not None:
             super().save()
 
-    def _open(self) -> None:
-        """Start with the rows of the steps before."""
-        if self._experiment is None:
-            rows = self._earlier_rows()
-            super().experiment.metrics = rows
-
     def _earlier_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the steps before."""
         path = Path(self.log_dir) / "metrics.csv"
         if not self.num_steps or not path.is_file():
             return []

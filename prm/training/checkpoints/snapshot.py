@@ -6,8 +6,7 @@ Checkpoints are read with `weights_only`, so nothing but tensors, text and numbe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prm.errors import ModelError, SpecError
 from prm.models.reward_model import RewardModel
-from prm.models.sources import load_tokenizer
+from prm.models.sources import CONTRACT, load_tokenizer
 from prm.spec import RewardSpec
 from prm.training.checkpoints import sharded
 
@@ -34,28 +33,23 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises:
         ModelError: There is no such checkpoint, it is damaged, or something else.
     """
-    path = Path(path)
-    with _named_damage(path):
-        if path.is_dir():
-            return _checked(sharded.read(path), path)
-        return _checked(torch.load(path, map_location="cpu", weights_only=True, mmap=True), path)
+    return _read(Path(path), sharded.read)
 
 
 def head(path: str | Path) -> dict[str, Any]:
     """Read what a checkpoint holds besides large tensors; raises as `read`."""
-    path = Path(path)
-    if not path.is_dir():
-        return read(path)
-    with _named_damage(path):
-        return _checked(sharded.read_meta(path), path)
+    return _read(Path(path), sharded.read_meta)
 
 
-@contextmanager
-def _named_damage(path: Path) -> Iterator[None]:
+def _read(path: Path, read_folder: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     if not path.exists():
         raise ModelError("there is no such checkpoint", where=str(path))
     try:
-        yield
+        checkpoint: Any = (
+            read_folder(path)
+            if path.is_dir()
+            else torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        )
     except UnpicklingError as error:
         raise ModelError(
             "cannot read the checkpoint",
@@ -70,9 +64,6 @@ def _named_damage(path: Path) -> Iterator[None]:
             where=str(path),
             fix="Was its writing or copying interrupted?",
         ) from error
-
-
-def _checked(checkpoint: Any, path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "prm" not in checkpoint:
         raise ModelError("this is not a checkpoint of prm", where=str(path))
     return checkpoint
@@ -96,14 +87,7 @@ def check_same_contract(configured: RewardSpec, stored: RewardSpec) -> None:
     Raises:
         SpecError: Template, formats, objectives or tokenizer differ.
     """
-    for name in (
-        "template",
-        "step_format",
-        "response_format",
-        "step_heads",
-        "response_heads",
-        "tokenizer",
-    ):
+    for name in (*CONTRACT, "step_heads", "response_heads", "tokenizer"):
         if getattr(configured, name) != getattr(stored, name):
             raise SpecError(
                 f"{name} differs from the checkpoint's",

@@ -86,12 +86,10 @@ def read_pairs(
     rows = list(_pairs(kept))
     if not rows:
         raise DataError("no comparison that fits the model ranks one response above another")
-    columns = [torch.tensor(column) for column in zip(*rows, strict=True)]
-    ordered = range(len(kept))
     return Pairs(
-        torch.stack([states[index] for index in ordered]),
-        torch.cat([utilities[index] for index in ordered]),
-        *columns,
+        torch.stack([states[index] for index in range(len(kept))]),
+        torch.cat([utilities[index] for index in range(len(kept))]),
+        *(torch.tensor(column) for column in zip(*rows, strict=True)),
     )
 
 

@@ -134,7 +134,10 @@ def train_gate(
         )
         for part in ("train", HELD_OUT)
     )
-    aggregation = _aggregation(train, names, options.against)
+    aggregation = Gated()
+    if options.against is not None:
+        factors = decorrelation_factors(train.utilities, names, options.against)
+        aggregation = Gated(factors, options.against)
     task = _GateTask(train, held_out, aggregation, names, options)
     num_epochs = task.fit(on_progress)
     model.gate = task.best.to(model.device)
@@ -157,12 +160,6 @@ def _chosen(comparisons: Iterable[Comparison], objective: str) -> list[Compariso
             fix="Name the objective of the comparisons that say which response is better overall",
         )
     return found[objective]
-
-
-def _aggregation(train: Pairs, names: Sequence[str], against: str | None) -> Gated:
-    if against is None:
-        return Gated()
-    return Gated(decorrelation_factors(train.utilities, names, against), against)
 
 
 class _GateTask:
@@ -197,7 +194,11 @@ class _GateTask:
         optimizer = AdamW(groups, lr=self.options.lr, weight_decay=self.options.weight_decay)
         best_loss, best_epoch = self._held_out_loss(), 0
         for epoch in range(1, self.options.max_epochs + 1):
-            self._epoch(optimizer)
+            order = torch.randperm(len(self.train.prompt), generator=self.generator)
+            for rows in order.split(self.options.batch_size):
+                optimizer.zero_grad()
+                self._loss(self.train, self.differences, rows).backward()
+                optimizer.step()
             loss = self._held_out_loss()
             on_progress("train", 1, self.options.max_epochs)
             if loss < best_loss:
@@ -222,13 +223,6 @@ class _GateTask:
             mean_gates=dict(zip(self.names, gates.mean(dim=0).tolist(), strict=True)),
             penalties=self.aggregation.penalties or {},
         )
-
-    def _epoch(self, optimizer: AdamW) -> None:
-        order = torch.randperm(len(self.train.prompt), generator=self.generator)
-        for rows in order.split(self.options.batch_size):
-            optimizer.zero_grad()
-            self._loss(self.train, self.differences, rows).backward()
-            optimizer.step()
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:

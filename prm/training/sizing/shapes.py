@@ -86,12 +86,8 @@ class DecoderShape:
     @property
     def matrices(self) -> list[tuple[int, int]]:
         """Inputs and outputs of each linear map of a layer."""
-        hidden, query, kv, inner = (
-            self.hidden_size,
-            self.query_size,
-            self.kv_size,
-            self.intermediate_size,
-        )
+        hidden, inner = self.hidden_size, self.intermediate_size
+        query, kv = self.query_size, self.kv_size
         attention = [(hidden, query), (hidden, kv), (hidden, kv), (query, hidden)]
         return [*attention, (hidden, inner), (hidden, inner), (inner, hidden)]
 

@@ -47,9 +47,9 @@ def test_two_unsafe_responses_both_get_a_positive_cost() -> None:
 
 
 def test_the_size_of_a_label_is_no_factor() -> None:
-    with pytest.raises(DataError, match=r"label is out of range: expected 0 or 1, got 3.5"):
-        SignAwareCost().check(targets_of([0, 1], label=[1.0, 3.5]))
-    SignAwareCost().check(targets_of([0, 1], label=[1.0, NAN]))
+    with pytest.raises(DataError, match=r"rating is out of range: expected 0 or 1, got 3.5"):
+        SignAwareCost().check_ratings(torch.tensor([1.0, 3.5]))
+    SignAwareCost().check_ratings(torch.tensor([1.0, NAN]))
     assert sign_loss(torch.tensor(1.5), torch.tensor(0.0)).item() == pytest.approx(-log_expit(-1.5))
 
 

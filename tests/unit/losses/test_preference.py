@@ -77,7 +77,7 @@ def test_targets_of_another_shape_are_refused(fields: dict[str, Tensor]) -> None
 )
 def test_check_names_what_is_wrong(targets: PreferenceTargets, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        BradleyTerry().check(targets)
+        targets.check()
 
 
 def test_check_accepts_what_is_right_and_what_is_unknown() -> None:
@@ -88,7 +88,6 @@ def test_check_accepts_what_is_right_and_what_is_unknown() -> None:
 def test_targets_move_with_all_their_fields() -> None:
     moved = targets_of([0, 1], label=[1.0, NAN]).to("meta")
     assert all(getattr(moved, name).is_meta for name in PreferenceTargets.__slots__)
-    assert targets_of([0, 1]).to("meta").label is None
 
 
 # Bradley-Terry

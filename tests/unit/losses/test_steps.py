@@ -37,7 +37,6 @@ def targets_of(*chains: list[float]) -> StepTargets:
     return StepTargets(
         torch.tensor(labels, dtype=torch.float32),
         torch.tensor([i for i, chain in enumerate(chains) for _ in chain], dtype=torch.int64),
-        torch.tensor([i for chain in chains for i in range(len(chain))], dtype=torch.int64),
     )
 
 
@@ -214,7 +213,7 @@ def test_a_batch_without_labels_is_exactly_zero(cls: type[StepLoss]) -> None:
 @every
 def test_an_empty_batch_is_zero(cls: type[StepLoss]) -> None:
     loss = cls()
-    empty = StepTargets(torch.zeros(0), torch.zeros(0).long(), torch.zeros(0).long())
+    empty = StepTargets(torch.zeros(0), torch.zeros(0).long())
     assert loss.sum(torch.zeros(0, num_columns(loss.readout)), empty).item() == 0.0
 
 

@@ -113,11 +113,9 @@ def test_every_kernel(kernel: Any) -> None:
         assert_same(session.score(chains), scorer.score(chains))
 
 
-def test_long_runs_are_attended_to_in_blocks(
-    scorer: RewardScorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("prm.models.cached_attention.BLOCK", 3)
+def test_long_runs_are_attended_to_in_blocks(scorer: RewardScorer) -> None:
     session = ScoringSession(scorer)
+    session._backbone.block = 3
     for size in range(1, len(STEPS) + 1):
         assert_same(session.score((PROMPT, STEPS[:size])), scorer.score((PROMPT, STEPS[:size])))
 

@@ -75,9 +75,7 @@ def response_meters(sources=SOURCES):
     labels = Labeler(["correctness"], NAMES)(items).responses
     scores = torch.tensor([[3.0, 0], [1, 0], [0, 1], [0, 2], [0, 4], [0, 3]])
     owner = torch.tensor([0, 0, 1, 2, 3, 4])
-    reads = ResponseReads(
-        tuple(range(5)), owner, scores, torch.full_like(scores, torch.nan), labels
-    )
+    reads = ResponseReads(tuple(range(5)), owner, scores, labels)
     meters = ResponseMeters(SPEC, sources)
     meters.count(items, Reads(None, reads))
     return meters.values()

@@ -48,9 +48,9 @@ class Recorded(NamedTuple):
     passes: list[int]
 
 
-def cache_of(model: RewardModel, folder: Path, max_tokens: int = 64) -> Recorded:
+def cache_of(model: RewardModel, folder: Path, max_tokens: int = 64, **options: Any) -> Recorded:
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
-    cache = StateCache(folder, model, trainer, max_tokens)
+    cache = StateCache(folder, model, trainer, max_tokens, **options)
     passes: list[int] = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: passes.append(inputs[0].num_tokens))
     return Recorded(cache, passes)
@@ -115,11 +115,8 @@ def test_passes_keep_to_the_budget(tmp_path: Path, model: RewardModel) -> None:
     assert passes == [14, 14, 14]
 
 
-def test_an_interrupted_pass_goes_on(
-    tmp_path: Path, model: RewardModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(state_cache, "WRITE_EVERY", 0.0)
-    cache, passes = cache_of(model, tmp_path, max_tokens=7)
+def test_an_interrupted_pass_goes_on(tmp_path: Path, model: RewardModel) -> None:
+    cache, passes = cache_of(model, tmp_path, max_tokens=7, write_every=0.0)
 
     def killed(_: Any, __: Any) -> None:
         if len(passes) > 4:
