@@ -121,6 +121,7 @@ class StepLoss:
         return self._losses(columns, targets)
 
     def _losses(self, columns: Tensor, targets: StepTargets) -> Tensor:
+        """Return `per_step` of columns whose number fits; every loss has its own."""
         raise NotImplementedError
 
     def sum(self, columns: Tensor, targets: StepTargets) -> Tensor:
