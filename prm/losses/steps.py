@@ -221,7 +221,7 @@ class QValueRanking(StepLoss):
         zeta: Margin by which wrong steps must lie below correct ones, at least 0.
 
     Example:
-        >>> targets = StepTargets(torch.tensor([1.0, 1, 0]), torch.zeros(3).long(), torch.arange(3))
+        >>> targets = StepTargets(torch.tensor([1.0, 1, 0]), torch.zeros(3).long())
         >>> QValueRanking().sum(torch.tensor([[1.0], [2.0], [-1.0]]), targets)
         tensor(2.2195)
 

@@ -228,6 +228,14 @@ def weight_files(folder: Path) -> dict[str, Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        elsewhere = [file for file in names.values() if Path(str(file)).name != file]
+        if elsewhere:
+            raise ModelError(
+                "the index of the weights names a file outside the folder",
+                expected="names of files beside it",
+                got=elsewhere[0],
+                where=str(index),
+            )
         return {name: folder / file for name, file in names.items()}
     with safe_open(folder / "model.safetensors", framework="pt") as weights:
         return dict.fromkeys(weights.keys(), folder / "model.safetensors")

@@ -240,6 +240,13 @@ BREAKS: dict[str, tuple[Callable[[Path], Any], type[PrmError], str]] = {
         ModelError,
         "does not score",
     ),
+    "an index that leaves the folder": (
+        lambda f: (f / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {"model.norm.weight": "../other.safetensors"}})
+        ),
+        ModelError,
+        "names a file outside the folder",
+    ),
     "other weights": (
         lambda f: edit_weights(
             f, lambda w: w.update({"model.norm.weight": w["model.norm.weight"] * 1.1})
