@@ -52,6 +52,7 @@ def save(model: RewardModel, folder: str | Path, card: str | None = None) -> Pat
 
     Raises:
         OutputError: The folder cannot be written, or holds something that is not a model.
+        ModelError: The model's scores are not finite.
     """
     folder = Path(folder)
     with atomic_folder(folder, SPEC_FILE) as temporary:
@@ -67,6 +68,7 @@ def write(model: RewardModel, folder: Path, card: str | None = None) -> None:
         golden_chains=golden.score_chains(exact),
         golden_responses=golden.score_responses(exact),
     )
+    golden.refuse_infinite(spec)
     with quiet():
         classifier = _classifier(plain)
         if classifier is None:

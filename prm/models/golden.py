@@ -14,7 +14,7 @@ from prm.errors import DataError, ModelError
 from prm.models.backbone import evaluating
 from prm.models.reward_model import ModelOutput, RewardModel
 from prm.records import Chain, Rating, Record
-from prm.spec import GoldenChain, GoldenResponse
+from prm.spec import GoldenChain, GoldenResponse, RewardSpec
 from prm.trees.packing import pack
 from prm.trees.tree import TokenTree
 from prm.trees.units import unit_of
@@ -60,6 +60,22 @@ def score_responses(
         gates = None if output.gates is None else _named(model, output.gates)
         scores.append(GoldenResponse(str(rating.prompt), rating.response, named, gates))
     return tuple(scores)
+
+
+def refuse_infinite(spec: RewardSpec) -> None:
+    """Refuse golden scores that no loaded model could be compared with.
+
+    Raises:
+        ModelError: One is not finite.
+    """
+    of_steps = [row for golden in spec.golden_chains for row in golden.step_logits.values()]
+    numbers = [number for row in of_steps for number in row]
+    numbers += [number for golden in spec.golden_responses for number in golden.scores.values()]
+    if not all(map(math.isfinite, numbers)):
+        raise ModelError(
+            "the model gives scores that are not finite, so its folder could not be loaded",
+            fix="Did its training diverge? Lower model.lr and start from an earlier checkpoint",
+        )
 
 
 def fitting(model: RewardModel, records: Iterable[R]) -> Iterator[tuple[R, TokenTree]]:

@@ -48,6 +48,16 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_ruined_model_is_not_written(tmp_path: Path, value: float) -> None:
+    ruined = tiny_model(spec=SPEC)
+    with torch.no_grad():
+        next(ruined.heads.parameters()).fill_(value)
+    with pytest.raises(ModelError, match="scores that are not finite"):
+        checkpoint.save(ruined, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
 def same_scores(one: RewardModel, other: RewardModel) -> None:
     for a, b in zip(columns_packed(one, CHAINS), columns_packed(other, CHAINS), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
