@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 from prm.errors import DataError
+from prm.messages import Message as Message
+from prm.messages import message_text, read_messages
 
 CORRECTNESS = "correctness"
 """Name of the objective that a plain `labels` column supervises."""
-
-Message = Mapping[str, str]
-"""One turn of a conversation: `{"role": ..., "content": ...}`."""
 
 Prompt = str | tuple[Message, ...]
 """A prompt as text, or a conversation that ends with the user's turn."""
@@ -25,10 +24,10 @@ StepLabels = tuple[float | None, ...]
 
 
 def prompt_text(prompt: str | Sequence[Message]) -> str:
-    """Return a prompt as one text; a conversation becomes the contents of its turns."""
+    """Return a prompt as one text; a conversation becomes what its turns say."""
     if isinstance(prompt, str):
         return prompt
-    return "\n\n".join(message["content"] for message in prompt)
+    return "\n\n".join(map(message_text, prompt))
 
 
 def prompt_row(prompt: Prompt) -> str | list[Message]:
@@ -54,16 +53,7 @@ def check_prompt(prompt: object, where: str | None) -> Prompt:
     """Return a prompt: text as it is, messages as a tuple."""
     if isinstance(prompt, str):
         return prompt
-    expected = "text or a list of {'role', 'content'} messages"
-    if not isinstance(prompt, Sequence) or not prompt:
-        raise _wrong("prompt", expected, prompt, where)
-    for message in prompt:
-        ok = isinstance(message, Mapping) and all(
-            isinstance(message.get(key), str) for key in ("role", "content")
-        )
-        if not ok:
-            raise _wrong("prompt", expected, message, where)
-    return tuple(dict(message) for message in prompt)
+    return read_messages(prompt, where)
 
 
 def check_steps(completions: object, where: str | None) -> tuple[str, ...]:

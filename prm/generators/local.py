@@ -28,7 +28,8 @@ from prm.generators.generator import Sample, Sampling, SamplingRequest, derived_
 from prm.models.sources import load_tokenizer
 from prm.records import Rating
 from prm.spec import RewardSpec, Template
-from prm.trees.prompts import DroppedRecord, PromptEncoder, encode, first_token
+from prm.trees.chat import with_bos
+from prm.trees.prompts import DroppedRecord, PromptEncoder, encode
 
 
 class LocalGenerator:
@@ -84,7 +85,7 @@ class LocalGenerator:
             self.tokenizer, self.model = tokenizer, model
         self.model.eval()
         self.sampling = sampling or Sampling()
-        self.template = template or _template(self.tokenizer)
+        self.template = with_bos(self.tokenizer, template or _template(self.tokenizer))
         self.batch_size = batch_size
         self.num_tokens = 0
         self._prompts = PromptEncoder(self.tokenizer, RewardSpec(template=self.template))
@@ -275,13 +276,8 @@ def _device(name: str) -> str:
 
 
 def _template(tokenizer: PreTrainedTokenizerBase) -> Template:
-    """Return the chat template, or a plain one; with a BOS token where the tokenizer adds one."""
-    start = first_token(tokenizer)
-    ids = tokenizer("a")["input_ids"]
-    return Template(
-        style="chat" if tokenizer.chat_template else "plain",
-        bos="one" if start is not None and ids[:1] == [start] else "none",
-    )
+    """Return the chat template, which asks for an answer, or a plain one."""
+    return Template(style="chat" if tokenizer.chat_template else "plain", opening="generation")
 
 
 def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from prm.connection import Connection, TooLargeError, gather
 from prm.errors import ConfigError, DataError, RemoteError
 from prm.generators.generator import End, Sample, Sampling, SamplingRequest
+from prm.messages import REASONING, TOOLS, answer_text
 from prm.spec import Template
+from prm.trees.chat import quoted
 from prm.trees.prompts import chat_messages
 
 
@@ -171,12 +173,19 @@ class OpenAIGenerator:
         return {"prompt": start + request.prefix}
 
     def _messages(self, request: SamplingRequest) -> dict[str, Any]:
-        messages = chat_messages(request.prompt, self.template.system)
+        first, *turns = map(quoted, chat_messages(request.prompt, self.template.system))
+        asked = {name: value for name, value in first.items() if name != TOOLS}
+        options = self.template.options
+        body = {
+            "messages": [asked, *turns],
+            **({TOOLS: first[TOOLS]} if TOOLS in first else {}),
+            **({"chat_template_kwargs": dict(options)} if options else {}),
+        }
         if not request.prefix:
-            return {"messages": messages}
+            return body
         turn = {"role": "assistant", "content": request.prefix}
-        return {
-            "messages": [*messages, turn],
+        return body | {
+            "messages": [asked, *turns, turn],
             "continue_final_message": True,
             "add_generation_prompt": False,
         }
@@ -184,7 +193,7 @@ class OpenAIGenerator:
     def _read(self, choice: Mapping[str, Any], stop: str | None) -> Sample:
         if self.template.style == "chat":
             message = choice.get("message")
-            text = message.get("content") if isinstance(message, Mapping) else None
+            text = _said(message) if isinstance(message, Mapping) else None
         else:
             text = choice.get("text")
         if not isinstance(text, str):
@@ -205,6 +214,14 @@ class OpenAIGenerator:
         return RemoteError(
             "the answer is not of the OpenAI API", expected=expected, got=got, where=self.url
         )
+
+
+def _said(message: Mapping[str, Any]) -> str | None:
+    """Return the text of an answer, after the reasoning that a server parsed out of it."""
+    content, reasoning = message.get("content"), message.get(REASONING)
+    if not isinstance(reasoning, str) or not isinstance(content or "", str):
+        return content
+    return answer_text({"content": content or "", REASONING: reasoning})
 
 
 def _with_version(url: str) -> str:

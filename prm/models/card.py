@@ -8,7 +8,8 @@ from typing import Any
 
 from prm.markdown import table
 from prm.models.fold import REWARD, dropped_constant, is_linear
-from prm.spec import ResponseHead, RewardSpec
+from prm.spec import ResponseHead, RewardSpec, Template
+from prm.trees.chat import PROBE
 
 TAGS = ("reward-model", "reward model", "rlhf", "prm", "prm-framework")
 
@@ -228,11 +229,10 @@ def _ids_code(spec: RewardSpec) -> str:
     first = "tokenizer.cls_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id"
     lines = [
         f'messages = {system!r} + [{{"role": "user", "content": prompt}}]' if chat else "",
-        (
-            "ids = tokenizer.apply_chat_template("
-            "messages, add_generation_prompt=True, return_dict=False)"
+        *(
+            _chat_code(template)
             if chat
-            else f"ids = {_encoded(template.prefix, 'prompt', template.suffix)}"
+            else [f"ids = {_encoded(template.prefix, 'prompt', template.suffix)}"]
         ),
         f"first = {first}" if chat or template.bos == "one" else "",
         "ids = ids[ids[:1] == [first] :]" if chat else "",
@@ -242,6 +242,19 @@ def _ids_code(spec: RewardSpec) -> str:
         _end_code(spec),
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _chat_code(template: Template) -> list[str]:
+    """Return Python that renders `messages` and opens the answer, whose text it leaves out."""
+    if template.opening == "generation":
+        asked = "messages, add_generation_prompt=True, return_dict=False"
+        return [f"ids = tokenizer.apply_chat_template({asked})"]
+    answer = f'[{{"role": "assistant", "content": {PROBE!a}}}]'
+    return [
+        f"text = tokenizer.apply_chat_template(messages + {answer}, tokenize=False)",
+        f"text = text.rpartition({PROBE!a})[0]",
+        "ids = tokenizer(text, add_special_tokens=False)['input_ids']",
+    ]
 
 
 def _encoded(before: str, name: str, after: str) -> str:

@@ -20,6 +20,7 @@ from prm.models.readouts import response_scores, step_logits
 from prm.models.stock import head_has_bias
 from prm.models.tree_attention import Kernel
 from prm.spec import RewardSpec
+from prm.trees.chat import fix_template
 from prm.trees.identity import add_marker, add_pad, identity
 from prm.trees.packing import CachedReads, ModelInput, PackedTrees
 from prm.trees.tokenize import TreeBuilder
@@ -59,7 +60,8 @@ class RewardModel(nn.Module):
         model: A stock transformers model without head.
         tokenizer: Its tokenizer; the spec's step marker, and a pad token where responses need one,
             are added if they are missing.
-        spec: The reward spec; the tokenizer's identity is filled in.
+        spec: The reward spec; the tokenizer's identity is filled in, and what the chat template
+            reads beside messages is fixed in the tokenizer.
         head: Kind of the heads.
         kernel: Attention kernel; `auto` picks by device.
 
@@ -89,6 +91,7 @@ class RewardModel(nn.Module):
         kernel: Kernel = "auto",
     ) -> None:
         super().__init__()
+        spec = fix_template(tokenizer, spec)
         added = add_marker(tokenizer, spec) + add_pad(tokenizer, spec)
         if added or len(tokenizer) > _num_embeddings(model):
             grow_embeddings(model, len(tokenizer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,7 +130,14 @@ class FromRewardModel(Pretrained):
         own = RewardSpec.load(self.path)
         for name in CONTRACT:
             given, fixed = getattr(spec, name), getattr(own, name)
-            if given not in (fixed, type(given)()):
+            default = type(given)()
+            other = [
+                item.name
+                for item in fields(given)
+                if getattr(given, item.name)
+                not in (getattr(fixed, item.name), getattr(default, item.name))
+            ]
+            if other:
                 raise ConfigError(
                     f"{name} differs from that of the model to start from",
                     expected=str(fixed),

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from prm.errors import DataError
+from prm.messages import answer_text, read_messages
 from prm.records import Message, Prompt
 
 Text = str | Sequence[Message] | Sequence[int]
@@ -35,15 +36,13 @@ def as_pair(
         >>> as_pair([{"role": "user", "content": "2?"}], [{"role": "assistant", "content": "4"}])
         (({'role': 'user', 'content': '2?'},), '4')
     """
-    start = _messages(prompt) if _is_conversation(prompt) else _text(prompt, tokenizer)
+    start = read_messages(prompt, None) if _is_conversation(prompt) else _text(prompt, tokenizer)
     if not _is_conversation(completion):
         return start, _text(completion, tokenizer)
-    *turns, last = _messages(completion)
-    if not turns:
-        return start, last["content"]
-    if isinstance(start, str):
+    *turns, last = read_messages(completion, None, "completion")
+    if turns and isinstance(start, str):
         start = ({"role": "user", "content": start},)
-    return (*start, *turns), last["content"]
+    return (*start, *turns) if turns else start, answer_text(last)
 
 
 def _is_conversation(value: Text) -> bool:
@@ -53,21 +52,6 @@ def _is_conversation(value: Text) -> bool:
         and len(value) > 0
         and isinstance(value[0], Mapping)
     )
-
-
-def _messages(value: Any) -> tuple[Message, ...]:
-    return tuple({"role": message["role"], "content": _content(message)} for message in value)
-
-
-def _content(message: Mapping[str, Any]) -> str:
-    """Return the text of a message; its content may come in parts."""
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    texts = [part.get("text") for part in content]
-    if not all(isinstance(text, str) for text in texts):
-        raise DataError("a message holds more than text", expected="parts of text", got=content)
-    return "".join(texts)
 
 
 def _text(value: Any, tokenizer: PreTrainedTokenizerBase | None) -> str:

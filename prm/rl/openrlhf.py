@@ -8,7 +8,7 @@ The file that OpenRLHF is given holds two lines::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class OpenRLHFReward:
         policy: Folder or name of the policy's tokenizer. Its special tokens are left out of
             responses, and prompts that its chat template rendered become messages again. Without
             it both are scored as they are.
+        policy_options: What its chat template was given beside messages, such as
+            `reasoning_effort`. Thinking turned on or off, and the date, are recognized without it.
         unscored: Reward of a response that could not be scored. If `None` the call fails; OpenRLHF
             logs that and goes on with a response that has no reward.
         options: Of `RewardFunction`, as plain values.
@@ -48,12 +50,13 @@ class OpenRLHFReward:
         model: str | Path,
         *,
         policy: str | Path | None = None,
+        policy_options: Mapping[str, Any] | None = None,
         unscored: float | None = None,
         **options: Any,
     ) -> None:
         self.function = shared_reward_function(model, **options)
         tokenizer = None if policy is None else AutoTokenizer.from_pretrained(policy)
-        self.texts = PolicyText(tokenizer)
+        self.texts = PolicyText(tokenizer, policy_options)
         self.unscored = unscored
 
     def __call__(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import StepAggregation
 from prm.errors import ConfigError, DataError
+from prm.messages import BeyondText
 from prm.rl.completions import Text, as_pair
 from prm.scores.chains import ChainScore
 from prm.scores.reaggregate import reaggregate, with_aggregations
@@ -221,11 +222,7 @@ class RewardFunction:
                 expected="one of each per completion",
                 got=(len(prompts), len(completions), len(names)),
             )
-        step_format = self.spec.step_format
-        read = [
-            Completion.read(*as_pair(prompt, completion, self.tokenizer), step_format)
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
+        read = [self._read(*pair) for pair in zip(prompts, completions, strict=True)]
         scores, is_new = self._shared_scores(read)
         spec = self.spec
         rewards = [
@@ -236,6 +233,14 @@ class RewardFunction:
             for observer in self.observers:
                 observer(rewards)
         return rewards
+
+    def _read(self, prompt: Text, completion: Text) -> Completion:
+        try:
+            return Completion.read(
+                *as_pair(prompt, completion, self.tokenizer), self.spec.step_format
+            )
+        except BeyondText as error:
+            return Completion("", "", (), reason=str(error))
 
     def _shared_scores(self, completions: Completions) -> tuple[Scores, bool]:
         """Return the scores, and whether this call asked for them rather than one before it."""
@@ -272,10 +277,10 @@ class RewardFunction:
         ]
         scores = iter(self.scorer.score([record for record in records if record is not None]))
         return [
-            self._unscored("the completion has no text")
+            self._unscored(completion.reason or "the completion has no text")
             if record is None
             else next(scores) or self._unscored("the server did not score it")
-            for record in records
+            for completion, record in zip(completions, records, strict=True)
         ]
 
     def _unscored(self, reason: str) -> ChainScore | ResponseScore:
@@ -296,7 +301,7 @@ class RewardFunction:
         if applies_in_part or any(part is not None for part in self._replaced):
             score = reaggregate(score, spec, applicable=applicable)
         response = completion.response
-        if self.empty is not None and not response.strip():
+        if self.empty is not None and not (response.strip() or completion.reason):
             values = dict.fromkeys(self.objectives, self.empty)
             return CompletionReward(self.empty, values, score, response)
         if isinstance(score, ResponseScore):

@@ -11,6 +11,7 @@ from prm.aggregation import objectives, steps
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import StepAggregation
 from prm.connection import Connection, OnError, send_all
+from prm.fields import prompt_row
 from prm.records import Chain, Prompt, Rating
 from prm.scores.chains import ChainScore
 from prm.scores.responses import RESPONSE
@@ -220,7 +221,7 @@ class RemoteScorer:
         self, prompt: Prompt, response: str | Sequence[str], threshold: float
     ) -> ScoredSteps:
         key = "response" if isinstance(response, str) else "steps"
-        asked = {"prompt": _plain(prompt), "threshold": threshold, key: response}
+        asked = {"prompt": prompt_row(prompt), "threshold": threshold, key: response}
         found = await self._post("/v1/steps", asked)
         rows = self._reader.read(found, "steps")
         steps = tuple(self._reader.built(ScoredStep, row) for row in rows)
@@ -233,7 +234,7 @@ class RemoteScorer:
         self, prompt: Prompt, responses: Sequence[str], top: int | None
     ) -> list[RankedResponse]:
         spec = await self._known_spec()
-        asked = {"prompt": _plain(prompt), "responses": list(responses), "top": top}
+        asked = {"prompt": prompt_row(prompt), "responses": list(responses), "top": top}
         found = await self._post("/v1/rank", asked)
         ranking = self._reader.read(found, "ranking")
         count = len(responses) if top is None else min(top, len(responses))
@@ -274,16 +275,10 @@ def _placed(score: Score, record: Chain | Rating) -> Score:
 
 
 def _row(record: Chain | Rating) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": record.id, "prompt": _plain(record.prompt)}
+    row: dict[str, Any] = {"id": record.id, "prompt": prompt_row(record.prompt)}
     if isinstance(record, Chain):
         return row | {"completions": list(record.completions)}
     return row | {"response": record.response}
-
-
-def _plain(prompt: Prompt) -> str | list[dict[str, str]]:
-    if isinstance(prompt, str):
-        return prompt
-    return [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
 
 
 def _chosen(

@@ -11,6 +11,7 @@ from typing import Any
 
 from prm.data.sources.rows import read_rows
 from prm.errors import DataError, OutputError
+from prm.messages import with_tools
 from prm.records import Chain, Prompt
 
 
@@ -69,5 +70,5 @@ def fingerprint(problems: Sequence[Problem]) -> str:
 def _problem(index: int, row: Mapping[str, Any], where: str) -> Problem:
     if "prompt" not in row:
         raise DataError("field 'prompt' is missing", got=", ".join(row) or "{}", where=where)
-    checked = Chain(row["prompt"], ["."], origin=where)
+    checked = Chain(with_tools(row["prompt"], row.get("tools"), where), ["."], origin=where)
     return Problem(str(row.get("id", index)), checked.prompt)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 from prm.errors import ConfigError
 
 MEGABYTE = 1 << 20
 
-_NO_LIMITS = ("reward_range", "log_texts", "policy_tokenizer", "empty_reward")
+_NO_LIMITS = ("reward_range", "log_texts", "policy_tokenizer", "policy_options", "empty_reward")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class RequestOptions:
         log_texts: Write the bodies of requests into the log.
         policy_tokenizer: Folder or name of the tokenizer of the policy whose texts OpenRLHF,
             LLaMA-Factory and slime send; by default that of the model.
+        policy_options: What the policy's chat template was given beside messages, as a JSON
+            object; thinking turned on or off, and the date, are recognized without it.
         empty_reward: Reward of a response without any text in these dialects; by default it has
             none, which stops a trainer.
 
@@ -53,6 +56,7 @@ class RequestOptions:
     drain_timeout: float = 120.0
     log_texts: bool = False
     policy_tokenizer: str | None = None
+    policy_options: dict[str, Any] | None = None
     empty_reward: float | None = None
 
     def __post_init__(self) -> None:

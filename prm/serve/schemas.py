@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator, with_config
 
 from prm.errors import DataError
+from prm.messages import Message as RecordMessage
+from prm.messages import read_messages
 from prm.records import Chain, Rating
 from prm.scores.rows import ChainRow, Probability, ResponseRow
 from prm.spec import StepFormat
@@ -22,18 +24,31 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class Message(Strict):
-    """One turn of a conversation."""
+class Message(BaseModel):
+    """One turn of a conversation, with what else a chat template may read."""
+
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
 
     role: Name
-    content: str
+    content: str | list[JsonValue] | None = Field(
+        None, description="Text, parts of text, or null beside calls of tools."
+    )
 
 
 Prompt = str | Annotated[list[Message], Field(min_length=1)]
 
 
 def _prompt(prompt: str | Sequence[Message]) -> Any:
-    return prompt if isinstance(prompt, str) else [turn.model_dump() for turn in prompt]
+    return prompt if isinstance(prompt, str) else plain_messages(prompt)
+
+
+def plain_messages(messages: Sequence[Message]) -> tuple[RecordMessage, ...]:
+    """Return messages as records keep them.
+
+    Raises:
+        DataError: One of them holds more than text and JSON values.
+    """
+    return read_messages([turn.model_dump() for turn in messages], None, "messages")
 
 
 class ChainIn(Strict):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from datetime import date as Date
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -17,7 +18,12 @@ from prm.records import CORRECTNESS
 
 STEP_MARKER = "<|step|>"
 
+Opening = Literal["answer", "generation"]
+
 Direction = Literal["maximize", "minimize"]
+
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt")
+"""What a chat template is given for each conversation."""
 
 
 def check_fields(part: Any) -> None:
@@ -49,17 +55,40 @@ class Template:
         suffix: Text between a plain prompt and what follows it.
         system: System message of a chat prompt that does not bring one.
         bos: `one`: the sequence starts with exactly one BOS token (CLS for an encoder), whatever
-            template and tokenizer would add. `none`: it starts with none.
+            template and tokenizer would add. `none`: it starts with none. `tokenizer`: as the
+            tokenizer does, or for a chat its template; becomes `one` or `none` with the model.
+        date: What a chat template that asks for today's date is told, as `YYYY-MM-DD`. A score
+            does not depend on the day; `None` refuses such templates, and is what it becomes with
+            a model that has another.
+        options: What a chat template reads beside messages, such as `enable_thinking: false`.
+        opening: How a chat template opens the assistant's turn. `answer`: as it writes an answer,
+            with an empty thinking block where it has one; a response that thinks itself replaces
+            the block. `generation`: as it asks a policy to begin, which may open a thinking block.
+            Where both are the same, it becomes `generation` with the model.
+
+    Raises:
+        SpecError: The date is none, or a name of an option is not one that a template can read.
     """
 
     style: Literal["plain", "chat"] = "plain"
     prefix: str = ""
     suffix: str = "\n"
     system: str | None = None
-    bos: Literal["one", "none"] = "none"
+    bos: Literal["tokenizer", "one", "none"] = "tokenizer"
+    date: str | None = "2024-07-26"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    opening: Opening = "answer"
 
     def __post_init__(self) -> None:
         check_fields(self)
+        try:
+            _ = self.date and Date.fromisoformat(self.date)
+        except ValueError:
+            raise SpecError("date is wrong", expected="YYYY-MM-DD", got=self.date) from None
+        wrong = [name for name in self.options if not name.isidentifier() or name in _GIVEN]
+        if wrong:
+            expected = "names of a chat template's own"
+            raise SpecError("options of the template are wrong", expected=expected, got=wrong)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from prm.aggregation.steps import StepAggregation
 from prm.errors import SpecError
 from prm.spec import parts
 
-SPEC_VERSION = 4
+SPEC_VERSION = 5
 
 T = TypeVar("T")
 
@@ -73,7 +73,10 @@ RENAMED = {
 
 
 def _renamed(data: Mapping[str, Any], version: int, where: str) -> dict[str, Any]:
-    """Return the fields of a spec of any version under their present names."""
+    """Return the fields of a spec of any version under their present names.
+
+    Before version 5 nothing fixed the date, and prompts opened the turn as for a generation.
+    """
     old = RENAMED if version < 4 else {}
     later = [name for name in old.values() if name in data]
     if later:
@@ -82,7 +85,12 @@ def _renamed(data: Mapping[str, Any], version: int, where: str) -> dict[str, Any
             expected="fields of one version",
             where=where,
         )
-    return {old.get(name, name): value for name, value in data.items() if name != "version"}
+    values = {old.get(name, name): value for name, value in data.items() if name != "version"}
+    if version < 5 and isinstance(values.get("template"), Mapping):
+        values["template"] = {"bos": "none", "date": None, "opening": "generation"} | dict(
+            values["template"]
+        )
+    return values
 
 
 def _checked_version(version: object, where: str) -> int:

@@ -28,11 +28,13 @@ class Completion:
         prompt: The prompt.
         response: The text after it.
         steps: Its steps and where they stand.
+        reason: Why it cannot be scored, where it is more than text.
     """
 
     prompt: Prompt
     response: str
     steps: tuple[StepSpan, ...]
+    reason: str = ""
 
     @classmethod
     def read(cls, prompt: Prompt, response: str, step_format: StepFormat) -> Completion:

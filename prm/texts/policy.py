@@ -8,30 +8,83 @@ was shown it. Every surface that gets such strings reads them here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from prm.errors import DataError
+from prm.messages import Message, answer_text
 from prm.records import Prompt
+from prm.trees.chat import PROBE, fixed, marked_clock, open_thought, original, render
 from prm.trees.identity import special_tokens as special_tokens_of
 
 MIN_OVERLAP = 16
 """Characters that a query must share with the end of a prompt that was cut from the left."""
 
+_SWITCHES = ("enable_thinking", "thinking")
+"""Options by which templates turn thinking on and off, and that trainers set."""
+
+_DIRECTIVES = {
+    **dict.fromkeys(("d", "m", "y", "-d", "-m", "H", "I", "M", "S"), r"\d{1,2}"),
+    **dict.fromkeys(("a", "A", "b", "B"), "[A-Za-z]+"),
+    "Y": r"\d{4}",
+}
+"""What the directives of dates are written as."""
+
+_CHANNEL = re.compile(
+    r"<\|channel\|>(\w+).*?<\|message\|>(.*?)(?=<\|end\|>|<\|return\|>|<\|start\|>|\Z)", re.DOTALL
+)
+"""A message of gpt-oss: its channel, and its text."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What a policy's template writes around messages.
+
+    Args:
+        options: What it was given beside them.
+        start: Pattern of what comes first; dates are its groups.
+        dates: The format of each date.
+        between: What stands between two turns.
+        has_system: Whether the first turn is the system's.
+        generation: How it asks for an answer.
+        answer: What it writes before an answer.
+        end: The special text that ends an answer.
+    """
+
+    options: Mapping[str, Any]
+    start: re.Pattern[str]
+    dates: tuple[str, ...]
+    between: tuple[str, ...]
+    has_system: bool
+    generation: str
+    answer: str
+    end: str
+
 
 class PolicyText:
     """Reads the texts of one policy.
 
+    A template may write the day, and may have been told to think or not: prompts of any day, and
+    with thinking on or off, are read.
+
     Args:
         tokenizer: The policy's tokenizer. Without one, prompts are taken as they are and special
             tokens stay in the responses.
+        options: What its chat template is given beside messages, such as `reasoning_effort`.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
+        self.options = dict(options or {})
 
     @cached_property
     def special_tokens(self) -> list[str]:
@@ -42,10 +95,14 @@ class PolicyText:
         """Return the prompt and the response in a query; arguments as of `split_query`.
 
         Raises:
-            DataError: The query does not begin with the prompt, or the prompt was rendered in
-                another way than by the tokenizer's chat template.
+            DataError: The query does not begin with the prompt, its response goes on after its
+                end, or the prompt was rendered in another way than by the tokenizer's chat
+                template.
         """
-        return self.prompt(prompt), split_query(query, prompt, self.special_tokens)
+        said = self.prompt(prompt)
+        is_rendered = said != prompt
+        response = self.response(_response(query, prompt, self.special_tokens))
+        return said, open_thought(prompt) + response if is_rendered else response
 
     def prompt(self, text: str) -> Prompt:
         """Return the messages that the chat template rendered as `text`.
@@ -58,9 +115,10 @@ class PolicyText:
         """
         if without_special_tokens(text, self.special_tokens) == text:
             return text
-        for messages in self._candidates(text):
-            if self._render(messages) == text:
-                return messages[0]["content"] if len(messages) == 1 else tuple(messages)
+        for layout in self._layouts:
+            for messages, template in self._candidates(layout, text):
+                if text in self._renderings(layout, messages, template):
+                    return messages[0]["content"] if len(messages) == 1 else tuple(messages)
         raise self._unreadable(text)
 
     def split(self, text: str) -> tuple[Prompt, str]:
@@ -72,63 +130,151 @@ class PolicyText:
         Raises:
             DataError: The text is not what the policy's chat template renders.
         """
-        tails = {pieces[-1] for pieces in self._pieces}
+        tails = {tail for layout in self._layouts for tail in (layout.generation, layout.answer)}
         end = max((text.rfind(tail) + len(tail) for tail in tails if tail in text), default=0)
         if not end:
             raise self._unreadable(text)
-        return self.prompt(text[:end]), self.without_special_tokens(text[end:])
+        return self.prompt(text[:end]), open_thought(text[:end]) + self.response(text[end:])
 
-    def without_special_tokens(self, text: str) -> str:
-        """Return a response as it would have been decoded without special tokens."""
+    def response(self, text: str) -> str:
+        """Return a response as it was said: up to the end of the turn, without special tokens.
+
+        Raises:
+            DataError: It goes on after the end of the turn.
+        """
+        if "<|channel|>" in self.special_tokens and "<|channel|>" in text:
+            return _of_channels(text)
+        for end in dict.fromkeys(layout.end for layout in self._layouts if layout.end):
+            said, _, rest = text.partition(end)
+            if without_special_tokens(rest, self.special_tokens).strip():
+                raise DataError(
+                    "the response goes on after the end of the turn",
+                    expected=f"one turn, up to {end!r}",
+                    got=rest[:80],
+                )
+            text = said
         return without_special_tokens(text, self.special_tokens)
 
     def is_finished(self, text: str) -> bool:
         """Whether a text ends with a special token, as one that was not cut off does."""
         return text.rstrip().endswith(tuple(self.special_tokens))
 
-    def _candidates(self, text: str) -> Iterator[list[dict[str, str]]]:
-        """Yield messages that may have been rendered as `text`."""
-        for start, *between, tail in self._pieces:
-            if text.startswith(start) and text.endswith(tail):
-                body = text[len(start) : len(text) - len(tail)]
-                contents = re.split("|".join(map(re.escape, between)), body)
-                roles = ["system"] * (len(between) - 2) + ["user", "assistant"] * len(contents)
-                yield [
-                    {"role": role, "content": content}
-                    for role, content in zip(roles, contents, strict=False)
-                ]
+    def _candidates(self, layout: _Layout, text: str) -> Iterator[tuple[list[Message], str]]:
+        """Yield messages that may have been rendered as `text`, each with the day's template."""
+        found = layout.start.match(text)
+        for tail in dict.fromkeys((layout.generation, layout.answer)):
+            if found is None or not text.endswith(tail):
+                continue
+            body = text[found.end() : len(text) - len(tail)]
+            contents = re.split("|".join(map(re.escape, layout.between)), body)
+            roles = ["system"] * layout.has_system + ["user", "assistant"] * len(contents)
+            messages: list[Message] = [
+                {"role": role, "content": content}
+                for role, content in zip(roles, contents, strict=False)
+            ]
+            yield messages, fixed(self._template, _day(found.groups(), layout.dates), {})
+
+    def _renderings(
+        self, layout: _Layout, messages: Sequence[Message], template: str
+    ) -> Iterator[str]:
+        """Yield messages with the turn opened as for a generation, and as before an answer."""
+        assert self.tokenizer is not None
+        given = {**layout.options, "chat_template": template}
+        try:
+            yield render(self.tokenizer, messages, add_generation_prompt=True, **given)
+            answered = [*messages, {"role": "assistant", "content": PROBE}]
+            yield render(self.tokenizer, answered, **given).rpartition(PROBE)[0]
+        except DataError:
+            return
 
     @cached_property
-    def _pieces(self) -> list[list[str]]:
-        """What the template writes around messages: with its own system message, and with one."""
-        turns = [("user", "\x02u"), ("assistant", "\x02a"), ("user", "\x02v")]
-        found = []
-        for first in ([], [("system", "\x02s")]):
-            messages = [{"role": role, "content": mark} for role, mark in (*first, *turns)]
-            try:
-                text = self._render(messages)
-            except TemplateError:
-                continue
-            pieces = re.split("\x02[suav]", text)
-            if len(pieces) == len(messages) + 1:
-                found.append(pieces)
-        return found
+    def _template(self) -> str:
+        """The chat template, without what may have been fixed in it."""
+        if self.tokenizer is None or not self.tokenizer.chat_template:
+            return ""
+        return original(self.tokenizer.get_chat_template())
+
+    @cached_property
+    def _layouts(self) -> list[_Layout]:
+        """What the template writes around messages: thinking or not, with a system or without."""
+        if not self._template:
+            return []
+        switches = [name for name in _SWITCHES if name in self._template]
+        variants = [{name: value} for name in switches for value in (True, False)]
+        found = [
+            self._layout({**self.options, **variant}, has_system)
+            for variant in ({}, *variants)
+            for has_system in (False, True)
+        ]
+        return [layout for layout in found if layout is not None]
+
+    def _layout(self, options: Mapping[str, Any], has_system: bool) -> _Layout | None:
+        """Return what the template writes, `None` where it refuses such messages."""
+        assert self.tokenizer is not None
+        marks = ["\x02s"] * has_system + ["\x02u", "\x02a", "\x02v", "\x02w"]
+        roles = ["system"] * has_system + ["user", "assistant", "user", "assistant"]
+        messages = [
+            {"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)
+        ]
+        given = {**options, "chat_template": marked_clock(self._template)}
+        try:
+            asked = render(self.tokenizer, messages[:-1], add_generation_prompt=True, **given)
+            answered = render(self.tokenizer, messages, **given)
+        except DataError:
+            return None
+        start, *between, generation = re.split("\x02[suav]", asked)
+        opened = answered.rpartition("\x02v")[2].split("\x02w")
+        if len(between) != len(marks) - 2 or len(opened) != 2 or not all((*between, generation)):
+            return None
+        dates = tuple(re.findall("\x03(.*?)\x04", start))
+        around = map(re.escape, re.split("\x03.*?\x04", start))
+        days = [*map(_date_pattern, dates), ""]
+        pattern = "".join(part + day for part, day in zip(around, days, strict=True))
+        end = opened[1].strip()
+        is_special = without_special_tokens(end, self.special_tokens) != end
+        return _Layout(
+            options,
+            re.compile(pattern),
+            dates,
+            tuple(between),
+            has_system,
+            generation,
+            opened[0],
+            end if is_special else "",
+        )
 
     def _unreadable(self, text: str) -> DataError:
         return DataError(
             "the prompt is not what the policy's chat template renders",
             got=text,
-            fix="Name the tokenizer whose chat template rendered the prompts",
+            fix="Name the tokenizer whose chat template rendered the prompts, and the options "
+            "(policy_options) that it was given",
         )
 
-    def _render(self, messages: Sequence[dict[str, str]]) -> str:
-        if self.tokenizer is None or not self.tokenizer.chat_template:
-            return ""
-        return str(
-            self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
-            )
-        )
+
+def _date_pattern(format: str) -> str:
+    """Return a pattern of the dates that a format writes."""
+    parts = re.split("(%-?[a-zA-Z])", format)
+    known = (_DIRECTIVES.get(part[1:]) if part.startswith("%") else None for part in parts)
+    found = (way or re.escape(part) for way, part in zip(known, parts, strict=True))
+    return f"({''.join(found)})"
+
+
+def _day(texts: Sequence[str], formats: Sequence[str]) -> str:
+    """Return the day that a rendered prompt names, as `YYYY-MM-DD`."""
+    try:
+        return datetime.strptime(texts[0], formats[0].replace("%-", "%")).date().isoformat()
+    except (IndexError, ValueError):
+        return "1970-01-01"
+
+
+def _of_channels(text: str) -> str:
+    """Return the final message of gpt-oss, after what it thought."""
+    said: dict[str, list[str]] = {"final": [], "analysis": []}
+    for channel, content in _CHANNEL.findall(text):
+        said.setdefault(channel, []).append(content)
+    reasoning = "\n".join(said["analysis"])
+    return answer_text({"content": "".join(said["final"]), "reasoning_content": reasoning})
 
 
 def split_query(query: str, prompt: str, special_tokens: Iterable[str] = ()) -> str:
@@ -151,11 +297,16 @@ def split_query(query: str, prompt: str, special_tokens: Iterable[str] = ()) -> 
         ' 4'
     """
     tokens = tuple(special_tokens)
+    return without_special_tokens(_response(query, prompt, tokens), tokens)
+
+
+def _response(query: str, prompt: str, tokens: Sequence[str]) -> str:
+    """Return the response in a query, with its special tokens if the prompt has its own."""
     for remove in ((), tokens):
         text, start = without_special_tokens(query, remove), without_special_tokens(prompt, remove)
         response = _after(text, start)
         if response is not None:
-            return without_special_tokens(response, tokens)
+            return response
     raise DataError(
         "the query does not begin with the prompt",
         expected=repr(prompt[:80]),

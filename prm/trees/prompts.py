@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from prm.errors import DataError, SpecError
+from prm.messages import BEYOND_TEXT, TOOLS, Message
 from prm.records import Prompt, Record, prompt_text
 from prm.spec import RewardSpec
+from prm.trees.chat import AnswerFrame, first_token, open_answer
 from prm.trees.identity import special_tokens
 
 
@@ -100,6 +101,10 @@ class PromptEncoder:
         tokenizer: The model's tokenizer.
         spec: The reward spec.
 
+    Attributes:
+        thought: Text of the empty thinking block with which an answer begins that does not think
+            itself; it is not part of the prompt's ids.
+
     Raises:
         SpecError: The tokenizer lacks what the template needs.
     """
@@ -110,6 +115,7 @@ class PromptEncoder:
         self._start = first_token(tokenizer)
         self._special_tokens = special_tokens(tokenizer)
         self._check()
+        self.thought = self._thought()
 
     def ids(
         self, records: Sequence[Record], encoder: Encoder = encode
@@ -157,26 +163,62 @@ class PromptEncoder:
         )
 
     def _render(self, record: Record) -> str | DroppedRecord:
-        template = self.spec.template
-        if template.style == "plain":
-            return template.prefix + prompt_text(record.prompt) + template.suffix
-        messages = chat_messages(record.prompt, template.system)
+        try:
+            chat = self.spec.template.style == "chat"
+            return self._chat(record) if chat else self._plain(record)
+        except DataError as error:
+            return DroppedRecord(
+                error.problem,
+                expected=error.expected,
+                got=error.got,
+                where=place(record),
+                fix=error.fix,
+            )
+
+    def _plain(self, record: Record) -> str:
+        template, prompt = self.spec.template, record.prompt
+        turns = () if isinstance(prompt, str) else prompt
+        found = [name for turn in turns for name in BEYOND_TEXT if name in turn]
+        if found:
+            raise DataError(
+                f"the prompt holds {found[0]}, which the plain template cannot render",
+                expected="messages of text",
+                fix="Use template style 'chat' with a tokenizer whose template reads them",
+            )
+        return template.prefix + prompt_text(prompt) + template.suffix
+
+    def _chat(self, record: Record) -> str:
+        messages = chat_messages(record.prompt, self.spec.template.system)
+        if messages[-1]["role"] == "assistant":
+            raise DataError(
+                "the prompt ends with the assistant's turn",
+                expected="a turn of the user or of a tool last",
+                fix="Make that turn the beginning of the response",
+            )
+        self._refuse_special_tokens(messages)
+        text = open_answer(self.tokenizer, messages, self.spec.template)
+        if not text.endswith(self.thought):
+            raise DataError(
+                "the chat template opens this answer in another way than others",
+                expected=f"a prompt that ends with {self.thought!r}",
+                got=text[-80:],
+            )
+        return text.removesuffix(self.thought)
+
+    def _refuse_special_tokens(self, messages: Sequence[Message]) -> None:
+        said = [str(value) for message in messages for value in message.values()]
         for token in self._special_tokens:
-            if any(token in message["content"] for message in messages):
-                return DroppedRecord(
+            if any(token in text for text in said):
+                raise DataError(
                     f"prompt contains the special token {token!r}",
-                    where=place(record),
                     fix="Remove it, or use the plain template, which reads it as ordinary text",
                 )
-        try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError as error:
-            return DroppedRecord(
-                f"the chat template refuses the prompt: {error}", where=place(record)
-            )
-        return str(text)
+
+    def _thought(self) -> str:
+        if self.spec.template.style == "plain":
+            return ""
+        frame = AnswerFrame.of(self.tokenizer)
+        return frame.thought if self.spec.template.opening == "answer" else ""
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         start = 0
@@ -196,20 +238,14 @@ class PromptEncoder:
             raise SpecError("template says bos 'one' but the tokenizer has no BOS token")
 
 
-def first_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the token that starts a sequence: BOS, or CLS of an encoder's tokenizer."""
-    bos, cls = tokenizer.bos_token_id, tokenizer.cls_token_id
-    found: int | None = cls if bos is None else bos
-    return found
-
-
-def chat_messages(prompt: Prompt, system: str | None) -> list[dict[str, str]]:
+def chat_messages(prompt: Prompt, system: str | None) -> list[Message]:
     """Return a prompt as the messages of a chat template."""
-    messages: list[dict[str, str]] = (
-        [{"role": "user", "content": prompt}]
-        if isinstance(prompt, str)
-        else [dict(message) for message in prompt]
+    messages: list[Message] = (
+        [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     )
-    if system is not None and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system})
-    return messages
+    if system is None or messages[0]["role"] == "system":
+        return messages
+    first, *turns = messages
+    tools = {TOOLS: first[TOOLS]} if TOOLS in first else {}
+    asked = {name: value for name, value in first.items() if name != TOOLS}
+    return [{"role": "system", "content": system, **tools}, asked, *turns]

@@ -19,8 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from prm.errors import SpecError
 from prm.records import Chain
 from prm.spec import RewardSpec
+from prm.trees.chat import AnswerFrame, fix_template, thinks
 from prm.trees.identity import check_identity, marker_ids
-from prm.trees.prompts import DroppedRecord, Encoder, PromptEncoder, chat_messages, encode, place
+from prm.trees.prompts import DroppedRecord, Encoder, PromptEncoder, encode, place
 from prm.trees.tree import Segment, TokenTree
 from prm.trees.units import ResponseSet, Unit
 
@@ -106,9 +107,10 @@ class TreeBuilder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, spec: RewardSpec) -> None:
         self.tokenizer = tokenizer
-        self.spec = spec
+        self.spec = spec = fix_template(tokenizer, spec)
         self._marker = marker_ids(tokenizer, spec)
         self._prompts = PromptEncoder(tokenizer, spec)
+        self._thought = tuple(encode(tokenizer, [self._prompts.thought], True)[0])
         self._encode: Encoder = encode
         if spec.response_heads:
             _ = self._around_responses  # what the tokenizer lacks is said at once
@@ -189,6 +191,7 @@ class TreeBuilder:
         if not prompt or not groups:
             part = "prompt" if not prompt else "steps"
             raise DroppedRecord(f"{part} render to no token", where=place(chain))
+        prompt = [*prompt, *self._opening(chain.completions[groups[0][0]])]
         prompt, num_cut = self._prompts.fit(chain, prompt, len(groups[0][1]))
         kept, total = 0, len(prompt)
         while kept < len(groups) and total + len(groups[kept][1]) <= self.spec.max_length:
@@ -217,7 +220,11 @@ class TreeBuilder:
         branches: list[int | None] = []
         segments = [Segment(tuple(prompt))]
         reasons = []
-        for ids in responses:
+        opened = [
+            [*self._opening(text), *ids] if ids else ids
+            for text, ids in zip(item.responses, responses, strict=True)
+        ]
+        for ids in opened:
             try:
                 segments.append(self._branch(item, ids, room))
                 branches.append(len(segments) - 2)
@@ -229,7 +236,7 @@ class TreeBuilder:
         _, end = self._around_responses
         truncated = tuple(
             branch is not None and len(ids) + len(end) > room
-            for branch, ids in zip(branches, responses, strict=True)
+            for branch, ids in zip(branches, opened, strict=True)
         )
         return TokenizedResponses(
             TokenTree(tuple(segments)), tuple(branches), truncated, tuple(reasons), num_cut
@@ -246,12 +253,17 @@ class TreeBuilder:
             whole = list(ids[:room])
         return Segment(tuple(whole), 0, (len(whole) - 1,))
 
+    def _opening(self, text: str) -> tuple[int, ...]:
+        """Return the empty thinking block before an answer that does not think itself."""
+        return () if thinks(text) else self._thought
+
     @property
     def _reserved(self) -> int:
         """Tokens that a prompt has to leave free, whatever the responses are."""
         half = self.spec.max_length - self.spec.max_length // 2
         _, end = self._around_responses
-        return half if self.spec.on_long_prompt == "cut_left" else 1 + len(end)
+        least = len(self._thought) + 1 + len(end)
+        return half if self.spec.on_long_prompt == "cut_left" else least
 
     @cached_property
     def _around_responses(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -287,13 +299,4 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase, spec: RewardSpec) -> tuple[int
     """Return the ids of what the chat template writes after an assistant's turn."""
     if spec.template.style != "chat":
         raise SpecError("response_format end 'turn' needs template style 'chat'")
-    probe = "\u2402"
-    messages = [*chat_messages("a", None), {"role": "assistant", "content": probe}]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    before, found, after = text.rpartition(probe)
-    if not before or not found:
-        raise SpecError(
-            "the chat template changes the assistant's text",
-            fix="Set response_format.end to eos or none",
-        )
-    return tuple(encode(tokenizer, [after], special_tokens_in_text=True)[0])
+    return tuple(encode(tokenizer, [AnswerFrame.of(tokenizer).after], True)[0])

@@ -203,12 +203,13 @@ def test_a_file_of_version_1_is_still_read() -> None:
     """As the first release wrote it, before there were outcome models."""
     spec = RewardSpec.from_json(VERSION_1)
     assert spec == RewardSpec(
+        template=Template(bos="none", date=None, opening="generation"),
         step_aggregation=SoftMin(10.0),
         max_length=512,
         tokenizer=TokenizerIdentity("ab", 300, 299),
         golden_chains=(GoldenChain("q", ("a",), {"correctness": (0.5,)}),),
     )
-    assert json.loads(spec.to_json())["version"] == SPEC_VERSION == 4
+    assert json.loads(spec.to_json())["version"] == SPEC_VERSION == 5
 
 
 @pytest.mark.parametrize("name", ["step_heads", "chain_reward", "golden_chains"])

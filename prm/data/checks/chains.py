@@ -6,10 +6,16 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 
-from prm.data.checks.linter import Check, CheckReport, Linter, Tally
+from prm.data.checks.linter import Check, CheckReport, Finding, Linter, Tally
 from prm.data.checks.overlap import Overlap, ProblemIndex
 from prm.data.checks.step_statistics import LengthCorrelation, PositionBalance
-from prm.data.checks.texts import CountTokens, SpecialText, TextRules, Truncation
+from prm.data.checks.texts import (
+    Conversations,
+    CountTokens,
+    SpecialText,
+    TextRules,
+    Truncation,
+)
 from prm.data.formats.base import ADJUSTED
 from prm.errors import DataError
 from prm.records import Chain, Record, StepLabels
@@ -38,10 +44,12 @@ def check_chains(
         >>> chain = Chain("1 + 1 = ?", ["2"], [1])
         >>> report = check_chains([chain, chain])
         >>> [finding.kind for finding in report.findings if finding.severity == "warning"]
-        ['duplicate_row', 'one_sided_labels']
+        ['single_step', 'duplicate_row', 'one_sided_labels']
     """
     checks: list[Check[Chain]] = [
         EmptySteps(),
+        SingleSteps(),
+        Conversations(),
         Repetition(),
         Annotation(),
         SpecialText(rules or TextRules()),
@@ -70,6 +78,29 @@ class EmptySteps(Check[Chain]):
         for index, step in enumerate(chain.completions):
             if not step.strip():
                 self._tally.add(chain, f"step {index + 1} of {len(chain.completions)}")
+
+
+class SingleSteps(Check[Chain]):
+    """Finds a set without any chain of several steps, as a separator that never occurs makes it."""
+
+    def __init__(self) -> None:
+        self._tally = Tally(
+            "single_step",
+            "warning",
+            "every chain has one step; if texts hold several, their separator is another",
+        )
+        self._has_several = False
+
+    def see(self, chain: Chain) -> None:
+        """Count the steps of a chain."""
+        if len(chain.completions) > 1:
+            self._has_several = True
+        elif not self._has_several:
+            self._tally.add(chain, f"{len(chain.completions[0])} characters")
+
+    def findings(self) -> list[Finding]:
+        """Return the finding, unless a chain has several steps."""
+        return [] if self._has_several else super().findings()
 
 
 class Repetition(Check[Chain]):

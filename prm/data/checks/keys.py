@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prm.messages import key_of
 from prm.records import Outcome, Prompt
 
 
@@ -20,11 +21,10 @@ def text_key(text: str) -> int:
 
 
 def prompt_key(prompt: Prompt) -> int:
-    """Return the key of a prompt; roles count, so a conversation differs from its bare text."""
+    """Return the key of a prompt; roles and calls count, so it differs from its bare text."""
     if isinstance(prompt, str):
         return text_key(prompt)
-    turns = (f"{message['role']}\x1f{message['content']}" for message in prompt)
-    return text_key("\x1e".join(turns))
+    return text_key("\x1e".join(map(key_of, prompt)))
 
 
 def response_keys(record: Outcome) -> list[int]:

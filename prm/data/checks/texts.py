@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prm.data.checks.linter import Check, Finding, Tally
 from prm.errors import DataError
+from prm.messages import BEYOND_TEXT
 from prm.records import Chain, Outcome, Record, prompt_text
 
 if TYPE_CHECKING:
@@ -101,6 +102,32 @@ class SpecialText(Check[Record]):
         found = [mark for mark in marks if mark in text]
         if found:
             tally.add(record, f"{place} holds {', '.join(map(repr, found))}")
+
+
+class Conversations(Check[Record]):
+    """Finds prompts that only some chat templates can render, or none as it is meant."""
+
+    def __init__(self) -> None:
+        self._last = Tally(
+            "assistant_last",
+            "warning",
+            "prompts that end with the assistant's turn; chat templates would open another",
+        )
+        self._beyond = Tally(
+            "more_than_text",
+            "info",
+            "prompts with tools, calls or reasoning; the model's chat template has to read them",
+        )
+
+    def see(self, record: Record) -> None:
+        """Look at the messages of a prompt."""
+        if isinstance(record.prompt, str):
+            return
+        if record.prompt[-1]["role"] == "assistant":
+            self._last.add(record, f"{len(record.prompt)} messages")
+        found = [name for name in BEYOND_TEXT if any(name in turn for turn in record.prompt)]
+        if found:
+            self._beyond.add(record, f"the prompt holds {', '.join(found)}")
 
 
 def _parts(record: Record) -> list[tuple[str, str]]:

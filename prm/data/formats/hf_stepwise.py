@@ -7,6 +7,7 @@ from typing import Any
 
 from prm.data.formats.base import ChainFormat, list_field, record_fields
 from prm.errors import DataError
+from prm.messages import with_tools
 from prm.records import Chain
 
 
@@ -33,7 +34,7 @@ class HFStepwise(ChainFormat):
                 fix="Is this the right format for the file?",
             )
         chain = Chain(
-            row["prompt"],
+            with_tools(row["prompt"], row.get("tools"), origin),
             list_field(row, "completions", origin),
             _labels(row.get("labels")),
             **record_fields(row, origin),

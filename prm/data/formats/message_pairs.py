@@ -7,6 +7,7 @@ from typing import Any
 
 from prm.data.formats.base import SUBSET, OutcomeFormat, list_field, wrong_field
 from prm.errors import DataError
+from prm.messages import answer_text, read_messages, with_tools
 from prm.records import Comparison, Message, Outcome
 
 
@@ -69,19 +70,12 @@ def split_conversations(
             expected="one prompt with two responses",
             where=origin,
         )
-    return prompt, (better, worse)
+    return list(with_tools(prompt, row.get("tools"), origin)), (better, worse)
 
 
 def _last_turn(row: Mapping[str, Any], name: str, origin: str) -> tuple[list[Message], str]:
-    turns = [_message(item, name, origin) for item in list_field(row, name, origin)]
+    turns = read_messages(list_field(row, name, origin), origin, name)
     if len(turns) < 2 or turns[-1]["role"] != "assistant":
         expected = "a conversation of two or more turns that ends with the assistant's"
         raise wrong_field(name, expected, [turn["role"] for turn in turns], origin)
-    return turns[:-1], turns[-1]["content"]
-
-
-def _message(item: Any, name: str, origin: str) -> Message:
-    keys = ("role", "content")
-    if not isinstance(item, Mapping) or not all(isinstance(item.get(key), str) for key in keys):
-        raise wrong_field(name, "a list of {'role', 'content'} messages", item, origin)
-    return {key: item[key] for key in keys}
+    return list(turns[:-1]), answer_text(turns[-1], origin)

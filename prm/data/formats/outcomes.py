@@ -14,6 +14,7 @@ from prm.data.formats.base import (
     text_field,
 )
 from prm.errors import DataError
+from prm.messages import with_tools
 from prm.records import Comparison, Outcome, Rating
 
 
@@ -46,6 +47,7 @@ class Outcomes(OutcomeFormat):
         known = {name: value for name, value in row.items() if value is not None}
         fields = record_fields(known, origin)
         prompt = required_field(known, "prompt", "text or a list of messages", origin)
+        prompt = with_tools(prompt, known.get("tools"), origin)
         if "response" in known:
             values = mapping_field(known, "ratings", origin) if "ratings" in known else None
             return [Rating(prompt, text_field(known, "response", origin), values, **fields)]

@@ -74,6 +74,7 @@ def _split_messages(row: Mapping[str, Any], origin: str) -> tuple[list[Message],
     required_field(row, "chosen", "text or a list of messages", origin)
     prompt = [] if row.get("prompt") is None else list_field(row, "prompt", origin)
     whole = {name: prompt + list_field(row, name, origin) for name in ("chosen", "rejected")}
+    whole["tools"] = row.get("tools") or []
     return split_conversations(whole, "chosen", "rejected", origin)
 
 

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from prm.errors import ConfigError, DataError, ModelError
 from prm.fields import check_encodable
+from prm.messages import answer_text
 from prm.models.fold import REWARD
 from prm.models.readouts import response_scores, step_logits
 from prm.models.stock import problem_type
 from prm.records import Message
 from prm.serve.pool import ModelPool, ServedModel
 from prm.texts.completions import Completion, choose_reward_from
-from prm.trees.prompts import DroppedRecord, first_token
+from prm.trees.chat import first_token
+from prm.trees.prompts import DroppedRecord
 from prm.trees.tokenize import Tokens, TreeBuilder
 from prm.trees.tree import flat_path
 from prm.trees.units import unit_of
@@ -212,7 +214,7 @@ class EngineTexts:
                 got=[message["role"] for message in messages],
             )
         with self._lock:
-            item = self._tokenized(prompt, last["content"])
+            item = self._tokenized(prompt, answer_text(last))
         if isinstance(item, DroppedRecord):
             raise item
         return flat_path(item.tree)[0], bool(item.num_truncated or item.num_prompt_cut)

@@ -8,6 +8,7 @@ template of the reward model.
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,11 +82,13 @@ def _pool(request: Request) -> ModelPool:
 
 def policy_text(request: Request, model: ServedModel) -> PolicyText:
     """Return what reads the policy's texts, by its tokenizer or by that of the reward model."""
-    folder = _pool(request).options.policy_tokenizer
-    if folder:
-        return load_policy(folder)
+    options = _pool(request).options
+    given = options.policy_options or {}
+    if options.policy_tokenizer:
+        return load_policy(options.policy_tokenizer, json.dumps(given))
     if model not in _of_model:
-        _of_model[model] = PolicyText(model.scorer.model.tokenizer)
+        own = {**model.spec.template.options, **given}
+        _of_model[model] = PolicyText(model.scorer.model.tokenizer, own)
     return _of_model[model]
 
 
@@ -93,13 +96,17 @@ _of_model: WeakKeyDictionary[ServedModel, PolicyText] = WeakKeyDictionary()
 
 
 @functools.cache
-def load_policy(folder: str) -> PolicyText:
+def load_policy(folder: str, options: str = "{}") -> PolicyText:
     """Return what reads the texts of the policy whose tokenizer lies in a folder.
+
+    Args:
+        folder: The folder.
+        options: What its chat template was given beside messages, as JSON text.
 
     Raises:
         ModelError: There is no tokenizer.
     """
-    return PolicyText(load_tokenizer(folder))
+    return PolicyText(load_tokenizer(folder), json.loads(options))
 
 
 async def text_rewards(

@@ -19,7 +19,7 @@ from prm.serve.dialects.rewards import (
 )
 from prm.serve.pool import ServedModel
 from prm.serve.replies import JSONReply, errors
-from prm.serve.schemas import Message, Strict
+from prm.serve.schemas import Message, Strict, plain_messages
 
 router = APIRouter(prefix="/rm", tags=["slime"])
 
@@ -59,9 +59,7 @@ async def _reward(request: Request, body: SampleRequest, model: ServedModel) -> 
 def _answer(request: Request, body: SampleRequest, model: ServedModel) -> PolicyAnswer:
     policy = policy_text(request, model)
     prompt = (
-        policy.prompt(body.prompt)
-        if isinstance(body.prompt, str)
-        else tuple(turn.model_dump() for turn in body.prompt)
+        policy.prompt(body.prompt) if isinstance(body.prompt, str) else plain_messages(body.prompt)
     )
-    response = policy.without_special_tokens(body.response)
+    response = policy.response(body.response)
     return PolicyAnswer(prompt, response, policy.is_finished(body.response))

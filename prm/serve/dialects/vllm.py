@@ -18,7 +18,7 @@ from torch import Tensor
 from prm.errors import ConfigError
 from prm.serve.dialects.engine import EngineModel, Input
 from prm.serve.replies import JSONReply, errors
-from prm.serve.schemas import Message, Name, Strict
+from prm.serve.schemas import Message, Name, Strict, plain_messages
 
 router = APIRouter(tags=["vllm"])
 
@@ -159,8 +159,7 @@ async def _read(model: EngineModel, body: EngineRequest) -> tuple[list[list[int]
     Texts and ids are never cut off: one that is too long is refused.
     """
     if body.messages is not None:
-        messages = [turn.model_dump() for turn in body.messages]
-        ids, truncated = await model.texts.message_ids(messages)
+        ids, truncated = await model.texts.message_ids(plain_messages(body.messages))
         return [ids], truncated
     assert body.input is not None
     inputs = several(body.input)

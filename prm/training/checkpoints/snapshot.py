@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -88,13 +89,22 @@ def check_same_contract(configured: RewardSpec, stored: RewardSpec) -> None:
         SpecError: Template, formats, objectives or tokenizer differ.
     """
     for name in (*CONTRACT, "step_heads", "response_heads", "tokenizer"):
-        if getattr(configured, name) != getattr(stored, name):
+        ours, theirs = getattr(configured, name), getattr(stored, name)
+        if ours != theirs:
             raise SpecError(
                 f"{name} differs from the checkpoint's",
-                expected=str(getattr(stored, name)),
-                got=str(getattr(configured, name)),
+                expected=_shown(theirs, ours),
+                got=_shown(ours, theirs),
                 fix="Use the configuration that the checkpoint was trained with",
             )
+
+
+def _shown(part: Any, other: Any) -> str:
+    """Return a part of a spec, or of a format those fields that another one does not share."""
+    if not is_dataclass(part) or type(part) is not type(other):
+        return str(part)
+    found = [(item.name, getattr(part, item.name)) for item in fields(part)]
+    return ", ".join(f"{name}={value!r}" for name, value in found if getattr(other, name) != value)
 
 
 def check_same_shapes(model: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:

@@ -17,13 +17,13 @@ from prm.data.labels import Labeler
 from prm.data.planning import MicroBatchPlan
 from prm.losses.preference import PreferenceTargets
 from prm.records import Comparison, Outcome, Rating, named
-from prm.spec import ResponseFormat, ResponseHead, RewardSpec
+from prm.spec import ResponseFormat, ResponseHead, RewardSpec, Template
 from prm.trees.tokenize import TreeBuilder
 from prm.trees.units import ResponseSet
 
 NAN = math.nan
 LABELER = Labeler([], ["safety", "style"])
-SPEC = RewardSpec(response_heads=(ResponseHead("safety"),))
+SPEC = RewardSpec(response_heads=(ResponseHead("safety"),), template=Template(bos="none"))
 
 
 def labeled(*records: Outcome, **fields: Any) -> LabeledResponses:

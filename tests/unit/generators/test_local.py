@@ -65,7 +65,9 @@ def test_draws_follow_the_distribution_of_the_model(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """The next token of many samples against softmax(logits), by a chi-squared test."""
-    own = generator(model, tokenizer, max_tokens=1, template=Template(suffix=""), batch_size=1000)
+    own = generator(
+        model, tokenizer, max_tokens=1, template=Template(suffix="", bos="none"), batch_size=1000
+    )
     (samples,) = own.sample([SamplingRequest("ab", num_samples=2000, seed=5)])
     ids = torch.tensor([tokenizer("ab", add_special_tokens=False)["input_ids"]])
     with torch.no_grad():
@@ -87,7 +89,7 @@ def test_draws_follow_the_distribution_of_the_model(
 def test_stops_at_the_stop_string(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    own = generator(model, tokenizer, max_tokens=40, template=Template(suffix=""))
+    own = generator(model, tokenizer, max_tokens=40, template=Template(suffix="", bos="none"))
     whole = own.sample([SamplingRequest("a", num_samples=20)])[0]
     for stop in ("\n", "e", "12"):
         cut = own.sample([SamplingRequest("a", num_samples=20)], stop)[0]
@@ -143,7 +145,7 @@ def test_top_p_leaves_out_the_tail(
 def test_no_more_tokens_than_there_is_room_for(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    own = generator(model, tokenizer, max_tokens=1000, template=Template(suffix=""))
+    own = generator(model, tokenizer, max_tokens=1000, template=Template(suffix="", bos="none"))
     requests = [SamplingRequest("a" * length, num_samples=2) for length in (10, 62, 63, 64)]
     *found, full = own.sample(requests)
     assert isinstance(full, DataError)
@@ -156,7 +158,7 @@ def test_no_more_tokens_than_there_is_room_for(
 def test_chat_template_is_taken_where_there_is_one() -> None:
     tokenizer = tokenizer_of_characters(CHATML)
     own = LocalGenerator(language_model(tokenizer), tokenizer, sampling=Sampling(max_tokens=4))
-    assert own.template == Template(style="chat", bos="one")
+    assert own.template == Template(style="chat", bos="one", opening="generation")
     plain = Template(prefix="<s>user\n", suffix="<s>", bos="one")
     assert own.template != plain
     conversation = ({"role": "user", "content": "a"},)

@@ -237,3 +237,30 @@ def test_wrong_options() -> None:
 def test_server_that_is_not_there() -> None:
     with pytest.raises(RemoteError, match="does not answer"):
         OpenAIGenerator("http://127.0.0.1:9", retries=0).sample([SamplingRequest("a")])
+
+
+def test_calls_tools_and_options_reach_the_server(serve: Serve) -> None:
+    server = serve(chat_completion)
+    template = Template("chat", options={"enable_thinking": False})
+    function = {"name": "weather", "arguments": {"city": "Oslo"}}
+    called = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
+    asked = {"role": "user", "content": "Weather?", "tools": [{"type": "function"}]}
+    prompt = (asked, called, {"role": "tool", "content": "-3 C"})
+    OpenAIGenerator(server.url, "m", template=template).sample([SamplingRequest(prompt)])
+    (body,) = server.bodies
+    assert body["tools"] == [{"type": "function"}]
+    assert body["messages"][0] == {"role": "user", "content": "Weather?"}
+    (sent,) = body["messages"][1]["tool_calls"]
+    assert sent["function"] == {"name": "weather", "arguments": '{"city": "Oslo"}'}
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def test_reasoning_that_a_server_parsed_out_stays_in_the_text(serve: Serve) -> None:
+    def answer(body: dict[str, Any]) -> Reply:
+        message = {"role": "assistant", "content": "5", "reasoning_content": "2 + 3"}
+        return chat_completion(body, message=message)
+
+    ((sample,),) = OpenAIGenerator(serve(answer).url, "m", template=Template("chat")).sample(
+        [SamplingRequest("2 + 3?")]
+    )
+    assert sample.text == "<think>\n2 + 3\n</think>\n\n5"

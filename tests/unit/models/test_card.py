@@ -19,6 +19,7 @@ from prm.models.export import export_scalar
 from prm.models.reward_model import RewardModel
 from prm.scoring.scorer import RewardScorer
 from prm.spec import RewardSpec, StepHead, Template
+from tests.chat_templates import DATED, THINKING, chat_tokenizer
 from tests.outcome_models import outcome_model, outcome_spec
 from tests.tiny_models import tiny_backbone, tiny_tokenizer
 
@@ -95,10 +96,18 @@ def joint_model() -> RewardModel:
     return RewardModel(tiny_backbone("llama", tokenizer), tokenizer, spec).eval()
 
 
+def chat_model(template: str) -> RewardModel:
+    tokenizer = chat_tokenizer(template)
+    spec = outcome_spec(template=Template("chat"))
+    return RewardModel(tiny_backbone("llama", tokenizer), tokenizer, spec).eval()
+
+
 MODELS: dict[str, Any] = {
     "decoder": outcome_model,
     "encoder": lambda: outcome_model("bert", "pooler"),
     "joint": joint_model,
+    "chat with a date": lambda: chat_model(DATED),
+    "chat that thinks": lambda: chat_model(THINKING),
     "template": lambda: outcome_model(
         template=Template(prefix="Q: ", suffix="\nA: ", bos="one"),
     ),

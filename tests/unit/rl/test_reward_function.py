@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from prm.aggregation.objectives import WeightedSum, WorstCase
 from prm.errors import ConfigError, DataError
 from prm.models import checkpoint
+from prm.models.reward_model import RewardModel
 from prm.records import Chain, Rating
 from prm.rl.reward_function import CompletionReward, RewardFunction
 from prm.scoring.scorer import RewardScorer
+from prm.spec import ResponseHead, RewardSpec, Template
+from tests.chat_templates import TOOLS, chat_tokenizer
 from tests.outcome_models import outcome_model, save_joint_model
-from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_models import tiny_backbone, tiny_model, tiny_tokenizer
 
 PROMPT = "What is 2 + 3 * 4?"
 COMPLETIONS = ["3 * 4 = 12\n\n2 + 12 = 15\n", "It is 14.", "20"]
@@ -91,6 +95,32 @@ def test_a_completion_without_text_gets_what_was_asked_for(process: Path) -> Non
     assert silent[0].score.reason == "the completion has no text"
     assert punished[0].reward == punished[0].objectives["correctness"] == -1
     assert punished[1].reward == silent[1].reward is not None
+
+
+def test_calls_are_read_and_a_call_is_no_answer(tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer(TOOLS)
+    spec = RewardSpec(response_heads=(ResponseHead("helpfulness"),), template=Template("chat"))
+    model = RewardModel(tiny_backbone("llama", tokenizer), tokenizer, spec)
+    torch.nn.init.normal_(model.heads.layers.weight)
+    folder = checkpoint.save(model.eval(), tmp_path / "model")
+    user = {"role": "user", "content": "Weather?"}
+    result, answer = {"role": "tool", "content": "-3 C"}, {"role": "assistant", "content": "Cold."}
+
+    def call(city: str, content: str | None = None) -> dict[str, Any]:
+        function = {"name": "weather", "arguments": f'{{"city": "{city}"}}'}
+        return {"role": "assistant", "content": content, "tool_calls": [{"function": function}]}
+
+    turns = [[call(city), result, answer] for city in ("Oslo", "Rome")]
+    completions = [*turns, [call("Oslo")], [call("Oslo", "I look.")]]
+    found = RewardFunction(folder, device="cpu", empty=-3.0).score([[user]] * 4, completions)
+    scorer = RewardScorer.from_pretrained(folder)
+    records = [Rating([user, *own[:-1]], "Cold.") for own in turns]
+    expected = [score.reward for score in scorer.score(records)]
+    assert [item.reward for item in found[:2]] == pytest.approx(expected, abs=1e-5)
+    assert abs(expected[0] - expected[1]) > 1e-3
+    for item in found[2:]:
+        assert item.reward is None
+        assert "the last turn calls a tool" in item.score.reason
 
 
 def test_what_a_server_did_not_score_has_no_reward() -> None:

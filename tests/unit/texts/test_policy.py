@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from transformers import PreTrainedTokenizerBase
 
 from prm.errors import DataError
 from prm.texts.policy import PolicyText, split_query
+from prm.trees.chat import fixed
+from tests.chat_templates import CHANNELS, CHATML, DATED, THINKING, chat_tokenizer
 from tests.tiny_models import character_tokenizer
 
 QWEN = (
@@ -108,3 +112,83 @@ def test_an_answer_is_finished_by_a_special_token() -> None:
     assert reader.is_finished("4<|im_end|>\n")
     assert not reader.is_finished("4")
     assert not PolicyText().is_finished("4<|im_end|>")
+
+
+# Days, thinking, ends of turns
+
+
+def rendered(template: str, *, day: str | None = None, **options: Any) -> str:
+    """Return the prompt of a policy as its trainer renders it, on a day."""
+    text = template if day is None else fixed(template, day, {})
+    return str(
+        chat_tokenizer(text).apply_chat_template(
+            [SHORT, USER], tokenize=False, add_generation_prompt=True, **options
+        )
+    )
+
+
+@pytest.mark.parametrize("day", ["2024-02-29", "2026-12-01"])
+@pytest.mark.parametrize("own", [DATED, fixed(DATED, "2024-07-26", {})], ids=["policy", "model"])
+def test_a_prompt_of_any_day_is_read(day: str, own: str) -> None:
+    text = rendered(DATED, day=day)
+    assert PolicyText(chat_tokenizer(own)).read(f"{text}4<|im_end|>", text) == ((SHORT, USER), "4")
+
+
+def test_a_prompt_of_no_day_is_refused() -> None:
+    text = rendered(DATED, day="2024-02-29").replace("29 Feb", "30 Feb")
+    with pytest.raises(DataError, match="not what the policy's chat template renders"):
+        PolicyText(chat_tokenizer(DATED)).prompt(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "response"),
+    [
+        ({}, "Sum.\n</think>\n\n4", "<think>\nSum.\n</think>\n\n4"),
+        ({}, "Sum", "<think>\nSum"),
+        ({"enable_thinking": True}, "Sum.\n</think>\n\n4", "<think>\nSum.\n</think>\n\n4"),
+        ({"enable_thinking": False}, "4", "4"),
+    ],
+)
+def test_thinking_on_or_off_is_recognized(options: Any, said: str, response: str) -> None:
+    reader = PolicyText(chat_tokenizer(THINKING))
+    text = rendered(THINKING, **options)
+    assert reader.read(f"{text}{said}<|im_end|>", text) == ((SHORT, USER), response)
+    assert reader.split(f"{text}{said}<|im_end|>\n") == ((SHORT, USER), response)
+
+
+@pytest.mark.parametrize("template", [CHATML, DATED, THINKING, CHANNELS, QWEN, GEMMA])
+def test_a_rendered_conversation_is_split_as_it_was_said(template: str) -> None:
+    tokenizer = chat_tokenizer(template)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<start_of_turn>", "<end_of_turn>"]}
+    )
+    answer = {"role": "assistant", "content": "4"}
+    text = tokenizer.apply_chat_template([USER, answer], tokenize=False)
+    assert PolicyText(tokenizer).split(text) == (USER["content"], "4")
+
+
+def test_other_options_have_to_be_named() -> None:
+    text = rendered(CHANNELS, reasoning_effort="low")
+    with pytest.raises(DataError, match="policy_options"):
+        PolicyText(chat_tokenizer(CHANNELS)).prompt(text)
+    named = PolicyText(chat_tokenizer(CHANNELS), {"reasoning_effort": "low"})
+    assert named.prompt(text) == (SHORT, USER)
+
+
+def test_channels_are_reasoning_and_answer() -> None:
+    reader, text = PolicyText(chat_tokenizer(CHANNELS)), rendered(CHANNELS)
+    said = (
+        "<|channel|>analysis<|message|>Sum.<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>4<|return|>"
+    )
+    expected = "<think>\nSum.\n</think>\n\n4"
+    assert reader.read(text + said, text) == ((SHORT, USER), expected)
+    assert reader.response("<|channel|>final<|message|>4<|return|>") == "4"
+
+
+def test_a_response_ends_with_its_turn() -> None:
+    reader = PolicyText(policy(QWEN))
+    assert reader.response("4\n<|im_end|>\n<pad><pad>") == "4\n"
+    assert reader.response("4 <pad>") == "4 "
+    with pytest.raises(DataError, match="goes on after the end of the turn"):
+        reader.response("4<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n")

@@ -38,7 +38,7 @@ def builder(
     spec = RewardSpec(
         response_heads=(ResponseHead("safety"),),
         response_format=response_format,
-        **fields,
+        **{"template": Template(bos="none"), **fields},
     )
     return TreeBuilder(tokenizer or character_tokenizer(), spec)
 
@@ -139,7 +139,7 @@ def test_what_the_tokenizer_lacks_is_named() -> None:
 
 def test_a_template_that_changes_the_response_has_no_turn_end() -> None:
     tokenizer = character_tokenizer("{% for m in messages %}[{{ m['role'] }}]{% endfor %}")
-    with pytest.raises(SpecError, match="the chat template changes the assistant's text"):
+    with pytest.raises(SpecError, match="does not render the text of messages"):
         builder(tokenizer, ResponseFormat("turn"), template=Template("chat"))
 
 

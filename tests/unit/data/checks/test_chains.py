@@ -19,7 +19,7 @@ from prm.data.formats.prm800k_validation import PRM800KValidation
 from prm.data.sources.source import Source
 from prm.errors import DataError
 from prm.records import Chain
-from prm.spec import RewardSpec
+from prm.spec import RewardSpec, Template
 from prm.trees.identity import add_marker
 
 GOOD = [Chain(f"p{i}", ["a", "b"], [i % 2, 1], id=str(i)) for i in range(8)]
@@ -125,7 +125,9 @@ class TestStatistics:
         assert (finding.table[-1]["position"], finding.table[-1]["labels"]) == ("10+", 3)
 
     def test_one_sided_labels(self) -> None:
-        assert kinds(check_chains([Chain("p", ["a"], [1])])) == {"one_sided_labels": "warning"}
+        assert kinds(check_chains([Chain("p", ["a", "b"], [1, 1])])) == {
+            "one_sided_labels": "warning"
+        }
 
     def test_correlation_with_length_is_spearman_over_labeled_steps(self) -> None:
         random = np.random.default_rng(0)
@@ -181,7 +183,7 @@ class TestText:
 
 class TestTruncation:
     def test_counts_are_those_of_the_model(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        count = token_counter(tokenizer, RewardSpec())
+        count = token_counter(tokenizer, RewardSpec(template=Template(bos="none")))
         assert count(Chain("p p p", ["a a", "", "b"])) == (3, [3, 0, 2])
 
     @pytest.mark.parametrize(
@@ -205,7 +207,9 @@ class TestTruncation:
     ) -> None:
         chain = Chain("p p p", ["a a", "b b"], labels)
         report = check_chains(
-            [chain], count_tokens=token_counter(tokenizer, RewardSpec()), max_length=max_length
+            [chain],
+            count_tokens=token_counter(tokenizer, RewardSpec(template=Template(bos="none"))),
+            max_length=max_length,
         )
         assert {"truncated", "emptied"} & set(kinds(report)) == ({kind} if kind else set())
 
