@@ -24,6 +24,9 @@ PROBLEM = "problem"
 SUBSET = "subset"
 """Metadata key for the part of a source that a row belongs to; results are shown for each."""
 
+MESSAGE_KEYS = (("role", "content"), ("from", "value"))
+"""Who speaks in a message, and what is said: as chat templates have it, and as ShareGPT does."""
+
 
 class Format(ABC):
     """Turns one raw row of a source into checked records."""

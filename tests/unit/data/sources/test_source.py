@@ -70,6 +70,36 @@ class TestKinds:
             ({"q": "z", "a": "2"}, f"{path}:5"),
         ]
 
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    def test_a_cell_of_code_keeps_its_lines(self, tmp_path: Path, end: str) -> None:
+        code = end.join(["def f():", "    x = 1", "    ", "    return x", "", ""])
+        path = write(tmp_path / "a.csv", f'{end}q,a{end}Write f.,"{code}"{end}  {end}z,2{end}')
+        assert rows_of(path) == [{"q": "Write f.", "a": code}, {"q": "z", "a": "2"}]
+
+    @pytest.mark.parametrize(
+        ("content", "row"),
+        [
+            ("q;a;n\nx, y;7;5\n", {"q": "x, y", "a": "7", "n": "5"}),
+            ("q, then\ta\nx\ty, z\n", {"q, then": "x", "a": "y, z"}),
+            ("q, then\ta\nx, y\tz\n", {"q, then": "x, y", "a": "z"}),
+            ('"q; then",a\n"x; y",z\n', {"q; then": "x; y", "a": "z"}),
+            ("q; then,a\nx,z\n", {"q; then": "x", "a": "z"}),
+        ],
+    )
+    def test_what_stands_between_cells(
+        self, tmp_path: Path, content: str, row: dict[str, str]
+    ) -> None:
+        assert rows_of(write(tmp_path / "a.csv", content)) == [row]
+
+    @pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
+    @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+    def test_one_line_of_conversations_is_a_row(
+        self, tmp_path: Path, name: str, keys: tuple[str, str]
+    ) -> None:
+        turn = dict(zip(keys, ("user", "Hi"), strict=True))
+        row = {"prompt": [turn], "chosen": [turn], "rejected": [turn], "tools": []}
+        assert rows_of(write(tmp_path / name, json.dumps(row))) == [row]
+
     def test_origins_are_lines_or_indices(self, tmp_path: Path) -> None:
         lines = write(tmp_path / "a.jsonl", "\n" + LINES)
         assert [origin for _, origin in read_rows(lines)] == [f"{lines}:{n}" for n in (2, 3, 4)]
@@ -140,6 +170,8 @@ class TestDamage:
             ("a,b\n1,2\n1\n", ":3: the row does not match the header: expected 2 cells, got 1"),
             ("a,b\n1,2,3\n", ":2: the row does not match the header: expected 2 cells, got 3"),
             ('a,b\n"1,2\n', "this is not CSV"),
+            ("q;a,b\n1;2,3\n", "commas and semicolons"),
+            ("a,b,a\n1,2,3\n", "two columns are called 'a'"),
             (gzip.compress(LINES.encode(), mtime=0)[:-12], "gzip file is cut off"),
             (b"PAR1 and then nothing", "Parquet file is cut off"),
         ],
