@@ -18,6 +18,9 @@ ADJUSTED = "adjusted"
 VERDICTS = "verdicts"
 """Metadata key for what each rater of a pair said: 1 the better response, 0 tied, -1 the other."""
 
+GRADES = "grades"
+"""Metadata key for what each rater gave a response: objective to numbers, where several did."""
+
 PROBLEM = "problem"
 """Metadata key for the bare problem text, where the prompt holds more than the problem."""
 
