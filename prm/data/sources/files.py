@@ -38,6 +38,18 @@ def read_file(path: Path) -> Iterator[Row]:
         DataError: The file is empty, cut off, of another encoding or kind, or a row is not an
             object; the message names the line or byte.
     """
+    for row in file_results(path):
+        if isinstance(row, DataError):
+            raise row
+        yield row
+
+
+def file_results(path: Path) -> Iterator[Row | DataError]:
+    """Yield the rows of a file, or the error that stands in the place of one.
+
+    Raises:
+        DataError: What follows cannot be read at all.
+    """
     with _opened(path) as stream:
         head = stream.read(4)
     if not head:
@@ -74,7 +86,7 @@ def _decompressed(path: Path) -> Iterator[IO[bytes]]:
         ) from error
 
 
-def _text_rows(stream: IO[bytes], path: Path) -> Iterator[Row]:
+def _text_rows(stream: IO[bytes], path: Path) -> Iterator[Row | DataError]:
     lines = _lines(stream, path)
     head = list(_until_two_are_written(lines))
     written = [text for _, text in head if text.strip()]
@@ -149,14 +161,18 @@ def _looks_like_json_lines(first: str, second: str | None = None) -> bool:
     return second is not None or not _is_object_of_lists(whole)
 
 
-def _json_lines(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
+def _json_lines(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row | DataError]:
     for number, text in lines:
-        if text.strip():
-            where = f"{path}:{number}"
-            yield _checked(_parsed(text, path, number), where), where
+        if not text.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            yield checked_row(_parsed(text, path, number), where), where
+        except DataError as error:
+            yield error
 
 
-def _json_rows(text: str, path: Path) -> Iterator[Row]:
+def _json_rows(text: str, path: Path) -> Iterator[Row | DataError]:
     value = _parsed(text, path)
     if isinstance(value, list):
         named = ((f"{path}[{index}]", row) for index, row in enumerate(value))
@@ -174,7 +190,10 @@ def _json_rows(text: str, path: Path) -> Iterator[Row]:
             where=str(path),
         )
     for where, row in named:
-        yield _checked(row, where), where
+        try:
+            yield checked_row(row, where), where
+        except DataError as error:
+            yield error
 
 
 def _is_object_of_lists(value: Any) -> bool:
@@ -210,13 +229,14 @@ def _broken_json(error: json.JSONDecodeError, length: int, where: str) -> DataEr
     )
 
 
-def _checked(row: Any, where: str) -> dict[str, Any]:
+def checked_row(row: Any, where: str) -> dict[str, Any]:
+    """Return a row, which must be an object."""
     if isinstance(row, dict):
         return row
     raise DataError("the row is not an object", expected="fields with names", got=row, where=where)
 
 
-def _csv_rows(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
+def _csv_rows(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row | DataError]:
     csv.field_size_limit(2**31 - 1)
     text = (line for _, line in lines)
     head = list(islice(text, _NUM_PROBED))
@@ -228,12 +248,13 @@ def _csv_rows(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
         for cells in written:
             where = f"{path}:{reader.line_num}"
             if len(cells) != len(header):
-                raise DataError(
+                yield DataError(
                     "the row does not match the header",
                     expected=f"{len(header)} cells",
                     got=len(cells),
                     where=where,
                 )
+                continue
             yield dict(zip(header, cells, strict=True)), where
     except csv.Error as error:
         raise DataError(
