@@ -268,7 +268,7 @@ def _delimiter(head: list[str], path: Path) -> str:
     Raises:
         DataError: There is nothing of the kind, or comma and semicolon both fit.
     """
-    header = next(line for line in head if line.strip())
+    number, header = next((n, line) for n, line in enumerate(head, start=1) if line.strip())
     found = [mark for mark in _DELIMITERS if mark in header]
     if len(found) > 1:
         found = [mark for mark in found if _is_even(head, mark)] or found
@@ -277,13 +277,13 @@ def _delimiter(head: list[str], path: Path) -> str:
             "the file's kind is not known",
             expected=_SUPPORTED,
             got=f"text that starts with {header.strip()[:40]!r}",
-            where=str(path),
+            where=f"{path}:{number}",
         )
     if len(found) > 1 and found[0] != "\t":
         raise DataError(
             "the header holds commas and semicolons, and either may stand between columns",
             got=header.strip(),
-            where=str(path),
+            where=f"{path}:{number}",
             fix="Rename its columns, or write the file with tabs or as JSON lines",
         )
     return found[0]

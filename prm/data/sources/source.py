@@ -18,6 +18,9 @@ from prm.data.sources.rows import data_files, row_results
 from prm.errors import ConfigError, DataError
 from prm.records import Record, named
 
+OnError = Literal["raise", "skip"]
+"""What a wrong row does: it stops the reading, or is left out and counted."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -53,7 +56,7 @@ class Source:
         split: str | None = None,
         limit: int | None = None,
         streaming: bool = False,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
         config_name: str | None = None,
         weight: float | None = None,
     ) -> None:
@@ -80,13 +83,17 @@ class Source:
         for line in skipped.lines():
             logger.warning("%s: %s", place(self.path), line)
 
-    def records(self, skipped: Skipped) -> Iterator[Any]:
+    def records(self, skipped: Skipped, *, unique: bool = True) -> Iterator[Any]:
         """Yield the records, and note in `skipped` what is left out.
+
+        Args:
+            skipped: Counts the rows that are left out.
+            unique: Whether a record whose id came before is wrong.
 
         Raises:
             DataError: A row is wrong and `on_error` says to stop, or the rest cannot be read.
         """
-        for result in self._results():
+        for result in self._results(unique=unique):
             if not isinstance(result, DataError):
                 yield result
             elif self.on_error == "raise":
