@@ -19,11 +19,10 @@ from prm.data.formats import Format, all_formats
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcomes import Outcomes
 from prm.data.formats.process_bench import ProcessBench
-from prm.data.sources.files import Row
-from prm.data.sources.rows import read_rows
+from prm.data.sources.rows import row_results
 from prm.data.sources.source import OnError, Skipped, Source
 from prm.data.sources.writers import check_output, write_records
-from prm.errors import ConfigError
+from prm.errors import ConfigError, DataError
 from prm.records import Record
 from prm.report.checks import console, print_removed, print_report, say, write_json
 
@@ -95,7 +94,7 @@ class AgainstOptions(Options):
         """
         paths = [self.against] if isinstance(self.against, str) else self.against or ()
         for path in paths:
-            shown = self.against_format or _canonical_format(read_rows(path)) or ProcessBench()
+            shown = self.against_format or _canonical_format(path) or ProcessBench()
             source = _source(path, shown, on_error=on_error)
             yield from source.records(skipped, unique=False)
 
@@ -258,7 +257,7 @@ def _source(
         on_error: What a wrong row does.
         dataset: `split`, `config_name` and `streaming`, as of a source.
     """
-    shown = format or _canonical_format(read_rows(path, **dataset)) or HFStepwise()
+    shown = format or _canonical_format(path, **dataset) or HFStepwise()
     return Source(path, shown, name=name, limit=limit, on_error=on_error, **dataset)
 
 
@@ -267,8 +266,9 @@ def _say_skipped(path: str, skipped: Skipped) -> None:
         say(f"{path}: {line}")
 
 
-def _canonical_format(rows: Iterator[Row]) -> Format | None:
+def _canonical_format(path: str, **dataset: Any) -> Format | None:
     """Return the canonical format that the columns of the first row show; `None` if neither."""
+    rows = (row for row in row_results(path, **dataset) if not isinstance(row, DataError))
     row, _ = next(rows, ({}, ""))
     if "completions" in row:
         return HFStepwise()

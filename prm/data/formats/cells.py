@@ -120,6 +120,12 @@ def as_prompt(cell: Any, column: str, origin: str) -> Any:
     return _roles(listed, column, origin) if is_conversation(listed) else cell
 
 
+def as_text(cell: Any) -> Any:
+    """Return a list of texts as the lines that they are, else the cell."""
+    is_lines = isinstance(cell, list) and cell and all(isinstance(line, str) for line in cell)
+    return "\n".join(cell) if is_lines else cell
+
+
 def is_conversation(cell: Any) -> bool:
     """Tell a list of messages from other cells."""
     return isinstance(cell, Sequence) and bool(cell) and isinstance(cell[0], Mapping)
@@ -143,8 +149,8 @@ def _message(message: Any, column: str, origin: str) -> Any:
 def split_replies(prompt: Any, cells: Mapping[str, Any], origin: str) -> tuple[Any, list[Any]]:
     """Return the prompt, and the response that each cell holds.
 
-    A response is text, or a conversation whose last turn is the response. Without a prompt, it is
-    what stands before that turn, the same in every cell.
+    A response is text, a list of its lines, or a conversation of which it is the last turn. Without
+    a prompt, it is what stands before that turn, the same in every cell.
 
     Args:
         prompt: The prompt; `None` if it stands in the cells.
@@ -160,8 +166,9 @@ def split_replies(prompt: Any, cells: Mapping[str, Any], origin: str) -> tuple[A
         >>> split_replies(None, {"a": [ask, say]}, "f:1")
         ([{'role': 'user', 'content': 'A prime?'}], ['7'])
     """
-    if prompt is None:
-        cells = {name: as_list(cell) for name, cell in cells.items()}
+    cells = {
+        name: as_text(as_list(cell) if prompt is None else cell) for name, cell in cells.items()
+    }
     if prompt is not None and not any(map(is_conversation, cells.values())):
         return prompt, list(cells.values())
     before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt or []

@@ -10,6 +10,7 @@ from prm.data.formats.base import ChainFormat, first_error_labels, wrong_field
 from prm.data.formats.cells import (
     as_list,
     as_prompt,
+    as_text,
     look_up,
     mean_opinion,
     meanings,
@@ -127,7 +128,7 @@ class ChainColumns(ChainFormat):
             return [span.text for span in split_text(cell, self.separator)]
         listed = as_list(cell)
         if isinstance(listed, list | tuple):
-            return [_joined(step) for step in listed]
+            return [as_text(step) for step in listed]
         raise wrong_field(
             self.completions, "a list of steps (or text, with option `separator`)", cell, origin
         )
@@ -176,12 +177,6 @@ class ChainColumns(ChainFormat):
             expected = f"a step from {self._base} to {last}, or one of {none}"
             raise wrong_field(column, expected, cell, origin)
         return number - self._base
-
-
-def _joined(step: Any) -> Any:
-    """Return a step that is a list of texts as its lines, else the step."""
-    is_lines = isinstance(step, list) and step and all(isinstance(line, str) for line in step)
-    return "\n".join(step) if is_lines else step
 
 
 def _of_steps(labels: Any, pieces: list[str], objective: str, origin: str) -> Any:

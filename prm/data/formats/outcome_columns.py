@@ -45,8 +45,9 @@ class OutcomeColumns(OutcomeFormat):
 
     A column may be a path into objects and lists: `turns.0.text`, `completions.*.response` for that
     of every item. A text cell that holds a JSON list is read as that list and one that holds a
-    number as that number, so CSV files work too. A response may be a conversation, whose last turn
-    it then is; messages say `role` and `content`, or `from` and `value`.
+    number as that number, so CSV files work too. A response may be a list of its lines, or a
+    conversation of which it is the last turn; messages say `role` and `content`, or `from` and
+    `value`.
 
     Args:
         prompt: Column of the prompt: text, or a list of messages; `None` if the responses are
