@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prm.cli.options import Options, OverwriteOptions
+from prm.cli.options import Options, OverwriteOptions, RowOptions
 from prm.data.checks.chains import check_chains
 from prm.data.checks.linter import CheckReport
 from prm.data.checks.overlap import Decontamination, ProblemIndex, without_overlap
@@ -19,11 +19,10 @@ from prm.data.formats import Format, all_formats
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcomes import Outcomes
 from prm.data.formats.process_bench import ProcessBench
-from prm.data.sources.files import Row
-from prm.data.sources.rows import read_rows
-from prm.data.sources.source import Source
+from prm.data.sources.rows import row_results
+from prm.data.sources.source import OnError, Skipped, Source
 from prm.data.sources.writers import check_output, write_records
-from prm.errors import ConfigError
+from prm.errors import ConfigError, DataError
 from prm.records import Record
 from prm.report.checks import console, print_removed, print_report, say, write_json
 
@@ -33,7 +32,7 @@ all_formats()  # so that every format can be named by its class alone
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions(Options):
+class SourceOptions(RowOptions):
     """What is read.
 
     Args:
@@ -56,6 +55,7 @@ class SourceOptions(Options):
             options: `name`, `limit` and `streaming`, as of a source.
         """
         options |= {"split": self.split, "config_name": self.config_name}
+        options["on_error"] = self.on_error
         return _source(self.input, self.format, **options)
 
 
@@ -85,12 +85,18 @@ class AgainstOptions(Options):
     against: str | list[str] | None = None
     against_format: Format | None = None
 
-    def evaluation(self) -> Iterator[Record]:
-        """Yield the records of the evaluation sets."""
+    def evaluation(self, on_error: OnError, skipped: Skipped) -> Iterator[Record]:
+        """Yield the records of the evaluation sets; they may repeat ids.
+
+        Args:
+            on_error: Whether a wrong row is an error.
+            skipped: Counts those that are left out.
+        """
         paths = [self.against] if isinstance(self.against, str) else self.against or ()
         for path in paths:
-            shown = self.against_format or _canonical_format(read_rows(path)) or ProcessBench()
-            yield from _source(path, shown)
+            shown = self.against_format or _canonical_format(path) or ProcessBench()
+            source = _source(path, shown, on_error=on_error)
+            yield from source.records(skipped, unique=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +128,8 @@ class Check(LimitOptions, SourceOptions, AgainstOptions):
     preferences and ratings lean on length; what supervises each objective; agreement of raters
     (Krippendorff's alpha) where a pair or response was judged more than once.
 
-    The command ends with code 1 if there is an error among the findings, not for warnings.
+    The command ends with code 1 if there is an error among the findings, not for warnings. Wrong
+    rows of the input are findings; --on_error is about those of evaluation sets.
 
     Args:
         tokenizer: Name or path of a tokenizer or model, for the checks that need tokens.
@@ -146,14 +153,16 @@ class Check(LimitOptions, SourceOptions, AgainstOptions):
 
     def run(self) -> int:
         """Print what is found, and return 1 if there is an error among it, else 0."""
-        report = self._report()
+        skipped = Skipped()
+        report = self._report(skipped)
         print_report(report, self.input)
+        _say_skipped(str(self.against), skipped)
         if self.output:
             write_json(self.output, {"input": self.input, **report.to_json()})
         return int(report.has_errors)
 
-    def _report(self) -> CheckReport:
-        options: dict[str, Any] = {"evaluation": self.evaluation()}
+    def _report(self, skipped: Skipped) -> CheckReport:
+        options: dict[str, Any] = {"evaluation": self.evaluation(self.on_error, skipped)}
         tokens = None
         if self.tokenizer is not None:
             tokens = _load_tokenizer(self.tokenizer, self.max_length)
@@ -188,8 +197,11 @@ class Convert(LimitOptions, SourceOptions, WriteOptions):
         """Write the file, and say how many records it has."""
         check_output(Path(self.output), overwrite=self.overwrite)
         source = self.source(name=self.name, limit=self.limit, streaming=self.streaming)
+        skipped = Skipped()
         with _progress("converting", _unit(source)) as tracked:
-            count = write_records(tracked(source), Path(self.output), overwrite=self.overwrite)
+            records = tracked(source.records(skipped))
+            count = write_records(records, Path(self.output), overwrite=self.overwrite)
+        _say_skipped(self.input, skipped)
         say(f"{count:,} {_unit(source)} written to {self.output}")
 
 
@@ -211,14 +223,18 @@ class Decontaminate(AgainstOptions, SourceOptions, WriteOptions):
         """Write the file, and print what was removed."""
         check_output(Path(self.output), overwrite=self.overwrite)
         source = self.source(name=self.name)
-        index = ProblemIndex.of(self.evaluation())
+        skipped, unread = Skipped(), Skipped()
+        index = ProblemIndex.of(self.evaluation(self.on_error, unread))
         removed = Decontamination()
         with _progress("comparing", _unit(source)) as tracked:
-            kept = without_overlap(tracked(source), index, removed)
+            kept = without_overlap(tracked(source.records(skipped)), index, removed)
             write_records(kept, Path(self.output), overwrite=self.overwrite)
         if self.report:
             facts = {"input": self.input, "against": self.against, **removed.to_json()}
+            facts |= {"num_skipped": skipped.count, "num_skipped_of_evaluation_sets": unread.count}
             write_json(self.report, facts)
+        _say_skipped(self.input, skipped)
+        _say_skipped(str(self.against), unread)
         print_removed(removed, _unit(source), self.output)
 
 
@@ -228,6 +244,7 @@ def _source(
     *,
     name: str | None = None,
     limit: int | None = None,
+    on_error: OnError = "raise",
     **dataset: Any,
 ) -> Source:
     """Return the source of a path, in the format given or the one that its first row shows.
@@ -237,14 +254,21 @@ def _source(
         format: The format that was asked for.
         name: Name of the source.
         limit: Largest number of records.
+        on_error: What a wrong row does.
         dataset: `split`, `config_name` and `streaming`, as of a source.
     """
-    shown = format or _canonical_format(read_rows(path, **dataset)) or HFStepwise()
-    return Source(path, shown, name=name, limit=limit, **dataset)
+    shown = format or _canonical_format(path, **dataset) or HFStepwise()
+    return Source(path, shown, name=name, limit=limit, on_error=on_error, **dataset)
 
 
-def _canonical_format(rows: Iterator[Row]) -> Format | None:
+def _say_skipped(path: str, skipped: Skipped) -> None:
+    for line in skipped.lines():
+        say(f"{path}: {line}")
+
+
+def _canonical_format(path: str, **dataset: Any) -> Format | None:
     """Return the canonical format that the columns of the first row show; `None` if neither."""
+    rows = (row for row in row_results(path, **dataset) if not isinstance(row, DataError))
     row, _ = next(rows, ({}, ""))
     if "completions" in row:
         return HFStepwise()

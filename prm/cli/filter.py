@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from prm.cli.inputs import ScoreFirstOptions, choose_format, model_kind, records_of
+from prm.cli.inputs import (
+    ScorableRows,
+    ScoreFirstOptions,
+    choose_format,
+    model_kind,
+    say_skipped,
+)
 from prm.cli.options import OptionRules
 from prm.cli.stored import Rewarded, cut_off, open_scores, progress, wide_console, with_rewards
 from prm.data.formats import Format, all_formats
-from prm.data.sources.rows import read_rows
+from prm.data.sources.rows import row_results
+from prm.data.sources.source import OnError, Skipped, Source
 from prm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -149,11 +156,12 @@ class Filter(ScoreFirstOptions):
         """Filter the rows of another file by the scores that have their ids."""
         from prm.scores.rewrite import write_plain_rows
 
-        reasons, num_unused = _join(rewarded, failed, data, self.format, self.missing)
+        rows_of = DataRows(data, self.format, self.on_error)
+        reasons, num_unused = _join(rewarded, failed, rows_of, self.missing)
         drop = [bool(reason) for reason in reasons]
 
         def rows(dropping: bool) -> Iterator[Row]:
-            for (row, _), reason in zip(read_rows(data), reasons, strict=True):
+            for (_, (row, _)), reason in zip(rows_of.readable(), reasons, strict=True):
                 if bool(reason) == dropping:
                     yield row | {REASON: "; ".join(reason)} if dropping else row
 
@@ -165,11 +173,62 @@ class Filter(ScoreFirstOptions):
         _print_table(_masks(reasons), count, len(drop), self.output)
         if num_unused:
             print(f"{num_unused:,} scored ids are not in {data}")
+        say_skipped(data, rows_of.skipped)
         return int(count == 0)
 
 
+class DataRows:
+    """The rows of a file that is filtered by scores, and the ids that they are scored under.
+
+    Args:
+        data: File, folder or dataset.
+        format: What its rows look like; `None` if each is known by its own `id`.
+        on_error: Whether a wrong row stops the reading; one that is left out has no score.
+    """
+
+    def __init__(self, data: str, format: Format | None, on_error: OnError) -> None:
+        self.data = data
+        self.format = format
+        self.on_error = on_error
+        self.skipped = Skipped()
+
+    def readable(self) -> Iterator[tuple[int, tuple[Any, str]]]:
+        """Yield the number of each row, and the row with its place."""
+        for index, row in enumerate(row_results(self.data)):
+            if not isinstance(row, DataError):
+                yield index, row
+            elif self.on_error == "raise":
+                raise row
+
+    def names(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the place of each row and the ids that its records are scored under."""
+        if self.format is None:
+            yield from self._own_names()
+            return
+        records = ScorableRows(Source(self.data, self.format, on_error=self.on_error))
+        names: dict[str, dict[str, None]] = {}
+        for record in records:
+            names.setdefault(record.origin, {})[record.id] = None
+        self.skipped = records.skipped
+        for _, (_, where) in self.readable():
+            yield where, list(names.get(where, ()))
+
+    def _own_names(self) -> Iterator[tuple[str, list[str]]]:
+        seen: set[str] = set()
+        for index, (row, where) in self.readable():
+            name = str(row.get("id") or f"{Path(self.data).name.split('.')[0]}-{index}")
+            known = name in seen
+            if known:
+                error = DataError("two rows have the same id", got=name, where=where)
+                if self.on_error == "raise":
+                    raise error
+                self.skipped.add(error)
+            seen.add(name)
+            yield f"{where}, row {name!r}", [] if known else [name]
+
+
 def _join(
-    rewarded: Rewarded, failed: dict[str, Mask], data: str, format: Format | None, missing: str
+    rewarded: Rewarded, failed: dict[str, Mask], data: DataRows, missing: str
 ) -> tuple[list[tuple[str, ...]], int]:
     """Return why each row of the data is dropped, and how many scored ids it does not have."""
     found: dict[str, dict[str, None]] = {name: {} for name in rewarded.table.ids.tolist()}
@@ -178,7 +237,7 @@ def _join(
             found[name][reason] = None
     reasons: list[tuple[str, ...]] = []
     seen: set[str] = set()
-    for where, names in _row_names(data, format):
+    for where, names in data.names():
         known = [name for name in names if name in found]
         seen.update(known)
         if not known and missing == "error":
@@ -188,28 +247,6 @@ def _join(
             (*dict.fromkeys(reason for name in known for reason in found[name]), *unscored)
         )
     return reasons, len(found.keys() - seen)
-
-
-def _row_names(data: str, format: Format | None) -> Iterator[tuple[str, list[str]]]:
-    """Yield the place of each row and the ids that its records are scored under."""
-    if format is None:
-        yield from _own_names(data)
-        return
-    names: dict[str, dict[str, None]] = {}
-    for record in records_of(data, format):
-        names.setdefault(record.origin, {})[record.id] = None
-    for _, where in read_rows(data):
-        yield where, list(names.get(where, ()))
-
-
-def _own_names(data: str) -> Iterator[tuple[str, list[str]]]:
-    seen: set[str] = set()
-    for index, (row, where) in enumerate(read_rows(data)):
-        name = str(row.get("id") or f"{Path(data).name.split('.')[0]}-{index}")
-        if name in seen:
-            raise DataError("two rows have the same id", got=name, where=where)
-        seen.add(name)
-        yield f"{where}, row {name!r}", [name]
 
 
 def _masks(reasons: list[tuple[str, ...]]) -> dict[str, Mask]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prm.cli.inputs import model_kind
-from prm.cli.options import ForwardOptions, ModelOptions, OverwriteOptions
+from prm.cli.inputs import model_kind, say_skipped
+from prm.cli.options import ForwardOptions, ModelOptions, OverwriteOptions, RowOptions
 from prm.data.formats import OutcomeFormat, all_formats
 from prm.data.formats.outcomes import Outcomes
-from prm.data.sources.source import Source
+from prm.data.sources.source import Skipped, Source
 from prm.errors import OutputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ all_formats()  # so that every format can be named by its class alone
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate(ForwardOptions, OverwriteOptions, ModelOptions):
+class Gate(RowOptions, ForwardOptions, OverwriteOptions, ModelOptions):
     """Let the prompt choose how much each objective counts.
 
     A small gate reads the hidden state at the end of the prompt and gives the weights. It is
@@ -66,8 +66,10 @@ class Gate(ForwardOptions, OverwriteOptions, ModelOptions):
         model_kind(self.model)
         if self.output.exists() and not self.overwrite:
             raise OutputError("the output exists", where=str(self.output), fix="Add --overwrite")
-        records = Source(self.input, self.format or Outcomes(objective=self.objective))
-        comparisons = [record for record in records if record.ranks]
+        chosen, skipped = self.format or Outcomes(objective=self.objective), Skipped()
+        source = Source(self.input, chosen, on_error=self.on_error)
+        comparisons = [record for record in source.records(skipped) if record.ranks]
+        say_skipped(self.input, skipped)
 
         import torch
         from transformers.utils import logging

@@ -11,11 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from prm.cli.options import OptionRules, OverwriteOptions, ScoringOptions, StoredOptions
+from prm.cli.options import (
+    OptionRules,
+    OverwriteOptions,
+    RowOptions,
+    ScoringOptions,
+    StoredOptions,
+)
 from prm.data.formats import Format
 from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcomes import Outcomes
-from prm.data.sources.source import Source
+from prm.data.sources.source import OnError, Skipped, Source
 from prm.errors import ConfigError, OutputError
 from prm.records import Chain, Rating, Record
 from prm.scoring.batch import Survey, survey
@@ -73,34 +79,46 @@ def check_kind(kind: str, *, chains: bool) -> None:
         )
 
 
-def survey_source(path: str, format: Format) -> Survey:
+def survey_source(path: str, format: Format, on_error: OnError) -> Survey:
     """Read an input once, so that a wrong row is found before the model is loaded.
+
+    Rows that are left out are said to be.
 
     Raises:
         DataError: A row is wrong, or there is none.
     """
     from rich.console import Console
 
+    records = ScorableRows(Source(path, format, on_error=on_error))
     with Console(stderr=True).status(f"checking {path}"):
-        return survey(records_of(path, format))
+        found = survey(records)
+    say_skipped(path, records.skipped)
+    return found
 
 
-def records_of(path: str, format: Format) -> Iterable[Chain | Rating]:
-    """Return the chains or single responses of a source, to be iterated as often as needed."""
-    source = Source(path, format)
-    return source if format.kind == "steps" else _Responses(source)
+def say_skipped(path: str, skipped: Skipped) -> None:
+    """Print how many rows of an input were left out, for each reason."""
+    for line in skipped.lines():
+        print(f"{path}: {line}")
 
 
-class _Responses:
-    """The single responses of a source's records, as often as they are iterated."""
+class ScorableRows:
+    """The chains or single responses of a source, as often as they are iterated.
+
+    Args:
+        source: Where they are read.
+    """
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.skipped = Skipped()
 
-    def __iter__(self) -> Iterator[Rating]:
+    def __iter__(self) -> Iterator[Chain | Rating]:
         from prm.scores.responses import single_responses
 
-        return single_responses(self.source)
+        self.skipped = Skipped()
+        records = self.source.records(self.skipped)
+        return records if self.source.format.kind == "steps" else single_responses(records)
 
 
 def scorable(records: Iterable[Record]) -> Iterator[Chain | Rating]:
@@ -117,7 +135,7 @@ def scorable(records: Iterable[Record]) -> Iterator[Chain | Rating]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreFirstOptions(ScoringOptions, OverwriteOptions, StoredOptions):
+class ScoreFirstOptions(RowOptions, ScoringOptions, OverwriteOptions, StoredOptions):
     """Scores, stored or to be made.
 
     Args:
@@ -160,7 +178,8 @@ class ScoreFirstOptions(ScoringOptions, OverwriteOptions, StoredOptions):
                 got=str(scores),
                 fix=f"{instead}, or --overwrite to score it again",
             )
-        inputs = survey_source(self.input, choose_format(model_kind(self.model), self.format))
+        chosen = choose_format(model_kind(self.model), self.format)
+        inputs = survey_source(self.input, chosen, self.on_error)
 
         from prm.cli.scoring import load_scorer, score_to_file, scorer_options
 

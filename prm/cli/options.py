@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from prm.data.sources.source import OnError
 from prm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,6 +70,18 @@ def check_least(option: str, value: float | None, least: int) -> None:
     """
     if value is not None and value < least:
         raise ConfigError(f"{option} is wrong", expected=f"at least {least}", got=value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptions(Options):
+    """What is read.
+
+    Args:
+        on_error: What a wrong row, or one whose id came before, does: raise stops the command, skip
+            leaves it out, and says at the end how many there were for each reason.
+    """
+
+    on_error: OnError = "raise"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ Everything that can be wrong with the options and the input is found before torc
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -17,12 +18,14 @@ from prm.cli.options import (
     OptionRules,
     Options,
     OverwriteOptions,
+    RowOptions,
     ScoringOptions,
     ShapingOptions,
 )
-from prm.cli.score_input import read_stdin, typed_responses, typed_steps
+from prm.cli.score_input import STDIN, read_stdin, typed_responses, typed_steps
 from prm.data.formats import all_formats
 from prm.data.formats.base import Format
+from prm.data.sources.source import Skipped
 from prm.data.sources.writers import check_output
 from prm.errors import ConfigError
 from prm.records import Chain, Rating
@@ -76,6 +79,7 @@ class RayOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Score(
+    RowOptions,
     ShapingOptions,
     ScoringOptions,
     DTypeOptions,
@@ -167,7 +171,7 @@ class Score(
         self._check_threshold(source_format)
         if self.input is not None and self.output is not None:
             check_output(self.output, overwrite=self.overwrite)
-            inputs = survey_source(self.input, source_format)
+            inputs = survey_source(self.input, source_format, self.on_error)
         else:
             records = self._records(source_format)
 
@@ -191,7 +195,11 @@ class Score(
 
         step_format = RewardSpec.load(self.model).step_format
         if self.prompt is None:
-            return list(scorable(read_stdin(format, step_format)))
+            skipped = Skipped()
+            records = list(scorable(read_stdin(format, step_format, self.on_error, skipped)))
+            for line in skipped.lines():
+                print(f"{STDIN}: {line}", file=sys.stderr)
+            return records
         if self.steps is not None:
             return [Chain(self.prompt, typed_steps(self.steps, step_format))]
         return list(scorable(typed_responses(self.prompt, self.response or "", "--response")))

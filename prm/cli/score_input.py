@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from prm.data.formats.base import Format
+from prm.data.sources.files import Row, checked_row
+from prm.data.sources.source import OnError, Skipped
 from prm.errors import ConfigError, DataError
 from prm.records import Chain, Rating, Record
 from prm.texts.steps import split_steps
@@ -65,12 +67,16 @@ def typed_responses(prompt: str, text: str, option: str) -> list[Rating]:
     return [Rating(prompt, response, origin=option) for response in responses]
 
 
-def read_stdin(format: Format, step_format: StepFormat) -> list[Record]:
+def read_stdin(
+    format: Format, step_format: StepFormat, on_error: OnError, skipped: Skipped
+) -> list[Record]:
     """Read records from standard input: rows of JSON, or one record as plain text.
 
     Args:
         format: What rows are in.
         step_format: How the model's steps are separated in a text.
+        on_error: Whether a wrong row stops the reading.
+        skipped: Counts the wrong rows that are left out.
 
     Raises:
         DataError: There is nothing, it is not UTF-8, or a row is wrong; the message names its line.
@@ -84,13 +90,30 @@ def read_stdin(format: Format, step_format: StepFormat) -> list[Record]:
     if not text.strip():
         raise DataError("there is nothing to score", where=STDIN, fix="See `prm score --help`")
     if re.match(r'\s*(\{\s*"|\[\s*\{)', text):
-        rows = list(_json_rows(text))
-        return [record for row, where in rows for record in format.records(row, where)]
+        return _records(_json_rows(text), format, on_error, skipped)
     prompt, rest = _paragraphs(text)
     if format.kind == "steps":
         steps = [step.text for step in split_steps(rest, step_format)]
         return [Chain(prompt, steps, origin=STDIN)]
     return [Rating(prompt, rest.strip(), origin=STDIN)]
+
+
+def _records(
+    rows: Iterable[Row | DataError], format: Format, on_error: OnError, skipped: Skipped
+) -> list[Record]:
+    found: list[Record] = []
+    for row in sorted(rows, key=lambda row: not isinstance(row, DataError)):
+        try:
+            if isinstance(row, DataError):
+                raise row
+            found += format.records(*row)
+        except DataError as error:
+            if on_error == "raise":
+                raise
+            skipped.add(error)
+    if not found:
+        raise DataError("there is nothing to score", where=STDIN)
+    return found
 
 
 def _paragraphs(text: str) -> tuple[str, str]:
@@ -102,29 +125,28 @@ def _paragraphs(text: str) -> tuple[str, str]:
     return prompt.rstrip(), rest
 
 
-def _json_rows(text: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+def _json_rows(text: str) -> Iterator[Row | DataError]:
     """Yield (row, origin) of one object, an array of objects, or one object per line."""
-    for value, where in _json_values(text):
-        if not isinstance(value, Mapping):
-            raise DataError("the row is not an object", got=value, where=where)
-        yield value, where
-
-
-def _json_values(text: str) -> Iterator[tuple[Any, str]]:
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError:
-        yield from _json_lines(text)
+    except (ValueError, RecursionError):
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                yield _line_row(line, f"{STDIN}:{number}")
         return
     for index, value in enumerate(whole if isinstance(whole, list) else [whole]):
-        yield value, f"{STDIN}[{index}]"
+        yield _row(value, f"{STDIN}[{index}]")
 
 
-def _json_lines(text: str) -> Iterator[tuple[Any, str]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        where = f"{STDIN}:{number}"
-        try:
-            if line.strip():
-                yield json.loads(line), where
-        except json.JSONDecodeError as error:
-            raise DataError("this is not JSON", got=str(error), where=where) from None
+def _line_row(line: str, where: str) -> Row | DataError:
+    try:
+        return _row(json.loads(line), where)
+    except (ValueError, RecursionError) as error:
+        return DataError("this is not JSON", got=str(error), where=where)
+
+
+def _row(value: Any, where: str) -> Row | DataError:
+    try:
+        return checked_row(value, where), where
+    except DataError as error:
+        return error

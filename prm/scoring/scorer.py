@@ -11,6 +11,7 @@ import torch
 
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import StepAggregation
+from prm.data.sources.memory import is_table, memory_rows
 from prm.errors import ConfigError, DataError, ModelError
 from prm.models import checkpoint
 from prm.models.reward_model import ModelOutput, RewardModel
@@ -116,8 +117,9 @@ class RewardScorer:
         """Score chains or responses.
 
         Args:
-            records: `Chain`s or `Rating`s, rows with `prompt` and `completions` or `response`,
-                (prompt, steps) or (prompt, response) pairs; or a single one of them.
+            records: `Chain`s or `Rating`s, rows with `prompt` and `completions` or `response` (in a
+                list, a `datasets.Dataset` or a table), (prompt, steps) or (prompt, response) pairs;
+                or a single one of them.
 
         Returns:
             One `ChainScore` or `ResponseScore` per record, in order. One that does not fit has a
@@ -171,6 +173,8 @@ def as_records(records: Iterable[Scorable], spec: RewardSpec) -> Iterator[Chain 
         DataError: Something is neither a chain nor a response.
         ModelError: The model has no heads for this kind of record.
     """
+    if is_table(records):
+        records = (row for row, _ in memory_rows(records))
     if not isinstance(records, Iterable):
         raise DataError("not records", expected="an iterable", got=records)
     return (_checked(_as_record(item), spec) for item in records)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from prm.errors import DataError, PrmError
-from prm.records import Comparison, Outcome, Rating, Record
+from prm.records import Chain, Comparison, Outcome, Rating, Record
 
 Severity = Literal["error", "warning", "info"]
 Seen = TypeVar("Seen", bound=Record)
@@ -153,13 +153,23 @@ class Linter(Generic[Seen]):
         self._units = units
 
     def run(self, records: Iterable[Seen | DataError]) -> CheckReport:
-        """Report what the checks find in records, or in the errors that stand in their place."""
+        """Report what the checks find in records, or in the errors that stand in their place.
+
+        Raises:
+            DataError: Something is neither.
+        """
         unreadable = Tally("unreadable_row", "error", "rows that cannot be read")
         counts = dict.fromkeys(self._units, 0)
         for record in records:
             if isinstance(record, DataError):
                 unreadable.add_error(record)
                 continue
+            if not isinstance(record, Chain | Comparison | Rating):
+                raise DataError(
+                    "this is no record",
+                    expected="chains, comparisons or ratings, as `Source(rows, format).results()`",
+                    got=record,
+                )
             for name, number in self._units.items():
                 counts[name] += number(record)
             for check in self._checks:

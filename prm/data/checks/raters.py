@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from prm.data.checks.keys import Columns, response_keys
 from prm.data.checks.linter import Example, Finding, OutcomeCheck, Severity, Tally
 from prm.data.checks.preferences import preferences
-from prm.data.formats.base import VERDICTS
+from prm.data.formats.base import GRADES, VERDICTS
+from prm.fields import is_number
 from prm.metrics.agreement import Level, krippendorff_alpha
 from prm.records import Comparison, Outcome, Rating
 
@@ -27,8 +28,9 @@ Unit = tuple[NDArray[np.float64], NDArray[np.int64]]
 class Raters(OutcomeCheck):
     """Measures agreement where a pair or a response was judged more than once.
 
-    Opinions are the verdicts or votes of a comparison, and comparisons or ratings that come again
-    in other rows; copies of a row count as opinions too. A pair's opinions are -1, 0 (tied) and 1.
+    Opinions are the verdicts or votes of a comparison, the grades behind a mean rating, and
+    comparisons or ratings that come again in other rows; copies of a row count as opinions too. A
+    pair's opinions are -1, 0 (tied) and 1.
 
     Args:
         tolerance: Largest difference between two ratings of one response that is no conflict, as a
@@ -53,7 +55,8 @@ class Raters(OutcomeCheck):
         (unit,) = response_keys(record)
         for objective, value in record.values.items():
             if value is not None:
-                self._ratings[objective].add(unit, value, place)
+                for opinion in _grades(record, objective) or [value]:
+                    self._ratings[objective].add(unit, opinion, place)
 
     def _place(self, record: Outcome) -> int:
         self._places.append((record.origin, record.id))
@@ -82,6 +85,13 @@ class Raters(OutcomeCheck):
                 other = " ".join(filter(None, self._places[places[high]]))
                 detail = f"{objective}: {values[low]:g} here, {values[high]:g} at {other}"
                 yield Example(origin, name, detail)
+
+
+def _grades(record: Rating, objective: str) -> list[float]:
+    """Return what each rater gave a response; nothing if that is not known."""
+    grades = record.metadata.get(GRADES)
+    listed = grades.get(objective) if isinstance(grades, Mapping) else None
+    return [grade for grade in listed if is_number(grade)] if isinstance(listed, list) else []
 
 
 def _opinions() -> Columns:

@@ -18,11 +18,17 @@ ADJUSTED = "adjusted"
 VERDICTS = "verdicts"
 """Metadata key for what each rater of a pair said: 1 the better response, 0 tied, -1 the other."""
 
+GRADES = "grades"
+"""Metadata key for what each rater gave a response: objective to numbers, where several did."""
+
 PROBLEM = "problem"
 """Metadata key for the bare problem text, where the prompt holds more than the problem."""
 
 SUBSET = "subset"
 """Metadata key for the part of a source that a row belongs to; results are shown for each."""
+
+MESSAGE_KEYS = (("role", "content"), ("from", "value"))
+"""Who speaks in a message, and what is said: as chat templates have it, and as ShareGPT does."""
 
 
 class Format(ABC):

@@ -13,6 +13,7 @@ from prm.data.formats.base import (
     required_field,
     text_field,
 )
+from prm.data.formats.verdicts import refuse_contradictions
 from prm.errors import DataError
 from prm.messages import with_tools
 from prm.records import Comparison, Outcome, Rating
@@ -87,6 +88,7 @@ def _comparison(
     if "responses" in row:
         responses, ranks = list_field(row, "responses", origin), list_field(row, "ranks", origin)
     else:
+        refuse_contradictions(row, "chosen", "rejected", origin)
         responses = [text_field(row, name, origin) for name in ("chosen", "rejected")]
         ranks = [0, 1]
     return Comparison(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -15,11 +14,12 @@ from prm.data.formats.base import (
     name_field,
     text_field,
 )
+from prm.data.formats.verdicts import Winner, majority, signed, votes
 from prm.errors import ConfigError
 from prm.records import Outcome
 
-_VERDICTS = {0: None, 1: 0, 2: 1}
-"""What a rater wrote, and the index of the response it prefers."""
+_VERDICTS: dict[int, Winner] = {0: "tie", 1: 0, 2: 1}
+"""What a rater wrote, and which response it prefers."""
 
 
 class PandaLM(OutcomeFormat):
@@ -56,14 +56,15 @@ class PandaLM(OutcomeFormat):
         verdicts = [
             meaning_field(row, f"annotator{rater}", _VERDICTS, origin) for rater in (1, 2, 3)
         ]
+        better = majority(verdicts)
         pair = judged_pair(
             _prompt(row, origin),
             (_response(row, "response1", origin), _response(row, "response2", origin)),
-            _majority(verdicts),
-            votes=(_share(verdicts, 0), _share(verdicts, 1)),
+            None if better == "tie" else better,
+            votes=votes(verdicts),
             objective="helpfulness",
             id=name_field(row, "idx", origin),
-            metadata=_metadata(row) | {VERDICTS: _signed(verdicts)},
+            metadata=_metadata(row) | {VERDICTS: signed(verdicts)},
             origin=origin,
         )
         return [] if pair.is_tie and self.ties == "drop" else [pair]
@@ -84,18 +85,3 @@ def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     if any(isinstance(row[name], bool) for name in ("response1", "response2")):
         metadata[ADJUSTED] = "a response that the file holds as true or false is read as text"
     return metadata
-
-
-def _signed(verdicts: list[int | None]) -> list[int]:
-    """Return each rater's verdict: 1 for the better response (the first, if tied), 0 for a tie."""
-    best = _majority(verdicts) or 0
-    return [0 if verdict is None else 1 if verdict == best else -1 for verdict in verdicts]
-
-
-def _majority(verdicts: list[int | None]) -> int | None:
-    verdict, count = Counter(verdicts).most_common(1)[0]
-    return verdict if count > len(verdicts) / 2 else None
-
-
-def _share(verdicts: list[int | None], response: int) -> float:
-    return sum(0.5 if verdict is None else float(verdict == response) for verdict in verdicts)

@@ -15,6 +15,7 @@ from prm.data.formats.base import (
     wrong_field,
 )
 from prm.data.formats.message_pairs import split_conversations
+from prm.data.formats.verdicts import refuse_contradictions
 from prm.records import Comparison, Message, Outcome
 
 
@@ -47,6 +48,7 @@ class TRLPreference(OutcomeFormat):
         """Return the row's one comparison."""
         split = _split_text if isinstance(row.get("chosen"), str) else _split_messages
         prompt, responses = split(row, origin)
+        refuse_contradictions(row, "chosen", "rejected", origin)
         pair = Comparison(
             prompt,
             responses,

@@ -31,7 +31,8 @@ class UltraFeedback(OutcomeFormat):
     """Rows with `instruction` and `completions`, each with a grade from 1 to 5 for four aspects.
 
     Supervises instruction_following, honesty, truthfulness and helpfulness, of which more is better
-    (graded by GPT-4; N/A is no label). The grades stay 1 to 5. `source` is kept as the subset.
+    (graded by GPT-4; N/A is no label). The grades stay 1 to 5. `source` is kept as the subset. The
+    older layout, in which each aspect is a list of one annotation, is read as well.
 
     Args:
         attributes: Aspect to the objective that it supervises, such as
@@ -66,7 +67,15 @@ class UltraFeedback(OutcomeFormat):
         annotations = mapping_field(completion, "annotations", origin)
         return {
             objective: meaning_field(
-                mapping_field(annotations, aspect, origin), "Rating", _GRADES, origin
+                _annotation(annotations, aspect, origin), "Rating", _GRADES, origin
             )
             for aspect, objective in self.attributes.items()
         }
+
+
+def _annotation(annotations: Mapping[str, Any], aspect: str, origin: str) -> Mapping[str, Any]:
+    """Return what was said about an aspect, which may be the only item of a list."""
+    listed = annotations.get(aspect)
+    if isinstance(listed, list) and len(listed) == 1:
+        annotations = {aspect: listed[0]}
+    return mapping_field(annotations, aspect, origin)

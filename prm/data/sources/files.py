@@ -15,15 +15,19 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain as joined
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from prm.data.formats.base import MESSAGE_KEYS
 from prm.errors import DataError
 
 Row = tuple[Any, str]
 
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _BYTE_ORDER_MARK = "\ufeff"
+_DELIMITERS = ("\t", ",", ";")
+_NUM_PROBED = 1000
 _SUPPORTED = "JSON, JSON lines or CSV text (plain or gzipped), or Parquet"
 
 
@@ -33,6 +37,18 @@ def read_file(path: Path) -> Iterator[Row]:
     Raises:
         DataError: The file is empty, cut off, of another encoding or kind, or a row is not an
             object; the message names the line or byte.
+    """
+    for row in file_results(path):
+        if isinstance(row, DataError):
+            raise row
+        yield row
+
+
+def file_results(path: Path) -> Iterator[Row | DataError]:
+    """Yield the rows of a file, or the error that stands in the place of one.
+
+    Raises:
+        DataError: What follows cannot be read at all.
     """
     with _opened(path) as stream:
         head = stream.read(4)
@@ -70,24 +86,34 @@ def _decompressed(path: Path) -> Iterator[IO[bytes]]:
         ) from error
 
 
-def _text_rows(stream: IO[bytes], path: Path) -> Iterator[Row]:
+def _text_rows(stream: IO[bytes], path: Path) -> Iterator[Row | DataError]:
     lines = _lines(stream, path)
-    first = next(lines, None)
-    if first is None:
+    head = list(_until_two_are_written(lines))
+    written = [text for _, text in head if text.strip()]
+    if not written:
         raise DataError("the file holds no rows, only blank lines", where=str(path))
-    second = next(lines, None)
-    rest = joined([first], [second] if second else [], lines)
-    start = first[1].lstrip()[:1]
-    if start == "{" and _looks_like_json_lines(first[1], second[1] if second else None):
+    rest = joined(head, lines)
+    start = written[0].lstrip()[:1]
+    if start == "{" and _looks_like_json_lines(*written):
         yield from _json_lines(rest, path)
     elif start in ("{", "["):
-        yield from _json_rows("".join(_with_blank_lines(rest)), path)
+        yield from _json_rows("".join(text for _, text in rest), path)
     else:
         yield from _csv_rows(rest, path)
 
 
+def _until_two_are_written(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Yield lines up to the second one that is not blank."""
+    count = 0
+    for number, text in lines:
+        yield number, text
+        count += bool(text.strip())
+        if count == 2:
+            return
+
+
 def _lines(stream: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number, text) of every line that is not blank."""
+    """Yield (number, text) of every line, with its line feed."""
     offset = 0
     for number, raw in enumerate(stream, start=1):
         if number == 1:
@@ -105,8 +131,7 @@ def _lines(stream: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
         offset += len(raw)
         if number == 1:
             text = text.removeprefix(_BYTE_ORDER_MARK)
-        if text.strip():
-            yield number, text
+        yield number, text
 
 
 def _check_encoding(head: bytes, path: Path) -> None:
@@ -127,7 +152,7 @@ def _check_encoding(head: bytes, path: Path) -> None:
         )
 
 
-def _looks_like_json_lines(first: str, second: str | None) -> bool:
+def _looks_like_json_lines(first: str, second: str | None = None) -> bool:
     """Tell JSON lines from one JSON object that spans lines (or one line of lists of rows)."""
     try:
         whole = json.loads(first)
@@ -136,22 +161,18 @@ def _looks_like_json_lines(first: str, second: str | None) -> bool:
     return second is not None or not _is_object_of_lists(whole)
 
 
-def _json_lines(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
+def _json_lines(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row | DataError]:
     for number, text in lines:
+        if not text.strip():
+            continue
         where = f"{path}:{number}"
-        yield _checked(_parsed(text, path, number), where), where
+        try:
+            yield checked_row(_parsed(text, path, number), where), where
+        except DataError as error:
+            yield error
 
 
-def _with_blank_lines(lines: Iterator[tuple[int, str]]) -> Iterator[str]:
-    """Yield the text again with the blank lines put back, so that line numbers hold."""
-    expected = 1
-    for number, text in lines:
-        yield from ["\n"] * (number - expected)
-        yield text
-        expected = number + 1
-
-
-def _json_rows(text: str, path: Path) -> Iterator[Row]:
+def _json_rows(text: str, path: Path) -> Iterator[Row | DataError]:
     value = _parsed(text, path)
     if isinstance(value, list):
         named = ((f"{path}[{index}]", row) for index, row in enumerate(value))
@@ -169,17 +190,22 @@ def _json_rows(text: str, path: Path) -> Iterator[Row]:
             where=str(path),
         )
     for where, row in named:
-        yield _checked(row, where), where
+        try:
+            yield checked_row(row, where), where
+        except DataError as error:
+            yield error
 
 
 def _is_object_of_lists(value: Any) -> bool:
-    """Tell `{"uuid": [{...}, ...], ...}` from a row."""
-    return (
-        isinstance(value, dict)
-        and bool(value)
-        and all(isinstance(rows, list) for rows in value.values())
-        and all(isinstance(row, dict) for rows in value.values() for row in rows)
-    )
+    """Tell `{"uuid": [{...}, ...], ...}` from a row, which may hold nothing but conversations."""
+    if not isinstance(value, dict) or not all(isinstance(rows, list) for rows in value.values()):
+        return False
+    rows = [row for listed in value.values() for row in listed]
+    return bool(rows) and all(isinstance(row, dict) and not _is_message(row) for row in rows)
+
+
+def _is_message(value: dict[str, Any]) -> bool:
+    return any(speaker in value and said in value for speaker, said in MESSAGE_KEYS)
 
 
 def _parsed(text: str, path: Path, first_line: int = 1) -> Any:
@@ -203,45 +229,84 @@ def _broken_json(error: json.JSONDecodeError, length: int, where: str) -> DataEr
     )
 
 
-def _checked(row: Any, where: str) -> dict[str, Any]:
+def checked_row(row: Any, where: str) -> dict[str, Any]:
+    """Return a row, which must be an object."""
     if isinstance(row, dict):
         return row
     raise DataError("the row is not an object", expected="fields with names", got=row, where=where)
 
 
-def _csv_rows(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
+def _csv_rows(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row | DataError]:
     csv.field_size_limit(2**31 - 1)
-    first = next(lines)
-    delimiter = "\t" if "\t" in first[1] and "," not in first[1] else ","
-    if delimiter not in first[1]:
-        raise DataError(
-            "the file's kind is not known",
-            expected=_SUPPORTED,
-            got=f"text that starts with {first[1].strip()[:40]!r}",
-            where=f"{path}:{first[0]}",
-        )
-    text = _with_blank_lines(joined([first], lines))
-    reader = csv.DictReader(text, delimiter=delimiter, strict=True)
+    text = (line for _, line in lines)
+    head = list(islice(text, _NUM_PROBED))
+    reader = csv.reader(joined(head, text), delimiter=_delimiter(head, path), strict=True)
     try:
-        for row in reader:
+        written = (cells for cells in reader if any(map(str.strip, cells)) or len(cells) > 1)
+        header = next(written)
+        _check_header(header, f"{path}:{reader.line_num}")
+        for cells in written:
             where = f"{path}:{reader.line_num}"
-            if None in row or None in row.values():
-                raise DataError(
+            if len(cells) != len(header):
+                yield DataError(
                     "the row does not match the header",
-                    expected=f"{len(reader.fieldnames or ())} cells",
-                    got=_num_cells(row),
+                    expected=f"{len(header)} cells",
+                    got=len(cells),
                     where=where,
                 )
-            yield row, where
+                continue
+            yield dict(zip(header, cells, strict=True)), where
     except csv.Error as error:
         raise DataError(
             "this is not CSV", got=str(error), where=f"{path}:{reader.line_num}"
         ) from None
 
 
-def _num_cells(row: dict[Any, Any]) -> int:
-    extra = row.get(None) or []
-    return sum(value is not None for key, value in row.items() if key is not None) + len(extra)
+def _delimiter(head: list[str], path: Path) -> str:
+    """Return what stands between cells: what the header holds, and the first row as often.
+
+    Raises:
+        DataError: There is nothing of the kind, or comma and semicolon both fit.
+    """
+    number, header = next((n, line) for n, line in enumerate(head, start=1) if line.strip())
+    found = [mark for mark in _DELIMITERS if mark in header]
+    if len(found) > 1:
+        found = [mark for mark in found if _is_even(head, mark)] or found
+    if not found:
+        raise DataError(
+            "the file's kind is not known",
+            expected=_SUPPORTED,
+            got=f"text that starts with {header.strip()[:40]!r}",
+            where=f"{path}:{number}",
+        )
+    if len(found) > 1 and found[0] != "\t":
+        raise DataError(
+            "the header holds commas and semicolons, and either may stand between columns",
+            got=header.strip(),
+            where=f"{path}:{number}",
+            fix="Rename its columns, or write the file with tabs or as JSON lines",
+        )
+    return found[0]
+
+
+def _is_even(head: list[str], mark: str) -> bool:
+    """Tell whether the header and the first row have as many cells; at least two."""
+    try:
+        written = (cells for cells in csv.reader(head, delimiter=mark) if cells)
+        rows = [len(cells) for cells in islice(written, 2)]
+    except csv.Error:
+        return False
+    return min(rows) > 1 and len(set(rows)) == 1
+
+
+def _check_header(header: list[str], where: str) -> None:
+    repeated = [name for name in header if header.count(name) > 1]
+    if repeated:
+        raise DataError(
+            f"two columns are called {repeated[0]!r}",
+            expected="a name of its own for each column",
+            where=where,
+        )
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -8,24 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prm.data.sources.files import Row, read_file
+from prm.data.sources.files import Row, file_results
+from prm.data.sources.memory import as_data, dataset_rows, memory_rows
 from prm.errors import DataError
 
 _DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".gz")
 
 
 def read_rows(
-    path: str,
+    path: str | Any,
     *,
     split: str | None = None,
     config_name: str | None = None,
     streaming: bool = False,
 ) -> Iterator[Row]:
-    """Yield (row, origin) of a file, folder, glob, saved dataset or Hugging Face dataset.
+    """Yield (row, origin) of a file, folder, glob, saved or Hugging Face dataset, or of memory.
 
     Args:
-        path: A file; a folder or glob of files; a folder that `datasets` saved; or the name of a
-            Hugging Face dataset. A file's kind is read from its content.
+        path: A file; a folder or glob of files; a folder that `datasets` saved; the name of a
+            Hugging Face dataset; or a list of rows, a `datasets.Dataset` or a table in memory. A
+            file's kind is read from its content.
         split: Split of a Hugging Face or saved dataset.
         config_name: Configuration (subset) of a Hugging Face dataset.
         streaming: Whether to stream a Hugging Face dataset instead of downloading it.
@@ -33,6 +35,29 @@ def read_rows(
     Raises:
         DataError: There is nothing to read at `path`, or a file is damaged.
     """
+    options: dict[str, Any] = {"split": split, "config_name": config_name, "streaming": streaming}
+    for row in row_results(path, **options):
+        if isinstance(row, DataError):
+            raise row
+        yield row
+
+
+def row_results(
+    path: str | Any,
+    *,
+    split: str | None = None,
+    config_name: str | None = None,
+    streaming: bool = False,
+) -> Iterator[Row | DataError]:
+    """Yield the rows of `read_rows`, or the error that stands in the place of one.
+
+    Raises:
+        DataError: There is nothing to read, or what follows cannot be read at all.
+    """
+    path = as_data(path)
+    if not isinstance(path, str):
+        yield from memory_rows(path, split)
+        return
     if _is_saved_dataset(Path(path)):
         yield from _saved_dataset_rows(path, split)
         return
@@ -40,7 +65,7 @@ def read_rows(
     if not files:
         yield from _hub_rows(path, split, config_name, streaming)
     for file in files:
-        yield from read_file(file)
+        yield from file_results(file)
 
 
 def data_files(path: str) -> list[Path]:
@@ -112,7 +137,7 @@ def _saved_dataset_rows(path: str, split: str | None) -> Iterator[Row]:
         dataset = datasets.load_from_disk(path)
     except Exception as error:
         raise DataError("the saved dataset cannot be read", got=str(error), where=path) from error
-    yield from _dataset_rows(dataset, path, split)
+    yield from dataset_rows(dataset, path, split)
 
 
 def _hub_rows(
@@ -128,31 +153,4 @@ def _hub_rows(
             got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             fix="Check the path, or the name and the network (or HF_HUB_OFFLINE)",
         ) from error
-    yield from _dataset_rows(dataset, name, split)
-
-
-def _dataset_rows(dataset: Any, name: str, split: str | None) -> Iterator[Row]:
-    """Yield the rows of a dataset, or of one split of a dictionary of datasets."""
-    if isinstance(dataset, dict):
-        if split is None and len(dataset) == 1:
-            split = next(iter(dataset))
-        if split not in dataset:
-            raise DataError(
-                "the dataset has no such split" if split else "the dataset has several splits",
-                expected=f"option `split` as one of {', '.join(map(str, dataset))}",
-                got=split,
-                where=name,
-            )
-        dataset = dataset[split]
-    place = f"{name}[{split}]" if split else name
-    count = 0
-    try:
-        for count, row in enumerate(dataset, start=1):
-            yield row, f"{place}[{count - 1}]"
-    except Exception as error:
-        raise DataError(
-            f"reading stopped after {count} rows",
-            got=f"{type(error).__name__}: {error}",
-            where=place,
-            fix="Was the download interrupted?",
-        ) from error
+    yield from dataset_rows(dataset, name, split)

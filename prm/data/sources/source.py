@@ -6,16 +6,20 @@ import glob
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from prm.data.formats.base import Format
-from prm.data.sources.files import Row
+from prm.data.sources.memory import NAME, as_data, fingerprint
 from prm.data.sources.origins import Origins
-from prm.data.sources.rows import data_files, read_rows
+from prm.data.sources.rows import data_files, row_results
 from prm.errors import ConfigError, DataError
 from prm.records import Record, named
+
+OnError = Literal["raise", "skip"]
+"""What a wrong row does: it stops the reading, or is left out and counted."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +30,15 @@ class Source:
     Its format says what they are: chains, or comparisons and ratings.
 
     Args:
-        path: File, folder, glob, saved dataset, or name of a Hugging Face dataset.
+        path: File, folder, glob, saved dataset, or name of a Hugging Face dataset. From Python also
+            the rows: a list of them, a `datasets.Dataset`, or a table.
         format: What the rows look like.
         name: Name of the source; by default the row's own, else the file's name without suffix.
         split: Split of a Hugging Face or saved dataset.
         limit: Largest number of records; `None` for all.
         streaming: Whether to stream a Hugging Face dataset instead of downloading it.
-        on_error: Whether a wrong row stops the reading (`raise`) or is left out (`skip`), counted
-            and reported in the log.
+        on_error: Whether a wrong row, or one whose id came before, stops the reading (`raise`) or
+            is left out (`skip`), counted and reported in the log.
         config_name: Configuration (subset) of a Hugging Face dataset.
         weight: Factor of this source's share of an epoch, above 0; the share is otherwise what
             `Sampling` gives it. Needs a name.
@@ -45,21 +50,23 @@ class Source:
 
     def __init__(
         self,
-        path: str,
+        path: str | Any,
         format: Format,
         name: str | None = None,
         split: str | None = None,
         limit: int | None = None,
         streaming: bool = False,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
         config_name: str | None = None,
         weight: float | None = None,
     ) -> None:
+        data = as_data(path)
         if weight is not None and not (weight > 0 and math.isfinite(weight)):
             raise ConfigError("weight is wrong", expected="a number above 0", got=weight)
         if weight is not None and name is None:
-            raise ConfigError("a weighted source needs a name", where=path, fix="Set name")
-        self.path = path
+            where = place(data)
+            raise ConfigError("a weighted source needs a name", where=where, fix="Set name")
+        self.path = data
         self.format = format
         self.name = name
         self.split = split
@@ -71,16 +78,28 @@ class Source:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield `Chain`s, or `Comparison`s and `Rating`s."""
-        errors: list[DataError] = []
-        for result in self.results():
+        skipped = Skipped()
+        yield from self.records(skipped)
+        for line in skipped.lines():
+            logger.warning("%s: %s", place(self.path), line)
+
+    def records(self, skipped: Skipped, *, unique: bool = True) -> Iterator[Any]:
+        """Yield the records, and note in `skipped` what is left out.
+
+        Args:
+            skipped: Counts the rows that are left out.
+            unique: Whether a record whose id came before is wrong.
+
+        Raises:
+            DataError: A row is wrong and `on_error` says to stop, or the rest cannot be read.
+        """
+        for result in self._results(unique=unique):
             if not isinstance(result, DataError):
                 yield result
             elif self.on_error == "raise":
                 raise result
             else:
-                errors.append(result)
-        if errors:
-            logger.warning("%s: %d rows left out; the first: %s", self.path, len(errors), errors[0])
+                skipped.add(result)
 
     def load(self) -> list[Any]:
         """Return all records."""
@@ -97,17 +116,35 @@ class Source:
         options = {name: value for name, value in vars(self).items() if name != "weight"}
         kind = type(self.format)
         options["format"] = [f"{kind.__module__}.{kind.__qualname__}", vars(self.format)]
-        states = [(str(file), file.stat()) for file in data_files(self.path)]
-        files = [[name, state.st_size, state.st_mtime_ns] for name, state in states]
+        if isinstance(self.path, str):
+            states = [(str(file), file.stat()) for file in data_files(self.path)]
+            files: Any = [[name, state.st_size, state.st_mtime_ns] for name, state in states]
+        else:
+            options["path"], files = place(self.path), fingerprint(self.path)
         plain: dict[str, Any] = json.loads(json.dumps(options | {"files": files}, default=repr))
         return plain
 
-    def results(self) -> Iterator[Any]:
+    def results(self, *, unique: bool = True) -> Iterator[Any]:
         """Yield each record, or the error that stands in its place.
+
+        Args:
+            unique: Whether a record whose id came before is an error.
 
         Raises:
             DataError: Not even one row can be read.
         """
+        results = self._results(unique=unique)
+        first = next(results, None)
+        if first is None:
+            return
+        yield first
+        try:
+            yield from results
+        except DataError as error:
+            yield error
+
+    def _results(self, *, unique: bool = True) -> Iterator[Any]:
+        """Yield each record, or the error in its place; raise where the reading ends early."""
         origins = Origins()
         num_records = 0
         for result in self._named_records():
@@ -115,7 +152,8 @@ class Source:
                 return
             if not isinstance(result, DataError):
                 num_records += 1
-                first = origins.first((result.source, result.id), result.origin)
+                name = (result.source, result.id)
+                first = origins.first(name, result.origin) if unique else None
                 if first is not None:
                     yield _duplicate_id(result, first)
                     continue
@@ -126,12 +164,12 @@ class Source:
 
         The records of one row share its origin and are numbered `name-3.0`, `name-3.1`.
         """
-        options = {"split": self.split, "config_name": self.config_name}
-        rows = read_rows(self.path, **options, streaming=self.streaming)
-        for index, row in enumerate(_until_broken(rows)):
+        options: dict[str, Any] = {"split": self.split, "config_name": self.config_name}
+        rows = row_results(self.path, **options, streaming=self.streaming)
+        for index, row in enumerate(rows):
             if isinstance(row, DataError):
                 yield row
-                return
+                continue
             try:
                 records: Sequence[Any] = self.format.records(*row)
             except DataError as error:
@@ -143,22 +181,46 @@ class Source:
                 yield named(record, record.id or f"{source}-{number}", source)
 
 
-def _default_name(path: str) -> str:
+class Skipped:
+    """The rows that are left out: how many for each reason, and the first one.
+
+    Example:
+        >>> skipped = Skipped()
+        >>> for line in (1, 2):
+        ...     skipped.add(DataError("label 3 is wrong", got=7, where=f"a.jsonl:{line}"))
+        >>> skipped.lines()
+        ['2 rows left out; the first: a.jsonl:1: label 3 is wrong: got 7']
+    """
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, tuple[int, DataError]] = {}
+
+    def add(self, error: DataError) -> None:
+        """Count a row; errors that differ in a number or an id only are of one reason."""
+        reason = re.sub(r"\d+|(?<= id )(['\"]).*\1", "#", error.problem)
+        count, first = self._reasons.get(reason, (0, error))
+        self._reasons[reason] = (count + 1, first)
+
+    @property
+    def count(self) -> int:
+        """Number of rows that were left out."""
+        return sum(count for count, _ in self._reasons.values())
+
+    def lines(self) -> list[str]:
+        """Return a line for each reason, the most frequent first."""
+        most = sorted(self._reasons.values(), key=lambda reason: -reason[0])
+        return [f"{count:,} rows left out; the first: {first}" for count, first in most]
+
+
+def place(data: object) -> str:
+    """Return what errors call a source's data: their path, or that they are rows in memory."""
+    return data if isinstance(data, str) else NAME
+
+
+def _default_name(data: object) -> str:
     """Return a file's name without suffix, or the name of the folder that a pattern looks in."""
-    parts = [part for part in Path(path).parts if not glob.has_magic(part)]
+    parts = [part for part in Path(place(data)).parts if not glob.has_magic(part)]
     return Path(parts[-1]).name.split(".")[0] if parts else "data"
-
-
-def _until_broken(rows: Iterator[Row]) -> Iterator[Row | DataError]:
-    """Yield rows, and as the last one the error that ends the reading after some were read."""
-    first = next(rows, None)
-    if first is None:
-        return
-    yield first
-    try:
-        yield from rows
-    except DataError as error:
-        yield error
 
 
 def _duplicate_id(record: Record, first_origin: str) -> DataError:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prm.data.formats.chain_columns import ChainColumns
 from prm.data.formats.hf_stepwise import HFStepwise
+from prm.data.formats.outcome_columns import OutcomeColumns
 from prm.data.sources.rows import read_rows
-from prm.data.sources.source import Source
+from prm.data.sources.source import Skipped, Source
 from prm.errors import DataError
 
 ROWS: list[dict[str, Any]] = [
@@ -69,6 +73,36 @@ class TestKinds:
             ({"q": "x\n\ny", "a": "1"}, f"{path}:4"),
             ({"q": "z", "a": "2"}, f"{path}:5"),
         ]
+
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    def test_a_cell_of_code_keeps_its_lines(self, tmp_path: Path, end: str) -> None:
+        code = end.join(["def f():", "    x = 1", "    ", "    return x", "", ""])
+        path = write(tmp_path / "a.csv", f'{end}q,a{end}Write f.,"{code}"{end}  {end}z,2{end}')
+        assert rows_of(path) == [{"q": "Write f.", "a": code}, {"q": "z", "a": "2"}]
+
+    @pytest.mark.parametrize(
+        ("content", "row"),
+        [
+            ("q;a;n\nx, y;7;5\n", {"q": "x, y", "a": "7", "n": "5"}),
+            ("q, then\ta\nx\ty, z\n", {"q, then": "x", "a": "y, z"}),
+            ("q, then\ta\nx, y\tz\n", {"q, then": "x, y", "a": "z"}),
+            ('"q; then",a\n"x; y",z\n', {"q; then": "x; y", "a": "z"}),
+            ("q; then,a\nx,z\n", {"q; then": "x", "a": "z"}),
+        ],
+    )
+    def test_what_stands_between_cells(
+        self, tmp_path: Path, content: str, row: dict[str, str]
+    ) -> None:
+        assert rows_of(write(tmp_path / "a.csv", content)) == [row]
+
+    @pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
+    @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+    def test_one_line_of_conversations_is_a_row(
+        self, tmp_path: Path, name: str, keys: tuple[str, str]
+    ) -> None:
+        turn = dict(zip(keys, ("user", "Hi"), strict=True))
+        row = {"prompt": [turn], "chosen": [turn], "rejected": [turn], "tools": []}
+        assert rows_of(write(tmp_path / name, json.dumps(row))) == [row]
 
     def test_origins_are_lines_or_indices(self, tmp_path: Path) -> None:
         lines = write(tmp_path / "a.jsonl", "\n" + LINES)
@@ -140,6 +174,8 @@ class TestDamage:
             ("a,b\n1,2\n1\n", ":3: the row does not match the header: expected 2 cells, got 1"),
             ("a,b\n1,2,3\n", ":2: the row does not match the header: expected 2 cells, got 3"),
             ('a,b\n"1,2\n', "this is not CSV"),
+            ("q;a,b\n1;2,3\n", "commas and semicolons"),
+            ("a,b,a\n1,2,3\n", "two columns are called 'a'"),
             (gzip.compress(LINES.encode(), mtime=0)[:-12], "gzip file is cut off"),
             (b"PAR1 and then nothing", "Parquet file is cut off"),
         ],
@@ -228,9 +264,112 @@ class TestChainSource:
             assert len(Source(path, HFStepwise(), on_error="skip").load()) == 3
         assert "1 rows left out" in caplog.text
 
-    def test_reading_stops_with_an_error_in_the_place_of_the_broken_row(
-        self, tmp_path: Path
-    ) -> None:
-        path = write(tmp_path / "a.jsonl", LINES + "{]\n" + LINES)
+    def test_a_broken_line_is_an_error_in_its_place(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.jsonl", LINES + "{]\n[1]\n" + LINES)
+        kinds = [type(result).__name__ for result in Source(path, HFStepwise()).results()]
+        assert kinds == ["Chain"] * 3 + ["DataError"] * 2 + ["Chain"] * 3
+
+    def test_rows_of_a_csv_file_that_do_not_fit_are_left_out(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", 'prompt,completions\np,"[""a""]"\nq\nr,"[""b""]"\n')
+        source = Source(path, ChainColumns(), on_error="skip")
+        assert [chain.prompt for chain in source] == ["p", "r"]
+
+    def test_the_end_of_a_broken_file_is_never_left_out(self, tmp_path: Path) -> None:
+        """A reading that ends early has lost rows that nobody can count."""
+        path = write(tmp_path / "a.jsonl", LINES.encode() + b"\xff\n" + LINES.encode())
         *chains, error = Source(path, HFStepwise()).results()
         assert (len(chains), type(error)) == (3, DataError)
+        with pytest.raises(DataError, match="not UTF-8"):
+            Source(path, HFStepwise(), on_error="skip").load()
+
+    def test_what_is_left_out_is_counted_by_reason(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        again = "".join(json.dumps(ROWS[0] | {"id": name}) + "\n" for name in "abab")
+        path = write(tmp_path / "a.jsonl", again + json.dumps(ROWS[0] | {"labels": [1]}))
+        skipped = Skipped()
+        source = Source(path, HFStepwise(), on_error="skip")
+        assert [chain.id for chain in source.records(skipped)] == ["a", "b"]
+        assert skipped.count == 3
+        assert [line.split(":")[0] for line in skipped.lines()] == [
+            "2 rows left out; the first",
+            "1 rows left out; the first",
+        ]
+        with caplog.at_level(logging.WARNING):
+            source.load()
+        assert "2 rows left out" in caplog.text
+        assert len(list(source.results(unique=False))) == 5
+
+
+class PolarsFrame:
+    """What polars' frames have; the library itself need not be here."""
+
+    __module__ = "polars.dataframe.frame"
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def iter_rows(self, *, named: bool) -> Iterator[dict[str, Any]]:
+        assert named
+        return iter(self.rows)
+
+
+def tables(rows: list[dict[str, Any]]) -> Iterator[Any]:
+    yield from (rows, tuple(rows), PolarsFrame(rows))
+    for library, name, maker in (
+        ("datasets", "Dataset", "from_list"),
+        ("pandas", "DataFrame", "from_records"),
+        ("polars", "DataFrame", "__call__"),
+        ("pyarrow", "Table", "from_pylist"),
+    ):
+        try:
+            kind = getattr(importlib.import_module(library), name)
+        except ImportError:
+            continue
+        yield kind(rows) if maker == "__call__" else getattr(kind, maker)(rows)
+
+
+class TestMemory:
+    def test_rows_in_memory_are_read_as_those_of_a_file(self, tmp_path: Path) -> None:
+        expected = Source(write(tmp_path / "rows.jsonl", LINES), HFStepwise()).load()
+        for rows in tables(ROWS):
+            source = Source(rows, HFStepwise())
+            assert source.load() == expected
+            assert source.load()[2].origin == "rows[2]"
+
+    def test_missing_cells_of_a_table_are_null(self) -> None:
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame({"prompt": ["p", "q"], "response": ["a", "b"], "n": [1.0, None]})
+        ratings = Source(frame, OutcomeColumns(response="response", ratings={"x": "n"})).load()
+        assert [rating.values for rating in ratings] == [{"x": 1.0}, {"x": None}]
+
+    def test_a_split_of_a_dictionary_of_data_sets(self) -> None:
+        datasets = pytest.importorskip("datasets")
+        data = datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS))
+        data["test"] = data["train"].select([0])
+        assert len(Source(data, HFStepwise(), split="test").load()) == 1
+        with pytest.raises(DataError, match="several splits"):
+            Source(data, HFStepwise()).load()
+
+    @pytest.mark.parametrize("data", [3, iter(ROWS), {"prompt": "p"}, None])
+    def test_other_things_are_refused(self, data: Any) -> None:
+        with pytest.raises(DataError, match=r"no data: expected a path, a list of rows.*got \w+"):
+            Source(data, HFStepwise())
+
+    def test_a_row_that_is_no_object(self) -> None:
+        with pytest.raises(DataError, match=r"rows\[1\]: the row is not an object"):
+            Source([ROWS[0], "p"], HFStepwise()).load()
+
+    def test_columns_of_several_kinds_are_refused(self) -> None:
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame({"prompt": ["p", [{"role": "user", "content": "q"}]]})
+        with pytest.raises(DataError, match="table cannot be read"):
+            Source(frame, HFStepwise()).load()
+
+    def test_what_the_rows_are_decides_the_identity(self) -> None:
+        first, same, other = (Source(rows, HFStepwise()) for rows in (ROWS, [*ROWS], ROWS[:2]))
+        assert first.identity() == same.identity() != other.identity()
+
+    def test_a_path_object_is_a_path(self, tmp_path: Path) -> None:
+        write(tmp_path / "a.jsonl", LINES)
+        assert len(Source(tmp_path / "a.jsonl", HFStepwise()).load()) == 3
