@@ -194,7 +194,8 @@ class ResponseTable(ScoreTable):
 
         `sqrt(sum_k (c w_k a_k s_k)^2)` for reward `c sum_k w_k u_k + d`, utility
         `u_k = a_k score_k + b_k` and independent spreads `s_k`. NaN in rows that miss a score or a
-        spread.
+        spread. `None` also for a score that is off the center of its distribution, as the mean of
+        quantiles is whose levels are not symmetric.
         """
         if self.spec is None or self.spec.objective_aggregation is None or self.spreads is None:
             return None
@@ -207,6 +208,9 @@ class ResponseTable(ScoreTable):
         slope = shaping[0] * np.array([weights[name] for name in self.objectives])
         slope *= [line[0] for line in lines if line is not None]
         used = slope != 0
+        centered = {head.name: head.has_centered_score for head in self.spec.response_heads}
+        if not all(centered[name] for name in np.array(self.objectives)[used]):
+            return None
         known = ~np.isnan(self.scores[:, used]).any(axis=1)
         deviation = np.sqrt(((self.spreads[:, used] * slope[used]) ** 2).sum(axis=1))
         return np.where(known, deviation, np.nan)

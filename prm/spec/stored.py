@@ -13,7 +13,7 @@ from prm.aggregation.steps import StepAggregation
 from prm.errors import SpecError
 from prm.spec import parts
 
-SPEC_VERSION = 4
+SPEC_VERSION = 5
 
 T = TypeVar("T")
 

@@ -208,7 +208,7 @@ def test_a_file_of_version_1_is_still_read() -> None:
         tokenizer=TokenizerIdentity("ab", 300, 299),
         golden_chains=(GoldenChain("q", ("a",), {"correctness": (0.5,)}),),
     )
-    assert json.loads(spec.to_json())["version"] == SPEC_VERSION == 4
+    assert json.loads(spec.to_json())["version"] == SPEC_VERSION == 5
 
 
 @pytest.mark.parametrize("name", ["step_heads", "chain_reward", "golden_chains"])
