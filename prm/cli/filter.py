@@ -66,6 +66,8 @@ class Filter(ScoreFirstOptions):
         top_share: Share of the rows with a reward to keep, the best ones, rounded up.
         within: Whether --top_share is of all rows or of those of each group (prompt).
         missing: What happens to rows without a number that a rule needs, or without a score.
+        truncated: What happens to rows that were cut off at the model's max_length, whose numbers
+            are of the part that was read.
     """
 
     CONFLICTS: ClassVar[OptionRules] = (("--data", "--input"),)
@@ -85,6 +87,7 @@ class Filter(ScoreFirstOptions):
     top_share: float | None = None
     within: Literal["all", "group"] = "all"
     missing: Literal["drop", "keep", "error"] = "drop"
+    truncated: Literal["drop", "keep", "error"] = "drop"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,6 +110,7 @@ class Filter(ScoreFirstOptions):
             self.top_share,
             self.within,
             self.missing,
+            self.truncated,
         )
         if self.scores is None:
             check_outputs(self.dropped, overwrite=self.overwrite)
@@ -119,7 +123,8 @@ class Filter(ScoreFirstOptions):
             code = self._filter_scores(rewarded, failed)
         else:
             code = self._filter_data(rewarded, failed, self.data)
-        for line in cut_off(rewarded.table):
+        what = "kept by the other rules" if self.truncated == "keep" else "dropped"
+        for line in cut_off(rewarded.table, what):
             print(line)
         return code
 

@@ -67,7 +67,12 @@ class StepMetrics(torchmetrics.Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(
-        self, probabilities: Tensor, labels: Tensor, chain_index: Tensor, first_error: Tensor
+        self,
+        probabilities: Tensor,
+        labels: Tensor,
+        chain_index: Tensor,
+        first_error: Tensor,
+        complete: Tensor | None = None,
     ) -> None:
         """Add the steps and chains of one batch.
 
@@ -78,19 +83,25 @@ class StepMetrics(torchmetrics.Metric):
             chain_index: Shape [step]: the chain of this batch that each step belongs to.
             first_error: Shape [chain]: 0-based first wrong step, -1 for a clean chain, -2 if the
                 labels do not decide it.
+            complete: Shape [chain], bool: whether the chain was read to its end; default yes. One
+                that was not, and in which no step is flagged, has no prediction: it counts as
+                wrong whatever the truth.
 
         Raises:
             DataError: The shapes differ, or a chain index has no chain.
         """
-        _check(probabilities, labels, chain_index, first_error)
+        whole = torch.ones(len(first_error), dtype=torch.bool) if complete is None else complete
+        _check(probabilities, labels, chain_index, first_error, whole)
         probability = probabilities.detach().to(self.device, torch.float32)
         label = labels.detach().to(self.device, torch.float32)
         known = ~(label.isnan() | probability.isnan())
         self.probability.append(probability[known])
         self.label.append(label[known])
-        self._append_chains(probability, chain_index, first_error)
+        self._append_chains(probability, chain_index, first_error, whole)
 
-    def _append_chains(self, probability: Tensor, chain_index: Tensor, first_error: Tensor) -> None:
+    def _append_chains(
+        self, probability: Tensor, chain_index: Tensor, first_error: Tensor, complete: Tensor
+    ) -> None:
         decided = first_error.cpu() != UNDECIDED
         chains = [
             chain.numpy()
@@ -99,7 +110,10 @@ class StepMetrics(torchmetrics.Metric):
             )
             if kept
         ]
-        predicted = [predict_first_error(chain, self.threshold) for chain in chains]
+        predicted = [
+            predict_first_error(chain, self.threshold, complete=whole)
+            for chain, whole in zip(chains, complete.cpu()[decided].tolist(), strict=True)
+        ]
         lowest = [lowest_is_last(chain) for chain in chains]
         self.true.append(first_error.cpu()[decided].to(self.device, torch.float32))
         self.predicted.append(torch.tensor(predicted, dtype=torch.float32, device=self.device))
@@ -122,12 +136,24 @@ def _chains(probabilities: Tensor, chain_index: Tensor, num_chains: int) -> tupl
     return torch.split(probabilities[order], sizes)
 
 
-def _check(probabilities: Tensor, labels: Tensor, chain_index: Tensor, first_error: Tensor) -> None:
+def _check(
+    probabilities: Tensor,
+    labels: Tensor,
+    chain_index: Tensor,
+    first_error: Tensor,
+    complete: Tensor,
+) -> None:
     if not probabilities.shape == labels.shape == chain_index.shape or probabilities.ndim != 1:
         raise DataError(
             "step tensors do not match",
             expected="probabilities, labels and chain_index of one shape [step]",
             got=[tuple(t.shape) for t in (probabilities, labels, chain_index)],
+        )
+    if complete.shape != first_error.shape:
+        raise DataError(
+            "chain tensors do not match",
+            expected="first_error and complete of one shape [chain]",
+            got=[tuple(first_error.shape), tuple(complete.shape)],
         )
     num_chains = len(first_error)
     if chain_index.numel() and not 0 <= chain_index.min() <= chain_index.max() < num_chains:

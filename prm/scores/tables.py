@@ -127,6 +127,25 @@ class ScoreTable:
                 fix=f"Score the {self.noun} again with this version of prm",
             )
 
+    @property
+    def cut_off(self) -> Mask:
+        """Which rows are of records that the model did not read to their end, `[row]`."""
+        cut: Mask = self.num_truncated > 0
+        return cut
+
+    def check_cut_off(self) -> None:
+        """Refuse rows of records that were not read to their end.
+
+        Raises:
+            DataError: There is one.
+        """
+        if self.cut_off.any():
+            raise DataError(
+                f"the row is of {self.noun} that were cut off at the model's max_length",
+                where=self.place(int(np.flatnonzero(self.cut_off)[0])),
+                fix="Score with a longer max_length, or leave --truncated out",
+            )
+
     def place(self, row: int) -> str:
         """Return the file, number and id of a row, for messages."""
         place = f":{row + 1}" if self.path.suffix == ".jsonl" else f"[{row}]"

@@ -57,6 +57,19 @@ def test_step_metrics_equal_scikit_learn():
     assert values["error_ap"] == pytest.approx(expected)
 
 
+def test_a_chain_that_was_cut_off_is_not_clean():
+    """It counts as wrong unless a step that was read is flagged at the right place."""
+    metrics = StepMetrics()
+    index, first = torch.tensor([0, 1, 2, 2]), torch.tensor([-1, -1, 1])
+    probabilities, labels = torch.tensor([0.9, 0.9, 0.9, 0.1]), torch.tensor([1.0, 1, 1, 0])
+    complete = torch.tensor([True, False, False])
+    metrics.update(probabilities, labels, index, first, complete)
+    values = metrics.compute()
+    assert (values["correct_acc"], values["error_acc"]) == (0.5, 1.0)
+    with pytest.raises(DataError, match="chain tensors do not match"):
+        metrics.update(probabilities, labels, index, first, complete[:2])
+
+
 def test_first_errors_by_hand():
     values = result(
         (
