@@ -66,8 +66,6 @@ class Filter(ScoreFirstOptions):
         top_share: Share of the rows with a reward to keep, the best ones, rounded up.
         within: Whether --top_share is of all rows or of those of each group (prompt).
         missing: What happens to rows without a number that a rule needs, or without a score.
-        truncated: What happens to rows that were cut off at the model's max_length, whose numbers
-            are of the part that was read.
     """
 
     CONFLICTS: ClassVar[OptionRules] = (("--data", "--input"),)
@@ -87,7 +85,6 @@ class Filter(ScoreFirstOptions):
     top_share: float | None = None
     within: Literal["all", "group"] = "all"
     missing: Literal["drop", "keep", "error"] = "drop"
-    truncated: Literal["drop", "keep", "error"] = "drop"
 
     def __post_init__(self) -> None:
         super().__post_init__()

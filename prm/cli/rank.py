@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from prm.cli.inputs import ScoreFirstOptions, check_kind, model_kind
 from prm.cli.options import OptionRules
@@ -58,8 +58,6 @@ class Rank(ScoreFirstOptions):
     Args:
         output: File for the ranked rows, .jsonl or .parquet; without it the first are drawn.
         top: Keep the best so many of each prompt, those without a reward left out; by default all.
-        truncated: What happens to rows that were cut off: last of their prompt, keep them where
-            their reward puts them, or stop with an error.
         input: File, folder, glob or dataset of candidates to score first.
         format: What its rows look like; by default as in `prm score`: one response to a row, or
             several as responses, or chosen and rejected.
@@ -83,7 +81,6 @@ class Rank(ScoreFirstOptions):
 
     output: Path | None = None
     top: int | None = None
-    truncated: Literal["last", "keep", "error"] = "last"
     prompt: str | None = None
     responses: str | None = None
 

@@ -15,6 +15,7 @@ from prm.scores.tables import ChainTable, ScoreTable, Unit
 
 Within = Literal["all", "group"]
 Missing = Literal["drop", "keep", "error"]
+Truncated = Literal["last", "keep", "error"]
 
 CUT_OFF = "cut off at the model's max_length"
 """Why a row that was not read to its end goes."""
@@ -36,8 +37,9 @@ class Rules:
             least one, of all rows or of each group.
         within: Whether `top_share` is of `all` rows or of each `group`.
         missing: What happens to a row without a number that a rule needs.
-        truncated: What happens to a row that the model did not read to its end: its numbers are of
-            a part. If it is not kept, it is not among the best either, as long as others are there.
+        truncated: What happens to a row that the model did not read to its end, so that its numbers
+            are of a part: `last`, it passes no rule and takes no place of the best share from
+            others; `keep`, it counts as if it were whole.
 
     Raises:
         ConfigError: There is no rule, or `top_share` is out of range.
@@ -50,7 +52,7 @@ class Rules:
     top_share: float | None = None
     within: Within = "all"
     missing: Missing = "drop"
-    truncated: Missing = "drop"
+    truncated: Truncated = "last"
 
     def __post_init__(self) -> None:
         given = (self.min_reward, self.max_reward, self.top_share)
@@ -116,7 +118,7 @@ def failures(table: ScoreTable, rewards: Array, rules: Rules) -> dict[str, Mask]
             if rows.any():
                 place = table.place(int(np.flatnonzero(rows)[0]))
                 raise DataError(f"the row has {reason}", where=place, fix="--missing drop or keep")
-    if rules.truncated == "drop" and table.cut_off.any():
+    if rules.truncated == "last" and table.cut_off.any():
         failed[CUT_OFF] = table.cut_off
     return failed | missing if rules.missing == "drop" else failed
 
