@@ -74,7 +74,9 @@ class StepMeters(nn.Module):
         self.objective = objective
         self.column = column
         self.taken = taken
-        self.metrics = BySource(StepMetrics, sources)
+        names = sorted(set(sources))
+        self.numbers = {name: torch.tensor([number]) for number, name in enumerate(names)}
+        self.metrics = BySource(StepMetrics, names)
 
     def count(self, items: Sequence[LabeledItem], reads: Reads) -> None:
         """Add the chains of a micro-batch."""
@@ -103,7 +105,8 @@ class StepMeters(nn.Module):
         whole = torch.tensor([complete])
         for source in (None, chain.source) if self.metrics.sources else (None,):
             part = self.metrics.part(source)
-            part.update(scored, labels, torch.zeros_like(labels).long(), coded, whole)
+            index = torch.zeros_like(labels).long()
+            part.update(scored, labels, index, coded, whole, self.numbers.get(chain.source))
 
     def values(self) -> dict[str, Tensor]:
         """Return `name` over all chains and ranks, `source/name` by source.
