@@ -69,6 +69,11 @@ class Part:
         return tuple(m for m in self.metrics if any(row[m.name].value is not None for row in rows))
 
     @property
+    def num_lost(self) -> int:
+        """Records that were not scored, or not to their end."""
+        return self.counts.get("num_unscored", self.counts.get("num_truncated_chains", 0))
+
+    @property
     def headlines(self) -> tuple[Metric, ...]:
         """The metrics to quote: the first one of each kind of units that is for it and decided."""
         model = self.scores[MODEL]

@@ -137,7 +137,7 @@ def test_grades_have_a_kappa_where_scores_are_in_their_units():
         StepUnits(np.zeros(0), np.zeros(0)),
         ChainUnits(np.zeros(0), np.zeros(0), np.zeros(0)),
         PairUnits(np.zeros(0)),
-        RankingUnits(np.zeros(0), np.zeros(0, dtype=np.int64)),
+        RankingUnits(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64)),
         ValueUnits(np.zeros(0), np.zeros(0)),
     ],
     ids=lambda units: type(units).__name__,
