@@ -30,7 +30,7 @@ from prm.spec import RewardSpec
 SCHEMA_VERSION = 1
 
 SHARED_CONVENTIONS = {
-    "interval": "95 % percentile bootstrap over problems or prompts (groups)",
+    "interval": "95 % bootstrap over problems or prompts (groups), corrected for bias and skewness",
     "difference": "model minus baseline, on the same units and resamples; better or worse if the "
     "interval excludes 0",
 }

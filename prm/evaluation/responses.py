@@ -193,7 +193,7 @@ class ScoredResponses:
         if len(members) < 2:
             return {}
         margins = np.array([self._margins(scorer) for scorer in self.scorers])
-        hit = np.where(np.isnan(margins), np.nan, hits(margins, "half"))
+        hit = hits(margins, "half")
         share = self.labels.share
         lowest = [minimum_domain([_known_mean(row[m], share[m]) for m in members]) for row in hit]
         n = round(float(share.sum()))

@@ -2,7 +2,8 @@
 
 One unit is one pair: `margins` says how much higher its first response is (difference of utilities,
 so that the sigmoid is the probability that the first one is better), `outcomes` which one is: 1 the
-first, 0 the second, 0.5 neither. A pair without a better response (0.5 or NaN) is left out.
+first, 0 the second, 0.5 neither. A pair without a better response (0.5 or NaN) is left out, and so
+is one without a margin (NaN), which was not scored.
 Swapping the responses of a pair changes nothing. Every function takes `weights`, how often each
 unit counts; a quantity that the data do not decide is NaN, never 0.
 """
@@ -164,20 +165,25 @@ def oriented(
 ) -> tuple[Array, Array]:
     """Return margins of the better over the worse response, and weights, of the decided pairs.
 
+    Pairs without a margin are left out as well.
+
     Example:
-        >>> oriented([2.0, 3.0, 5.0], [1, 0, 0.5])[0].tolist()
+        >>> oriented([2.0, 3.0, 5.0, np.nan], [1, 0, 0.5, 1])[0].tolist()
         [2.0, -3.0]
     """
     margin = np.asarray(margins, dtype=np.float64)
     sign = 2 * np.asarray(outcomes, dtype=np.float64) - 1
-    decided = np.abs(sign) > 0
+    decided = (np.abs(sign) > 0) & ~np.isnan(margin)
     return (margin * np.sign(sign))[decided], unit_weights(weights, len(margin))[decided]
 
 
 def hits(margins: Array, ties: Ties) -> Array:
-    """Return 1 where the margin of the better response is positive, and what a tie counts."""
+    """Return 1 where the margin of the better response is positive, and what a tie counts.
+
+    NaN where the margin is: a pair that was not scored is neither right nor wrong.
+    """
     hit: Array = (margins > 0) + (0.5 if ties == "half" else 0.0) * (margins == 0)
-    return hit
+    return np.where(np.isnan(margins), np.nan, hit)
 
 
 def nll(margins: Array) -> Array:
