@@ -125,7 +125,7 @@ NAMES = {
         "BagOfWords": "prm.evaluation.baselines.steps.BagOfWords",
         "Baseline": "prm.evaluation.baselines.steps.StepBaseline",
         "LengthOnly": "prm.evaluation.baselines.steps.StepLengthOnly",
-        "PositionOnly": "prm.evaluation.baselines.steps.PositionOnly",
+        "PositionOnly": "prm.evaluation.baselines.steps.IndexAndLength",
         "standard_baselines": "prm.evaluation.baselines.steps.STEP_BASELINES",
     },
     "prm.losses.plackett_luce": {"plackett_luce_loss": "prm.losses.plackett_luce.plackett_luce"},

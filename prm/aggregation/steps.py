@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from prm.aggregation.named import Named, build
 from prm.aggregation.named import to_dict as to_dict
-from prm.errors import ConfigError
+from prm.errors import ConfigError, DataError
 
 
 class StepAggregation(Named):
@@ -105,12 +105,24 @@ class Last(StepAggregation):
 
 
 class MeanLogit(StepAggregation):
-    """The mean of the step log-odds: `(1/T) sum_t logit(p_t)`; a logit, not a probability."""
+    """The mean of the step log-odds: `(1/T) sum_t logit(p_t)`; a logit, not a probability.
+
+    Raises:
+        DataError: Log-odds are infinite, as those of probabilities that were rounded to 0 or 1 are:
+            the mean would be infinite, or of both kinds undefined.
+    """
 
     name = "mean_logit"
     unit = "logit"
 
     def reduce(self, logits: Tensor, present: Tensor) -> Tensor:
+        if logits.isinf().any():
+            raise DataError(
+                "mean_logit has no value for steps with a probability of exactly 0 or 1",
+                expected="finite log-odds",
+                got="infinite ones",
+                fix="Keep log-odds in place of probabilities, or aggregate with min or mean",
+            )
         return _mean(logits, present)
 
 

@@ -114,6 +114,7 @@ class Filter(ScoreFirstOptions):
             self.top_share,
             self.within,
             self.missing,
+            self.truncated,
         )
         if self.scores is None:
             check_outputs(self.dropped, overwrite=self.overwrite)
@@ -126,7 +127,8 @@ class Filter(ScoreFirstOptions):
             code = self._filter_scores(rewarded, failed)
         else:
             code = self._filter_data(rewarded, failed, self.data)
-        for line in cut_off(rewarded.table):
+        what = "kept by the other rules" if self.truncated == "keep" else "dropped"
+        for line in cut_off(rewarded.table, what):
             print(line)
         return code
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from prm.cli.options import (
     OptionRules,
@@ -143,6 +143,9 @@ class ScoreFirstOptions(RowOptions, ScoringOptions, OverwriteOptions, StoredOpti
             them.
         input: File, folder, glob or dataset to score first.
         format: What its rows look like; by default as in `prm score`.
+        truncated: What happens to rows that were cut off at the model's max_length, whose end
+            nobody knows: last, after all that was read to its end and passing no filter; keep,
+            as if they were whole; or error.
     """
 
     CONFLICTS: ClassVar[OptionRules] = (("SCORES", "--input"),)
@@ -150,6 +153,7 @@ class ScoreFirstOptions(RowOptions, ScoringOptions, OverwriteOptions, StoredOpti
 
     input: str | None = None
     format: Format | None = None
+    truncated: Literal["last", "keep", "error"] = "last"
 
     def score_first(self, output: Path, *, keep_text: bool, **changes: Any) -> Self:
         """Score the input into a file beside an output, and return this command for that file.

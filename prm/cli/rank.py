@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from prm.scores.ranking import RankedRows
     from prm.scores.rows import Row
 
+RANKED = {"last": "ranked after those that were not", "keep": "ranked by reward all the same"}
+"""What is done with rows that were cut off, in words."""
+
 MAX_SHOWN = 40
 """Rows that are drawn without an output."""
 
@@ -48,6 +51,9 @@ class Rank(ScoreFirstOptions):
     that of the next) and `win_probability` (that it is really better than the next). The last one
     is known where the model's heads have spreads, the aggregation is linear, and so are the
     normalizers: then it is Phi(margin / sqrt(s1^2 + s2^2)), errors taken as independent.
+
+    What was cut off at the model's max_length comes after what was read to its end, whatever its
+    reward: nobody knows what stands behind the cut.
 
     Args:
         output: File for the ranked rows, .jsonl or .parquet; without it the first are drawn.
@@ -99,16 +105,25 @@ class Rank(ScoreFirstOptions):
         table = open_scores(self.scores, self.model)
         table.check_groups()
         rewarded = with_rewards(table, self.aggregation, self.aggregation_overrides)
-        ranking = _ranking(rewarded)
+        ranking = self._ranking(rewarded)
         shown = self._shown(ranking)
         if self.output is None:
             _draw(rewarded, shown)
         else:
             rewarded.write(self.output, shown.order, new=shown.columns())
             print(f"{self.output}: {len(shown.order):,} rows")
-        for line in _summary(rewarded, ranking):
+        for line in _summary(rewarded, ranking, self.truncated):
             print(line)
         return int((ranking.rank < 0).all())
+
+    def _ranking(self, rewarded: Rewarded) -> RankedRows:
+        from prm.scores.ranking import rank_candidates
+
+        table = rewarded.table
+        if self.truncated == "error":
+            table.check_cut_off()
+        cut = table.cut_off if self.truncated == "last" else None
+        return rank_candidates(table.groups, rewarded.rewards, table.deviations(), cut)
 
     def _shown(self, ranking: RankedRows) -> RankedRows:
         return ranking if self.top is None else ranking.top(self.top)
@@ -138,29 +153,27 @@ class Rank(ScoreFirstOptions):
         ]
         table = tabulate(rows, scorer.spec, Path("--responses"))
         rewarded = Rewarded(table, table.stored_rewards, None, scorer.spec)
-        ranking = _ranking(rewarded)
+        ranking = self._ranking(rewarded)
         shown = self._shown(ranking)
         ranked = [rows[index] for index in shown.order.tolist()]
         draw_ranking(wide_console(), prompt, _ranked_rows(ranked, rewarded, shown))
+        for line in cut_off(table, RANKED[self.truncated]):
+            print(line)
         for score in scored:
             if score.reason:
                 print(f"not scored: {score.reason}")
         return int((ranking.rank < 0).all())
 
 
-def _ranking(rewarded: Rewarded) -> RankedRows:
-    from prm.scores.ranking import rank_candidates
-
-    table = rewarded.table
-    return rank_candidates(table.groups, rewarded.rewards, table.deviations())
-
-
-def _summary(rewarded: Rewarded, ranking: RankedRows) -> list[str]:
+def _summary(rewarded: Rewarded, ranking: RankedRows, truncated: str) -> list[str]:
     """Return how many prompts have a winner, how clear it is, and what has no reward."""
     import numpy as np
 
-    first, noun = ranking.rank == 0, rewarded.table.noun
-    lines = [f"{first.sum():,} prompts, {len(ranking.order):,} {noun}", *cut_off(rewarded.table)]
+    table, first, noun = rewarded.table, ranking.rank == 0, rewarded.table.noun
+    lines = [f"{first.sum():,} prompts, {len(ranking.order):,} {noun}"]
+    cut_first = int(table.cut_off[ranking.order[first]].sum())
+    what = f"{RANKED[truncated]}, first in {cut_first:,} of {first.sum():,} prompts"
+    lines += cut_off(table, what)
     margins = ranking.margin[first & ~np.isnan(ranking.margin)]
     if len(margins):
         lines.append(

@@ -82,10 +82,16 @@ def reshaped(table: ScoreTable, shaping: Mapping[str, Any] | None) -> ScoreTable
     return replace(table, spec=spec.with_(shaping=spec.shaping.changed(shaping)))
 
 
-def cut_off(table: ScoreTable) -> list[str]:
-    """Return a line that says how much was cut off before it was scored, if anything was."""
-    count = int((table.num_truncated > 0).sum())
-    return [f"{count:,} {table.noun} were cut off at the model's max_length"] if count else []
+def cut_off(table: ScoreTable, what: str) -> list[str]:
+    """Return a line that says how much was cut off before it was scored, if anything was.
+
+    Args:
+        table: The score rows.
+        what: What was done with such rows.
+    """
+    count = int(table.cut_off.sum())
+    line = f"{count:,} {table.noun} were cut off at the model's max_length: {what}"
+    return [line] if count else []
 
 
 def with_rewards(

@@ -69,6 +69,11 @@ class Part:
         return tuple(m for m in self.metrics if any(row[m.name].value is not None for row in rows))
 
     @property
+    def num_lost(self) -> int:
+        """Records that were not scored, or not to their end."""
+        return self.counts.get("num_unscored", self.counts.get("num_truncated_chains", 0))
+
+    @property
     def headlines(self) -> tuple[Metric, ...]:
         """The metrics to quote: the first one of each kind of units that is for it and decided."""
         model = self.scores[MODEL]
@@ -111,7 +116,10 @@ def measure_part(
 
     all_units = list(scorers.values())
     kinds = tuple(tuple(units.metrics) for units in all_units[0])
-    bounds = np.stack(bootstrap(measure, num_groups), axis=-1).tolist()
+    known = np.array([metric.has_interval for kind in kinds for metric in kind])
+    value, low, high = bootstrap(measure, num_groups)
+    low, high = np.where(known, low, np.nan), np.where(known, high, np.nan)
+    bounds = np.stack([value, low, high], axis=-1).tolist()
     sizes = [[(m, units.count(m)) for units in row for m in units.metrics] for row in all_units]
     sizes += [sizes[0]] * len(compared)
     rows = [

@@ -30,7 +30,7 @@ from prm.spec import RewardSpec
 SCHEMA_VERSION = 1
 
 SHARED_CONVENTIONS = {
-    "interval": "95 % percentile bootstrap over problems or prompts (groups)",
+    "interval": "95 % bootstrap over problems or prompts (groups), corrected for bias and skewness",
     "difference": "model minus baseline, on the same units and resamples; better or worse if the "
     "interval excludes 0",
 }
@@ -46,8 +46,9 @@ RESPONSE_CONVENTIONS = {
     "probability": "of a value of 1: the sigmoid of the score's log-odds, or the score itself, "
     "clipped to [0, 1], where it is in the units of the labels; ece and brier are of it, and for "
     "values of 0 and 1 only",
-    "minimum_domain": "lowest pair_accuracy_half over domains, a domain being a source or its "
-    "subset",
+    "minimum_domain": "lowest pair_accuracy_half over the domains that were scored, a domain being "
+    "a source or its subset; chance makes it lower than the lowest true accuracy, the more so the "
+    "fewer prompts and the more domains there are, so it has no interval",
     "reward": "the aggregated reward, on the comparisons of each objective",
     "unscored": "a record with a response that the model did not score is left out, for baselines "
     "too, and counted; a report with such records is partial",

@@ -14,6 +14,7 @@ from prm.arrays import Array
 from prm.errors import DataError
 from prm.evaluation.baselines.responses import RESPONSE_BASELINES
 from prm.evaluation.parts import MODEL, REWARD, Bootstrap, Part
+from prm.evaluation.reasons import count_kinds
 from prm.evaluation.responses import ResponsePrediction, ResponseScorer, ScoredResponses
 from prm.metrics.binary import weighted_mean
 from prm.metrics.correlation import CorrelationMatrix, correlation_matrix
@@ -35,8 +36,11 @@ class ObjectiveResults:
         overall: All records of the objective.
         sources: Source name to its records.
         subsets: `source/subset` to its records, for those that name a subset.
-        minimum_domain: Scorer to its lowest pair accuracy over domains; empty with one domain.
+        minimum_domain: Scorer to its lowest pair accuracy over domains, which chance makes lower
+            than the lowest true one, and which has no interval; empty with one domain.
         weakest_domain: The domain of the model's minimum.
+        missing_domains: Domains of which nothing was scored, to their number of records. What the
+            model is worth there is not known, so its true minimum may be lower.
         margins: Margin of the better response of each pair, in utilities of the model.
         baselines_missing: Why baselines could not be fitted; empty if all are there.
     """
@@ -48,6 +52,7 @@ class ObjectiveResults:
     subsets: dict[str, Part]
     minimum_domain: dict[str, Interval]
     weakest_domain: str | None
+    missing_domains: dict[str, int]
     margins: Array
     baselines_missing: str
 
@@ -67,6 +72,7 @@ class ObjectiveResults:
             "subsets": {name: part.to_dict() for name, part in self.subsets.items()},
             "minimum_domain": {name: asdict(x) for name, x in self.minimum_domain.items()},
             "weakest_domain": self.weakest_domain,
+            "missing_domains": self.missing_domains,
             "margin_quantiles": self.margin_quantiles,
             "baselines_missing": self.baselines_missing,
         }
@@ -127,12 +133,12 @@ def study_responses(
         unscored |= study.unscored
         if study.labeled.any():
             results[objective.name] = study.results(bootstrap)
-    reasons = (p.reason or "no score" for p, out in zip(predictions, unscored, strict=True) if out)
+    lost = [p for p, out in zip(predictions, unscored, strict=True) if out]
     return ResponseResults(
         objectives=results,
         head_correlations=correlation_matrix(model.scores, spec.response_names),
         label_correlations=correlation_matrix(_labels(model.records, spec), spec.response_names),
-        unscored=dict(Counter(reasons).most_common()),
+        unscored=count_kinds(prediction.reason or "no score" for prediction in lost),
         other_objectives=_other_objectives(model.records, spec),
     )
 
@@ -219,7 +225,9 @@ class _ObjectiveStudy:
         sources = [record.source for record in self.all_records]
         overall = self._part([True] * len(sources), bootstrap)
         domains = [_domain(record) for record in self.scored.records]
-        minimum = self.scored.minimum_domain(domains, bootstrap)
+        minimum = self.scored.minimum_domain(domains)
+        lost = Counter(_domain(record) for record in self.all_records if record.ranks)
+        known = {_domain(record) for record in self.scored.records if record.ranks}
         return ObjectiveResults(
             direction=str(self.objective.direction),
             in_label_units=self.in_label_units,
@@ -228,6 +236,7 @@ class _ObjectiveStudy:
             subsets=parts([_subset(record) for record in self.all_records]),
             minimum_domain=minimum,
             weakest_domain=self._weakest(domains) if minimum else None,
+            missing_domains={name: n for name, n in sorted(lost.items()) if name not in known},
             margins=self.scored.margins,
             baselines_missing=self.baselines_missing,
         )

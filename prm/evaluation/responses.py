@@ -16,7 +16,7 @@ from prm.errors import DataError
 from prm.evaluation.labels import ObjectiveLabels
 from prm.evaluation.parts import Bootstrap, Part, measure_part
 from prm.metrics.binary import weighted_mean
-from prm.metrics.correlation import RankingUnits, kendall_tau
+from prm.metrics.correlation import RankingUnits, best_credit, kendall_tau
 from prm.metrics.intervals import Interval, group_indices, make_interval
 from prm.metrics.metric import Units
 from prm.metrics.pairs import PairUnits, hits, minimum_domain
@@ -176,35 +176,30 @@ class ScoredResponses:
         }
         return measure_part(units, self.num_groups, counts, bootstrap)
 
-    def minimum_domain(self, domains: Sequence[str], bootstrap: Bootstrap) -> dict[str, Interval]:
-        """Return each scorer's lowest pair accuracy over domains, ties half.
+    def minimum_domain(self, domains: Sequence[str]) -> dict[str, Interval]:
+        """Return each scorer's lowest pair accuracy over domains, ties half, without an interval.
+
+        The domain is chosen by the pairs that its accuracy is of, so the value is too low by
+        chance, and resampling, which chooses again, gives no interval that covers.
 
         Args:
             domains: The domain of each record.
-            bootstrap: What gives intervals; each resample takes the minimum anew.
 
         Returns:
-            Scorer name to interval; empty if the pairs are of fewer than two domains.
+            Scorer name to value; empty if the pairs are of fewer than two domains.
         """
         domain = group_indices(domains).repeat(self.sizes)[self.labels.better]
         members = [np.flatnonzero(domain == index) for index in np.unique(domain)]
         if len(members) < 2:
             return {}
         margins = np.array([self._margins(scorer) for scorer in self.scorers])
-        hit = np.where(np.isnan(margins), np.nan, hits(margins, "half"))
-        share, groups = self.labels.share, self.groups[self.labels.better]
-
-        def measure(multiplicity: Array) -> list[float]:
-            counts = multiplicity[groups] * share
-            return [
-                minimum_domain([_known_mean(row[m], counts[m]) for m in members]) for row in hit
-            ]
-
-        bounds = np.stack(bootstrap(measure, self.num_groups), axis=-1).tolist()
+        hit = hits(margins, "half")
+        share = self.labels.share
+        lowest = [minimum_domain([_known_mean(row[m], share[m]) for m in members]) for row in hit]
         n = round(float(share.sum()))
         return {
-            scorer.name: make_interval(value, low, high, n, self.num_groups)
-            for scorer, (value, low, high) in zip(self.scorers, bounds, strict=True)
+            scorer.name: make_interval(value, math.nan, math.nan, n, self.num_groups)
+            for scorer, value in zip(self.scorers, lowest, strict=True)
         }
 
     def _margins(self, scorer: ResponseScorer) -> Array:
@@ -225,12 +220,15 @@ class ScoredResponses:
     def _ranking_units(self, scorer: ResponseScorer) -> RankingUnits:
         starts = np.cumsum(self.sizes) - self.sizes
         rankings = [
-            (start, kendall_tau(scorer.utilities[start : start + len(record.ranks)], record.ranks))
+            (start, scorer.utilities[start : start + len(record.ranks)], record.ranks)
             for record, start in zip(self.records, starts.tolist(), strict=True)
             if len(record.ranks) > 2
         ]
-        taus = np.array([tau for _, tau in rankings])
-        return RankingUnits(taus, self.groups[[start for start, _ in rankings]])
+        return RankingUnits(
+            np.array([kendall_tau(scores, ranks) for _, scores, ranks in rankings]),
+            np.array([best_credit(scores, ranks) for _, scores, ranks in rankings]),
+            self.groups[[start for start, _, _ in rankings]],
+        )
 
     def _value_units(self, scorer: ResponseScorer) -> ValueUnits:
         """Return the rated responses; none for a scorer that only ranks."""

@@ -11,7 +11,7 @@ import numpy as np
 from prm.arrays import Array, Indices
 from prm.errors import DataError
 from prm.evaluation.parts import MODEL, Bootstrap, Part, measure_part
-from prm.metrics.binary import StepUnits, weighted_mean
+from prm.metrics.binary import StepUnits, strata_of, weighted_mean
 from prm.metrics.first_error import (
     CORRECT_ACC,
     ERROR_ACC,
@@ -292,10 +292,14 @@ class ScoredChains:
 
     def _step_units(self, predictions: Sequence[StepPrediction]) -> StepUnits:
         steps = labeled_steps(predictions)
+        chains = np.array([step.chain for step in steps], dtype=np.int64)
+        positions = np.array([step.position for step in steps], dtype=np.int64)
+        sources = group_indices([p.chain.source for p in predictions])[chains]
         return StepUnits(
             np.array([step.probability for step in steps], dtype=np.float64),
             np.array([step.label for step in steps], dtype=np.float64),
-            self.groups[np.array([step.chain for step in steps], dtype=np.int64)],
+            self.groups[chains],
+            strata_of(sources, positions),
         )
 
     def _counts(self, steps: StepUnits) -> dict[str, int]:

@@ -14,7 +14,6 @@ for, and `fit` takes from the training values what the loss must know of them.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -25,7 +24,13 @@ from torch.nn import functional
 
 from prm.errors import ConfigError
 from prm.losses.checks import check_class_weight, check_labels, check_smoothing, class_totals
-from prm.losses.readouts import ResponseLoss, ResponseReadout, score, standard_deviation
+from prm.losses.readouts import (
+    ResponseLoss,
+    ResponseReadout,
+    are_levels,
+    score,
+    standard_deviation,
+)
 
 MIN_GAP = 1e-3
 """Smallest distance of neighboring thresholds, so that every level stays possible."""
@@ -256,7 +261,8 @@ class Pinball(RatingLoss):
     """Quantile regression: one column per level q, with `max(q e, (q - 1) e)`, `e = y - column`.
 
     The mean over the levels is the loss; its minimum is where each column is that quantile of the
-    ratings. The score is the mean over the columns, the spread half the width of the outer ones.
+    ratings. The score is the mean over the columns; the spread is that of the normal distribution
+    nearest to them. The levels are part of the head in the spec.
 
     Args:
         levels: Two or more quantile levels in (0, 1), ascending.
@@ -270,8 +276,7 @@ class Pinball(RatingLoss):
     def __init__(self, levels: Sequence[float] = (0.1, 0.5, 0.9)) -> None:
         super().__init__()
         self.levels = tuple(levels)
-        bounds = (0.0, *self.levels, 1.0)
-        if len(self.levels) < 2 or not all(a < b for a, b in itertools.pairwise(bounds)):
+        if len(self.levels) < 2 or not are_levels(self.levels):
             raise ConfigError(
                 "levels is wrong", expected="two or more numbers in (0, 1), ascending", got=levels
             )

@@ -7,16 +7,19 @@ become the score of the response and, where the head can tell, how unsure that s
 |---|---|---|---|
 | `value` | one | the column | none |
 | `gaussian` | mean, raw spread | the mean | the standard deviation |
-| `quantile` | one per quantile level | mean over the quantiles | half the width of the outer ones |
+| `quantile` | one per quantile level | their mean | of the nearest normal distribution |
 
 Every score is linear in the columns, so a head can be folded into one label exactly.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -45,17 +48,29 @@ def score(columns: Tensor, readout: ResponseReadout) -> Tensor:
     return columns.mean(dim=-1) if readout == "quantile" else columns[..., 0]
 
 
-def spread(columns: Tensor, readout: ResponseReadout) -> Tensor | None:
-    """Return how unsure each score is, float32 `[...]` in units of the score.
+def spread(
+    columns: Tensor, readout: ResponseReadout, levels: Sequence[float] = ()
+) -> Tensor | None:
+    """Return the standard deviation of each score, float32 `[...]`, in units of the score.
 
-    `gaussian`: `softplus(column 1) + 0.001`, a standard deviation. `quantile`: half the distance
-    between the outer quantiles, sorted first where they cross.
+    `gaussian`: `softplus(column 1) + 0.001`. `quantile`: the standard deviation of the normal
+    distribution that is nearest to the quantiles by squared distance, exact if they are normal;
+    quantiles that cross are sorted first.
+
+    Args:
+        columns: The columns of the head, `[..., column]`.
+        readout: What they mean.
+        levels: Of `quantile`: the level of each column, in (0, 1), ascending.
 
     Returns:
         At least 0; `None` for `value`, which cannot tell.
 
     Raises:
-        ConfigError: The readout is unknown or does not have this number of columns.
+        ConfigError: The readout is unknown, or does not have this number of columns or levels.
+
+    Example:
+        >>> spread(torch.tensor([[-1.2816, 0.0, 1.2816]]), "quantile", (0.1, 0.5, 0.9))
+        tensor([1.0000])
 
     Source: Chernozhukov, Fernandez-Val and Galichon 2010 (sorting crossed quantiles).
     """
@@ -64,8 +79,40 @@ def spread(columns: Tensor, readout: ResponseReadout) -> Tensor | None:
     if readout == "gaussian":
         return standard_deviation(columns)
     if readout == "quantile":
-        return (columns.amax(dim=-1) - columns.amin(dim=-1)) / 2
+        return _normal_deviation(columns, levels)
     return None
+
+
+def even_levels(num_levels: int) -> tuple[float, ...]:
+    """Return evenly spaced quantile levels from 0.1 to 0.9.
+
+    Example:
+        >>> even_levels(3)
+        (0.1, 0.5, 0.9)
+    """
+    return tuple(round(0.1 + 0.8 * index / (num_levels - 1), 6) for index in range(num_levels))
+
+
+def are_levels(levels: Sequence[object]) -> bool:
+    """Say whether these are quantile levels: numbers in (0, 1), ascending."""
+    numbers = [level for level in levels if isinstance(level, int | float)]
+    ascending = all(low < high for low, high in itertools.pairwise((0.0, *numbers, 1.0)))
+    return len(numbers) == len(levels) and ascending
+
+
+def _normal_deviation(quantiles: Tensor, levels: Sequence[float]) -> Tensor:
+    """Return the slope of sorted quantiles `[..., level]` in the standard normal ones, `[...]`."""
+    if len(levels) != quantiles.shape[-1]:
+        raise ConfigError(
+            "levels of readout 'quantile' are wrong",
+            expected=f"{quantiles.shape[-1]}, one per column",
+            got=len(levels),
+        )
+    normal = torch.special.ndtri(torch.tensor(levels, dtype=torch.float64))
+    offsets = normal - normal.mean()
+    weights = (offsets / offsets.square().sum()).to(quantiles)
+    deviation: Tensor = quantiles.sort(dim=-1).values @ weights
+    return deviation
 
 
 def standard_deviation(columns: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from prm.arrays import Array, Indices
+from prm.metrics.calibration import binned_error, debiased_error
 from prm.metrics.metric import Measures, Metric, Units, apart
 
 
@@ -24,6 +25,8 @@ class Ranking:
         probabilities: Probability of being correct, one per step.
         labels: Step labels in [0, 1]; 0.5 and above is correct.
         groups: Number of the group of each step; with it, weights are per group, not per step.
+        strata: Number of the stratum of each step, from 0 up: only steps of one are compared in
+            `auroc`. By default there is one.
 
     Example:
         >>> ranking = Ranking([0.9, 0.8, 0.3], [1, 0, 0])
@@ -32,12 +35,19 @@ class Ranking:
     """
 
     def __init__(
-        self, probabilities: ArrayLike, labels: ArrayLike, groups: Indices | None = None
+        self,
+        probabilities: ArrayLike,
+        labels: ArrayLike,
+        groups: Indices | None = None,
+        strata: Indices | None = None,
     ) -> None:
         probability = np.asarray(probabilities, dtype=np.float64)
-        order = np.argsort(probability, kind="stable")
+        stratum = np.zeros(len(probability), dtype=np.int64) if strata is None else strata
+        order = np.lexsort((probability, stratum))
         self.correct = np.asarray(labels, dtype=np.float64)[order] >= 0.5
-        self.starts = np.flatnonzero(np.diff(probability[order], prepend=-np.inf) != 0)
+        new = np.diff(probability[order], prepend=-np.inf) != 0
+        self.starts = np.flatnonzero(new | (np.diff(stratum[order], prepend=-1) != 0))
+        self.strata = stratum[order][self.starts]
         self.units = order if groups is None else groups[order]
 
     def _counts(self, weights: Array) -> tuple[Array, Array]:
@@ -54,10 +64,12 @@ class Ranking:
         if len(self.units) == 0:
             return np.nan
         correct, wrong = self._counts(weights)
-        pairs = correct.sum() * wrong.sum()
+        num_wrong = np.bincount(self.strata, weights=wrong)
+        pairs = (np.bincount(self.strata, weights=correct) * num_wrong).sum()
         if pairs == 0:
             return np.nan
-        outranked = np.cumsum(wrong) - wrong / 2
+        before = (np.cumsum(num_wrong) - num_wrong)[self.strata]
+        outranked = np.cumsum(wrong) - wrong / 2 - before
         return float((correct * outranked).sum() / pairs)
 
     def error_ap(self, weights: Array) -> float:
@@ -126,6 +138,7 @@ def expected_calibration_error(
     weights: ArrayLike | None = None,
     *,
     num_bins: int = 15,
+    debias: bool = False,
 ) -> float:
     r"""Mean distance between the probability of correctness and its observed frequency.
 
@@ -137,6 +150,8 @@ def expected_calibration_error(
         labels: Step labels in [0, 1]; soft labels enter as they are.
         weights: How often each step counts; default once.
         num_bins: Number of bins; the last one includes 1.
+        debias: Whether to take off what chance adds to the distance; see `debiased_error`. Without
+            it, calibrated probabilities of few steps have an error, too.
 
     Returns:
         A value in [0, 1]; NaN if no step is wrong or none is correct, as confidence then looks like
@@ -150,8 +165,9 @@ def expected_calibration_error(
     if not _has_both(label, weight):
         return np.nan
     bins = np.minimum((probability * num_bins).astype(np.int64), num_bins - 1)
-    gaps = np.bincount(bins, weights=weight * (probability - label), minlength=num_bins)
-    return float(np.abs(gaps).sum() / weight.sum())
+    if not debias:
+        return binned_error(bins, probability - label, weight)
+    return debiased_error(bins, probability - label, probability * (1 - probability), weight)
 
 
 def brier_score(
@@ -206,6 +222,18 @@ def _has_both(labels: Array, weights: Array) -> bool:
     return bool(0 < (weights * (labels >= 0.5)).sum() < weights.sum())
 
 
+def strata_of(sources: ArrayLike, positions: ArrayLike) -> Indices:
+    """Number the pairs of a source and a position, from 0 up without a gap.
+
+    Example:
+        >>> strata_of([0, 0, 1, 1], [0, 1, 0, 0]).tolist()
+        [0, 1, 2, 2]
+    """
+    pairs = np.stack([np.asarray(sources), np.asarray(positions)], axis=1)
+    numbers: Indices = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+    return numbers
+
+
 STEP_AUROC = Metric(
     "step_auroc",
     "step AUROC",
@@ -213,6 +241,15 @@ STEP_AUROC = Metric(
     "a soft label of 0.5 and above is correct; a tie counts half",
     "labeled steps",
     "headline",
+)
+AUROC_WITHIN_INDEX = Metric(
+    "auroc_within_index",
+    "AUROC within index",
+    True,
+    "of a correct and a wrong step of one source at the same index in their chains; a tie counts "
+    "half: what is left of step AUROC where the place says nothing",
+    "labeled steps",
+    "brief",
 )
 ERROR_AP = Metric(
     "error_ap",
@@ -226,8 +263,11 @@ ECE = Metric(
     "ece",
     "ECE",
     False,
-    "15 bins of equal width, probability against observed frequency, not folded",
+    "15 bins of equal width, probability against observed frequency, not folded; without what "
+    "chance adds, taking steps as independent, so that it is near 0 for calibrated probabilities; "
+    "no interval, as none of a distance near 0 covers",
     "labeled steps",
+    has_interval=False,
 )
 BRIER = Metric(
     "brier", "Brier", False, "mean squared distance of probability and label", "labeled steps"
@@ -241,22 +281,35 @@ class StepUnits(Units):
         probabilities: Probability of being correct, shape `[step]`.
         labels: Step labels in [0, 1], shape `[step]`.
         groups: Number of the problem of each step; by default each is its own.
+        strata: Number of each step's source and index in its chain, from 0 up; without it the
+            AUROC within them is not defined.
 
     Example:
         >>> StepUnits(np.array([0.9, 0.2]), np.array([1.0, 0.0])).values()["step_auroc"]
         1.0
     """
 
-    def __init__(self, probabilities: Array, labels: Array, groups: Indices | None = None) -> None:
+    def __init__(
+        self,
+        probabilities: Array,
+        labels: Array,
+        groups: Indices | None = None,
+        strata: Indices | None = None,
+    ) -> None:
         super().__init__(apart(len(labels)) if groups is None else groups)
         self.probability, self.label = probabilities, labels
         self.ranking = Ranking(probabilities, labels)
+        known = strata is not None
+        self.within = Ranking(probabilities, labels, strata=strata) if known else None
 
     metrics: ClassVar[Measures] = {
         STEP_AUROC: lambda steps, weights: steps.ranking.auroc(weights),
+        AUROC_WITHIN_INDEX: lambda steps, weights: (
+            np.nan if steps.within is None else steps.within.auroc(weights)
+        ),
         ERROR_AP: lambda steps, weights: steps.ranking.error_ap(weights),
         ECE: lambda steps, weights: expected_calibration_error(
-            steps.probability, steps.label, weights
+            steps.probability, steps.label, weights, debias=True
         ),
         BRIER: lambda steps, weights: brier_score(steps.probability, steps.label, weights),
     }

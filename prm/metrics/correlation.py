@@ -124,21 +124,70 @@ KENDALL_TAU = Metric(
 )
 
 
-class RankingUnits(Units):
-    """Comparisons of three or more responses, each with the tau of one scorer.
+def best_credit(scores: ArrayLike, ranks: ArrayLike) -> float:
+    """Return 1 if the response with the highest score is a best one, else 0.
+
+    Responses that share the highest score share the point, so that a constant scorer has as much
+    as a guess: the share of best responses.
 
     Args:
-        taus: `kendall_tau` of each ranking; NaN where it is undecided, and leaves the ranking out.
-        groups: Number of the prompt of each ranking.
+        scores: Score of each response.
+        ranks: Its rank, 0 for a best one.
+
+    Returns:
+        A value in [0, 1]; NaN if a score is missing, or all responses are of one rank.
+
+    Example:
+        >>> best_credit([2.0, 3.0, 1.0, 0.0], [0, 1, 1, 1]), best_credit([1.0] * 4, [0, 1, 1, 1])
+        (0.0, 0.25)
+
+    Source:
+        RewardBench 2 (arXiv 2506.01937).
+    """
+    score, rank = np.asarray(scores, dtype=np.float64), np.asarray(ranks, dtype=np.float64)
+    if np.isnan(score).any() or (rank == rank[0]).all():
+        return np.nan
+    highest = score == score.max()
+    return float((rank[highest] == rank.min()).mean())
+
+
+BEST_OF_K = Metric(
+    "best_of_k",
+    "best of K",
+    True,
+    "share of comparisons of three or more responses whose highest score is that of a best "
+    "response; equal highest scores share the point; a guess has the share of best responses, "
+    "1/K where one of K is right",
+    "comparisons of three or more",
+    "headline",
+)
+
+
+class RankingUnits(Units):
+    """Comparisons of three or more responses, each as one scorer sees it.
+
+    Args:
+        taus: `kendall_tau` of each; NaN where it is undecided, and leaves the ranking out.
+        credits: `best_credit` of each, likewise.
+        groups: Number of the prompt of each.
     """
 
-    def __init__(self, taus: Array, groups: Indices) -> None:
-        known = ~np.isnan(taus)
-        super().__init__(groups[known])
-        self.taus = taus[known]
+    def __init__(self, taus: Array, credits: Array, groups: Indices) -> None:
+        super().__init__(groups)
+        self.columns = {KENDALL_TAU: taus, BEST_OF_K: credits}
+
+    def count(self, metric: Metric) -> int:
+        return int((~np.isnan(self.columns[metric])).sum())
+
+    def mean(self, metric: Metric, weights: Array) -> float:
+        """Return the mean over the comparisons that decide a metric."""
+        values = self.columns[metric]
+        known = ~np.isnan(values)
+        return weighted_mean(values[known], weights[known])
 
     metrics: ClassVar[Measures] = {
-        KENDALL_TAU: lambda rankings, weights: weighted_mean(rankings.taus, weights)
+        BEST_OF_K: lambda rankings, weights: rankings.mean(BEST_OF_K, weights),
+        KENDALL_TAU: lambda rankings, weights: rankings.mean(KENDALL_TAU, weights),
     }
 
 

@@ -35,6 +35,8 @@ class Metric:
         convention: How it is counted, in a sentence that stands beside the numbers.
         unit: What its number of units counts, in the plural.
         place: Where it is shown.
+        has_interval: Whether resampling gives an interval that covers its true value as often as
+            it says; if not, it is shown without.
 
     Example:
         >>> brier = Metric("brier", "Brier", False, "squared distance to the label", "steps")
@@ -48,6 +50,7 @@ class Metric:
     convention: str
     unit: str
     place: Place = "full"
+    has_interval: bool = True
 
     def better(self, low: float, high: float) -> Literal["better", "worse", "undecided"] | None:
         """Say what a difference between these bounds means for the minuend."""

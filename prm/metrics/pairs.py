@@ -2,7 +2,8 @@
 
 One unit is one pair: `margins` says how much higher its first response is (difference of utilities,
 so that the sigmoid is the probability that the first one is better), `outcomes` which one is: 1 the
-first, 0 the second, 0.5 neither. A pair without a better response (0.5 or NaN) is left out.
+first, 0 the second, 0.5 neither. A pair without a better response (0.5 or NaN) is left out, and so
+is one without a margin (NaN), which was not scored.
 Swapping the responses of a pair changes nothing. Every function takes `weights`, how often each
 unit counts; a quantity that the data do not decide is NaN, never 0.
 """
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from prm.arrays import Array, Indices
 from prm.metrics.binary import unit_weights, weighted_mean
+from prm.metrics.calibration import binned_error, debiased_error
 from prm.metrics.correlation import MidRanks, pearson
 from prm.metrics.metric import Measures, Metric, Units, apart
 
@@ -102,6 +104,7 @@ def pair_ece(
     weights: ArrayLike | None = None,
     *,
     num_bins: int = 15,
+    debias: bool = False,
 ) -> float:
     r"""Folded calibration error of the probability that one response is better.
 
@@ -115,9 +118,11 @@ def pair_ece(
         outcomes: 1 if the first response is better, 0 if the second is, 0.5 if neither.
         weights: How often each pair counts; default once.
         num_bins: Number of bins of equal width; the last one includes 1.
+        debias: Whether to take off what chance adds; see `debiased_error`.
 
     Returns:
-        A value in [0, 1], biased upwards for few pairs; NaN if no pair has a better response.
+        A value in [0, 1], without `debias` biased upwards for few pairs; NaN if no pair has a
+        better response.
 
     Example:
         >>> round(pair_ece([2.0, -2.0, 2.0, 2.0], [1, 0, 1, 0]), 4)
@@ -127,7 +132,8 @@ def pair_ece(
         Folding as in arXiv 2311.14743.
     """
     margin, weight = oriented(margins, outcomes, weights)
-    return FoldedCalibration(margin, num_bins).error(weight)
+    calibration = FoldedCalibration(margin, num_bins)
+    return calibration.debiased(weight) if debias else calibration.error(weight)
 
 
 class FoldedCalibration:
@@ -143,12 +149,15 @@ class FoldedCalibration:
         bins = ((2 * confidence - 1) * num_bins).astype(np.int64)
         self.bins = np.minimum(bins, num_bins - 1)
         self.gaps = hits(margins, "half") - confidence
+        self.variances = confidence * (1 - confidence)
 
     def error(self, weights: Array) -> float:
         """Return the calibration error; NaN if the weights sum to 0."""
-        total = weights.sum()
-        gaps = np.bincount(self.bins, weights=weights * self.gaps, minlength=1)
-        return float(np.abs(gaps).sum() / total) if total > 0 else np.nan
+        return binned_error(self.bins, self.gaps, weights)
+
+    def debiased(self, weights: Array) -> float:
+        """Return it without what chance adds; NaN if the weights sum to 0."""
+        return debiased_error(self.bins, self.gaps, self.variances, weights)
 
 
 def oriented(
@@ -156,20 +165,25 @@ def oriented(
 ) -> tuple[Array, Array]:
     """Return margins of the better over the worse response, and weights, of the decided pairs.
 
+    Pairs without a margin are left out as well.
+
     Example:
-        >>> oriented([2.0, 3.0, 5.0], [1, 0, 0.5])[0].tolist()
+        >>> oriented([2.0, 3.0, 5.0, np.nan], [1, 0, 0.5, 1])[0].tolist()
         [2.0, -3.0]
     """
     margin = np.asarray(margins, dtype=np.float64)
     sign = 2 * np.asarray(outcomes, dtype=np.float64) - 1
-    decided = np.abs(sign) > 0
+    decided = (np.abs(sign) > 0) & ~np.isnan(margin)
     return (margin * np.sign(sign))[decided], unit_weights(weights, len(margin))[decided]
 
 
 def hits(margins: Array, ties: Ties) -> Array:
-    """Return 1 where the margin of the better response is positive, and what a tie counts."""
+    """Return 1 where the margin of the better response is positive, and what a tie counts.
+
+    NaN where the margin is: a pair that was not scored is neither right nor wrong.
+    """
     hit: Array = (margins > 0) + (0.5 if ties == "half" else 0.0) * (margins == 0)
-    return hit
+    return np.where(np.isnan(margins), np.nan, hit)
 
 
 def nll(margins: Array) -> Array:
@@ -243,8 +257,9 @@ PAIR_ECE = Metric(
     "pair ECE",
     False,
     "of the sigmoid of the difference of utilities, folded to confidences in [0.5, 1], 15 bins of "
-    "equal width",
+    "equal width; without what chance adds, and without an interval, as none covers",
     "comparisons",
+    has_interval=False,
 )
 STRENGTH_SPEARMAN = Metric(
     "strength_spearman",
@@ -317,7 +332,7 @@ class PairUnits(Units):
             weighted_mean(pairs.squares, weights) if pairs.is_probability else np.nan
         ),
         PAIR_ECE: lambda pairs, weights: (
-            pairs.calibration.error(weights) if pairs.is_probability else np.nan
+            pairs.calibration.debiased(weights) if pairs.is_probability else np.nan
         ),
         STRENGTH_SPEARMAN: _strength_spearman,
     }

@@ -12,7 +12,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from prm.arrays import Array
 from prm.errors import DataError
-from prm.metrics.binary import StepUnits
+from prm.metrics.binary import StepUnits, strata_of
 from prm.metrics.first_error import (
     DEFAULT_THRESHOLD,
     UNDECIDED,
@@ -57,17 +57,26 @@ class StepMetrics(torchmetrics.Metric):
     predicted: list[Tensor]
     true: list[Tensor]
     lowest_is_last: list[Tensor]
+    position: list[Tensor]
+    source: list[Tensor]
 
     def __init__(self, threshold: float = DEFAULT_THRESHOLD) -> None:
         super().__init__()
         self.threshold = threshold
         # All states are float32, indices too (exact below 2**24): a rank without records joins
         # the gathering with an empty tensor of this type.
-        for name in ("probability", "label", "predicted", "true", "lowest_is_last"):
+        chains, steps = ("predicted", "true", "lowest_is_last"), ("position", "source")
+        for name in ("probability", "label", *steps, *chains):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(
-        self, probabilities: Tensor, labels: Tensor, chain_index: Tensor, first_error: Tensor
+        self,
+        probabilities: Tensor,
+        labels: Tensor,
+        chain_index: Tensor,
+        first_error: Tensor,
+        complete: Tensor | None = None,
+        sources: Tensor | None = None,
     ) -> None:
         """Add the steps and chains of one batch.
 
@@ -78,19 +87,32 @@ class StepMetrics(torchmetrics.Metric):
             chain_index: Shape [step]: the chain of this batch that each step belongs to.
             first_error: Shape [chain]: 0-based first wrong step, -1 for a clean chain, -2 if the
                 labels do not decide it.
+            complete: Shape [chain], bool: whether the chain was read to its end; default yes. One
+                that was not, and in which no step is flagged, has no prediction: it counts as
+                wrong whatever the truth.
+            sources: Shape [chain]: number of the source of each chain; by default all are of one.
 
         Raises:
             DataError: The shapes differ, or a chain index has no chain.
         """
-        _check(probabilities, labels, chain_index, first_error)
+        whole = torch.ones(len(first_error), dtype=torch.bool) if complete is None else complete
+        _check(probabilities, labels, chain_index, first_error, whole)
         probability = probabilities.detach().to(self.device, torch.float32)
         label = labels.detach().to(self.device, torch.float32)
         known = ~(label.isnan() | probability.isnan())
         self.probability.append(probability[known])
         self.label.append(label[known])
-        self._append_chains(probability, chain_index, first_error)
+        source = torch.zeros(len(first_error)) if sources is None else sources
+        for state, values in (
+            (self.position, _positions(chain_index, len(first_error))),
+            (self.source, source.to(chain_index.device)[chain_index]),
+        ):
+            state.append(values.to(self.device, torch.float32)[known])
+        self._append_chains(probability, chain_index, first_error, whole)
 
-    def _append_chains(self, probability: Tensor, chain_index: Tensor, first_error: Tensor) -> None:
+    def _append_chains(
+        self, probability: Tensor, chain_index: Tensor, first_error: Tensor, complete: Tensor
+    ) -> None:
         decided = first_error.cpu() != UNDECIDED
         chains = [
             chain.numpy()
@@ -99,7 +121,10 @@ class StepMetrics(torchmetrics.Metric):
             )
             if kept
         ]
-        predicted = [predict_first_error(chain, self.threshold) for chain in chains]
+        predicted = [
+            predict_first_error(chain, self.threshold, complete=whole)
+            for chain, whole in zip(chains, complete.cpu()[decided].tolist(), strict=True)
+        ]
         lowest = [lowest_is_last(chain) for chain in chains]
         self.true.append(first_error.cpu()[decided].to(self.device, torch.float32))
         self.predicted.append(torch.tensor(predicted, dtype=torch.float32, device=self.device))
@@ -107,12 +132,23 @@ class StepMetrics(torchmetrics.Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return each metric as a float32 scalar; NaN where the data do not decide it."""
-        steps = StepUnits(joined(self.probability), joined(self.label))
+        strata = strata_of(joined(self.source), joined(self.position))
+        steps = StepUnits(joined(self.probability), joined(self.label), strata=strata)
         chains = ChainUnits(joined(self.predicted), joined(self.true), joined(self.lowest_is_last))
         return {
             name: torch.tensor(value, dtype=torch.float32, device=self.device)
             for name, value in (steps.values() | chains.values()).items()
         }
+
+
+def _positions(chain_index: Tensor, num_chains: int) -> Tensor:
+    """Return the index of each step in its chain, shape [step]."""
+    order = torch.argsort(chain_index, stable=True)
+    sizes = torch.bincount(chain_index, minlength=num_chains)
+    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    positions = torch.empty_like(order)
+    positions[order] = torch.arange(len(order), device=order.device) - starts
+    return positions
 
 
 def _chains(probabilities: Tensor, chain_index: Tensor, num_chains: int) -> tuple[Tensor, ...]:
@@ -122,12 +158,24 @@ def _chains(probabilities: Tensor, chain_index: Tensor, num_chains: int) -> tupl
     return torch.split(probabilities[order], sizes)
 
 
-def _check(probabilities: Tensor, labels: Tensor, chain_index: Tensor, first_error: Tensor) -> None:
+def _check(
+    probabilities: Tensor,
+    labels: Tensor,
+    chain_index: Tensor,
+    first_error: Tensor,
+    complete: Tensor,
+) -> None:
     if not probabilities.shape == labels.shape == chain_index.shape or probabilities.ndim != 1:
         raise DataError(
             "step tensors do not match",
             expected="probabilities, labels and chain_index of one shape [step]",
             got=[tuple(t.shape) for t in (probabilities, labels, chain_index)],
+        )
+    if complete.shape != first_error.shape:
+        raise DataError(
+            "chain tensors do not match",
+            expected="first_error and complete of one shape [chain]",
+            got=[tuple(first_error.shape), tuple(complete.shape)],
         )
     num_chains = len(first_error)
     if chain_index.numel() and not 0 <= chain_index.min() <= chain_index.max() < num_chains:

@@ -109,7 +109,7 @@ class ValueUnits(Units):
         MSE: _mse,
         QUADRATIC_KAPPA: _kappa,
         VALUE_ECE: lambda rated, weights: (
-            expected_calibration_error(rated.probability, rated.label, weights)
+            expected_calibration_error(rated.probability, rated.label, weights, debias=True)
             if rated.is_binary
             else np.nan
         ),

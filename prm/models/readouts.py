@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prm.losses.readouts import ResponseReadout, score, spread
+from prm.losses.readouts import score, spread
 from prm.losses.steps import log_odds
 from prm.spec import ResponseHead, RewardSpec, StepHead
 
 
 def step_logits(columns: Tensor, spec: RewardSpec) -> Tensor:
     """Return log-odds per step objective, shape `[read, objective]`, from `[read, column]`."""
-    return _read(columns, spec, spec.step_heads, log_odds)
+    return _read(columns, spec, spec.step_heads, lambda own, head: log_odds(own, head.readout))
 
 
 def response_scores(columns: Tensor, spec: RewardSpec) -> Tensor:
     """Return scores per response objective, shape `[read, objective]`, from `[read, column]`."""
-    return _read(columns, spec, spec.response_heads, score)
+    return _read(columns, spec, spec.response_heads, lambda own, head: score(own, head.readout))
 
 
 def response_spreads(columns: Tensor, spec: RewardSpec) -> Tensor:
@@ -28,8 +28,8 @@ def response_spreads(columns: Tensor, spec: RewardSpec) -> Tensor:
     return _read(columns, spec, spec.response_heads, _spread)
 
 
-def _spread(columns: Tensor, readout: ResponseReadout) -> Tensor:
-    width = spread(columns, readout)
+def _spread(columns: Tensor, head: ResponseHead) -> Tensor:
+    width = spread(columns, head.readout, head.levels)
     return torch.full_like(columns[:, 0], torch.nan) if width is None else width
 
 
@@ -39,6 +39,6 @@ def _read(
     heads: Sequence[StepHead | ResponseHead],
     read: Callable[[Tensor, Any], Tensor],
 ) -> Tensor:
-    """Read the columns of each head by its readout."""
-    values = [read(columns[:, spec.columns[head.name]], head.readout) for head in heads]
+    """Read the columns of each head as it says."""
+    values = [read(columns[:, spec.columns[head.name]], head) for head in heads]
     return torch.stack(values, dim=-1) if values else columns.new_zeros(len(columns), 0)

@@ -60,7 +60,8 @@ def by_part(title: str, parts: Mapping[str, Part], metric: Metric) -> Table:
     Args:
         title: What the parts are: sources, subsets.
         parts: The parts by name.
-        metric: The metric; parts that have no unit of it are left out.
+        metric: The metric; parts that have no unit of it are left out, unless records of them
+            were not scored.
     """
     scorers = list(dict.fromkeys(scorer for part in parts.values() for scorer in part.scores))
     baselines = {_quoted_baseline(part) for part in parts.values()} - {None}
@@ -68,10 +69,11 @@ def by_part(title: str, parts: Mapping[str, Part], metric: Metric) -> Table:
     rows = []
     for name, part in parts.items():
         model = part.scores[MODEL][metric.name]
-        if model.n:
+        if model.n or part.num_lost:
             others = [number(part.scores[scorer][metric.name].value) for scorer in scorers[1:]]
             verdict = MISSING if baseline is None else gain(part, baseline, metric)
-            rows.append([name or "(no source)", str(model.n), str(model), *others, verdict])
+            n = f"{model.n}" if model.n else f"0 ({part.num_lost} not scored)"
+            rows.append([name or "(no source)", n, str(model), *others, verdict])
     head = [title, "n", *scorers, f"model − {baseline or LENGTH_ONLY}"]
     return named_table(head, rows, brief=False)
 

@@ -82,11 +82,14 @@ def _scores_table(part: Part) -> Table:
 
 def _facts(result: ObjectiveResults) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        f"minimum domain, {scorer}": f"{interval}, n = {interval.n}"
-        for scorer, interval in result.minimum_domain.items()
+        f"minimum domain, {scorer}": f"{lowest}, n = {lowest.n}, lower than the truth by chance"
+        for scorer, lowest in result.minimum_domain.items()
     }
     if result.weakest_domain is not None:
         facts["weakest domain of the model"] = result.weakest_domain
+    if result.missing_domains:
+        lost = (f"{name} ({n} records)" for name, n in result.missing_domains.items())
+        facts["domains that were not scored, where it may be worse"] = ", ".join(lost)
     if result.margin_quantiles:
         quantiles = (f"{number(x)} ({q})" for q, x in result.margin_quantiles.items())
         facts["quantiles of the model's margin of the better response"] = ", ".join(quantiles)

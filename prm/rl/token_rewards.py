@@ -42,7 +42,8 @@ class StepCredit:
     and a policy learns to write more of them; the totals of the others do not grow with it.
 
     Args:
-        mode: One of the above.
+        mode: One of the above; by default `min`, for labels that say whether a step is correct.
+            For labels that estimate the chance of a right answer from there, take `difference`.
         temperature: Of `min`, above 0; towards 0 all credit goes to the worst step.
         initial: Of `difference`: the value before the first step, in [0, 1].
         unscored: Reward of a step that was not scored (it did not fit the model), which is then
@@ -62,7 +63,7 @@ class StepCredit:
     al. 2024, arXiv 2410.08146).
     """
 
-    mode: Mode = "raw"
+    mode: Mode = "min"
     temperature: float = 0.1
     initial: float = 0.0
     unscored: float | None = None

@@ -15,6 +15,10 @@ from prm.scores.tables import ChainTable, ScoreTable, Unit
 
 Within = Literal["all", "group"]
 Missing = Literal["drop", "keep", "error"]
+Truncated = Literal["last", "keep", "error"]
+
+CUT_OFF = "cut off at the model's max_length"
+"""Why a row that was not read to its end goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,9 @@ class Rules:
             least one, of all rows or of each group.
         within: Whether `top_share` is of `all` rows or of each `group`.
         missing: What happens to a row without a number that a rule needs.
+        truncated: What happens to a row that the model did not read to its end, so that its numbers
+            are of a part: `last`, it passes no rule and takes no place of the best share from
+            others; `keep`, it counts as if it were whole.
 
     Raises:
         ConfigError: There is no rule, or `top_share` is out of range.
@@ -45,6 +52,7 @@ class Rules:
     top_share: float | None = None
     within: Within = "all"
     missing: Missing = "drop"
+    truncated: Truncated = "last"
 
     def __post_init__(self) -> None:
         given = (self.min_reward, self.max_reward, self.top_share)
@@ -93,9 +101,12 @@ def failures(table: ScoreTable, rewards: Array, rules: Rules) -> dict[str, Mask]
 
     Raises:
         ConfigError: A threshold is for an objective or in a unit that the scores do not have.
-        DataError: A row has no number that a rule needs, and the policy is `error`.
+        DataError: A row has no number that a rule needs, or was cut off, and the policy for it is
+            `error`.
     """
     rules.check(table.objectives, chains=isinstance(table, ChainTable))
+    if rules.truncated == "error":
+        table.check_cut_off()
     failed = {
         **dict(_by_reward(rewards, rules)),
         **dict(_by_objective(table, rules)),
@@ -107,6 +118,8 @@ def failures(table: ScoreTable, rewards: Array, rules: Rules) -> dict[str, Mask]
             if rows.any():
                 place = table.place(int(np.flatnonzero(rows)[0]))
                 raise DataError(f"the row has {reason}", where=place, fix="--missing drop or keep")
+    if rules.truncated == "last" and table.cut_off.any():
+        failed[CUT_OFF] = table.cut_off
     return failed | missing if rules.missing == "drop" else failed
 
 
@@ -134,7 +147,8 @@ def _by_share(table: ScoreTable, rewards: Array, rules: Rules) -> Iterator[tuple
     if rules.within == "group":
         table.check_groups()
     groups = table.groups if rules.within == "group" else np.zeros_like(table.groups)
-    ranking = rank_candidates(groups, rewards)
+    cut = None if rules.truncated == "keep" else table.cut_off
+    ranking = rank_candidates(groups, rewards, cut_off=cut)
     counts = np.bincount(groups[~np.isnan(rewards)], minlength=int(groups.max()) + 1)
     kept = np.ceil(np.round(rules.top_share * counts, 9))
     low = np.zeros(table.num_rows, dtype=bool)

@@ -6,6 +6,7 @@ model's spec. Both together give the reward under any aggregation.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,8 @@ def read_scores(path: Path, model: Path | None = None) -> ScoreTable:
     columns = read_columns(path, kind, objectives)
     if columns.num_rows == 0:
         raise DataError("the file holds no rows", where=str(path))
-    return _table(path, kind, objectives, columns, spec)
+    table = _table(path, kind, objectives, columns, spec)
+    return _without_half_widths(table) if isinstance(table, ResponseTable) else table
 
 
 def tabulate(rows: Sequence[Mapping[str, Any]], spec: RewardSpec, name: Path) -> ScoreTable:
@@ -171,6 +173,21 @@ def _check_kind(path: Path) -> None:
         )
     if not path.is_file():
         raise DataError("there is no such file", where=str(path))
+
+
+def _without_half_widths(table: ResponseTable) -> ResponseTable:
+    """Forget the spreads of quantiles in a file whose spec is older than their levels.
+
+    Before version 5 they were half the width of the outer quantiles, not a standard deviation.
+    """
+    beside = spec_path(table.path)
+    if table.spec is None or table.spreads is None or not beside.is_file():
+        return table
+    if json.loads(beside.read_text(encoding="utf-8"))["version"] >= 5:
+        return table
+    quantiles = {head.name for head in table.spec.response_heads if head.readout == "quantile"}
+    old = [name in quantiles for name in table.objectives]
+    return replace(table, spreads=_if_any(np.where(old, np.nan, table.spreads)))
 
 
 def _read_spec(path: Path, model: Path | None) -> RewardSpec | None:

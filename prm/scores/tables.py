@@ -127,6 +127,25 @@ class ScoreTable:
                 fix=f"Score the {self.noun} again with this version of prm",
             )
 
+    @property
+    def cut_off(self) -> Mask:
+        """Which rows are of records that the model did not read to their end, `[row]`."""
+        cut: Mask = self.num_truncated > 0
+        return cut
+
+    def check_cut_off(self) -> None:
+        """Refuse rows of records that were not read to their end.
+
+        Raises:
+            DataError: There is one.
+        """
+        if self.cut_off.any():
+            raise DataError(
+                f"the row is of {self.noun} that were cut off at the model's max_length",
+                where=self.place(int(np.flatnonzero(self.cut_off)[0])),
+                fix="Score with a longer max_length, or leave --truncated out",
+            )
+
     def place(self, row: int) -> str:
         """Return the file, number and id of a row, for messages."""
         place = f":{row + 1}" if self.path.suffix == ".jsonl" else f"[{row}]"
@@ -194,7 +213,8 @@ class ResponseTable(ScoreTable):
 
         `sqrt(sum_k (c w_k a_k s_k)^2)` for reward `c sum_k w_k u_k + d`, utility
         `u_k = a_k score_k + b_k` and independent spreads `s_k`. NaN in rows that miss a score or a
-        spread.
+        spread. `None` also for a score that is off the center of its distribution, as the mean of
+        quantiles is whose levels are not symmetric.
         """
         if self.spec is None or self.spec.objective_aggregation is None or self.spreads is None:
             return None
@@ -207,6 +227,9 @@ class ResponseTable(ScoreTable):
         slope = shaping[0] * np.array([weights[name] for name in self.objectives])
         slope *= [line[0] for line in lines if line is not None]
         used = slope != 0
+        centered = {head.name: head.has_centered_score for head in self.spec.response_heads}
+        if not all(centered[name] for name in np.array(self.objectives)[used]):
+            return None
         known = ~np.isnan(self.scores[:, used]).any(axis=1)
         deviation = np.sqrt(((self.spreads[:, used] * slope[used]) ** 2).sum(axis=1))
         return np.where(known, deviation, np.nan)

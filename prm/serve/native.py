@@ -235,7 +235,7 @@ def _ranked(rows: list[dict[str, Any]], spec: RewardSpec, top: int | None) -> li
 def _ranking(rows: list[dict[str, Any]], spec: RewardSpec) -> RankedRows:
     table = tabulate(rows, spec, Path("responses"))
     groups = np.zeros(len(rows), dtype=np.int64)
-    return rank_candidates(groups, table.stored_rewards, table.deviations())
+    return rank_candidates(groups, table.stored_rewards, table.deviations(), table.cut_off)
 
 
 def _stored(row: ChainRow | ResponseRow, spec: RewardSpec) -> Any:

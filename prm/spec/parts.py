@@ -12,13 +12,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from torch import Tensor
 
 from prm.errors import SpecError
-from prm.losses.readouts import ResponseReadout
+from prm.losses.readouts import ResponseReadout, are_levels, even_levels
 from prm.losses.steps import Readout, num_columns
 from prm.records import CORRECTNESS
 
 STEP_MARKER = "<|step|>"
 
 Opening = Literal["answer", "generation"]
+LEVEL_TOLERANCE = 1e-6
+"""How far quantile levels may be from symmetric, being written in decimals."""
 
 Direction = Literal["maximize", "minimize"]
 
@@ -179,12 +181,15 @@ class ResponseHead:
             mean.
         num_columns: Number of head columns.
         direction: Whether more of it is better (`maximize`) or worse (`minimize`).
+        levels: Of `quantile`: the quantile level of each column, in (0, 1), ascending; without any,
+            as in specs before version 5, evenly spaced from 0.1 to 0.9.
     """
 
     name: str
     readout: ResponseReadout = "value"
     num_columns: int = 1
     direction: Direction = "maximize"
+    levels: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -194,6 +199,28 @@ class ResponseHead:
                 f"num_columns of {self.name!r} does not fit its readout",
                 got=f"{self.num_columns} columns for {self.readout!r}",
             )
+        object.__setattr__(self, "levels", self._checked_levels())
+
+    def _checked_levels(self) -> tuple[float, ...]:
+        count = self.num_columns if self.readout == "quantile" else 0
+        levels = tuple(self.levels) or (even_levels(count) if count else ())
+        if len(levels) != count or not are_levels(levels):
+            raise SpecError(
+                f"levels of {self.name!r} do not fit its readout",
+                expected=f"{count} numbers in (0, 1), ascending" if count else "none",
+                got=self.levels,
+            )
+        return levels
+
+    @property
+    def has_centered_score(self) -> bool:
+        """Whether the score estimates the center of a symmetric distribution of values.
+
+        Not so for quantiles whose levels are not symmetric about 1/2: their mean lies off the
+        center by a multiple of the spread.
+        """
+        pairs = zip(self.levels, reversed(self.levels), strict=True)
+        return all(abs(low + high - 1) < LEVEL_TOLERANCE for low, high in pairs)
 
     @property
     def sign(self) -> int:

@@ -95,7 +95,10 @@ class BatchLoss(nn.Module):
     def logged(
         self, sums: dict[str, Tensor], totals: dict[str, Tensor], share: float
     ) -> dict[str, Tensor]:
-        """Return `S_n / T_n` under `loss_n`, and `mean` under `loss`; arguments as there."""
+        """Return `S_n / T_n` under `loss_n`, and `mean` under `loss`; arguments as there.
+
+        Called before the update, as learned weights are then those that the sums are weighted by.
+        """
         means = {f"loss_{name}": total / totals[name].clamp(1e-8) for name, total in sums.items()}
         if len(means) == 1:
             return {"loss": next(iter(means.values()))}

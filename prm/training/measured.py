@@ -145,9 +145,15 @@ class MeasuredModule(L.LightningModule):
         self.meters = self._new_meters(part)
 
     def _new_meters(self, part: str) -> Meters:
-        return Meters(self.spec, self.data.facts(part), in_label_units(self.responses)).to(
-            self.device
+        facts = self.data.facts(part)
+        meters = Meters(
+            self.spec,
+            facts,
+            in_label_units(self.responses),
+            [unit for unit, _ in self.data.dropped[part]],
+            is_counting=self.trainer.is_global_zero,
         )
+        return meters.to(self.device)
 
     def _log_meters(self, prefix: str) -> None:
         assert self.meters is not None

@@ -74,7 +74,9 @@ class StepMeters(nn.Module):
         self.objective = objective
         self.column = column
         self.taken = taken
-        self.metrics = BySource(StepMetrics, sources)
+        names = sorted(set(sources))
+        self.numbers = {name: torch.tensor([number]) for number, name in enumerate(names)}
+        self.metrics = BySource(StepMetrics, names)
 
     def count(self, items: Sequence[LabeledItem], reads: Reads) -> None:
         """Add the chains of a micro-batch."""
@@ -83,9 +85,16 @@ class StepMeters(nn.Module):
         for position, record in enumerate(reads.steps.records):
             chosen = reads.steps.chain == position
             item = cast(LabeledChain, items[record])
-            self._count(item.chain, reads.steps.step[chosen], probabilities[chosen])
+            complete = item.num_truncated == 0
+            self._count(item.chain, reads.steps.step[chosen], probabilities[chosen], complete)
 
-    def _count(self, chain: Chain, steps: Tensor, probabilities: Tensor) -> None:
+    def count_dropped(self, chains: Iterable[Chain]) -> None:
+        """Add chains that the model cannot read at all, which have no prediction."""
+        none = torch.zeros(0)
+        for chain in chains:
+            self._count(chain, none.long(), none, complete=False)
+
+    def _count(self, chain: Chain, steps: Tensor, probabilities: Tensor, complete: bool) -> None:
         """Add a chain; steps that were not read count as not scored, in place."""
         scored = torch.full((len(chain.completions),), torch.nan)
         scored[steps] = probabilities
@@ -93,9 +102,11 @@ class StepMeters(nn.Module):
         labels = torch.tensor([torch.nan if label is None else label for label in known])
         first_error = chain.first_error(self.objective)
         coded = torch.tensor([UNDECIDED if first_error is None else first_error])
+        whole = torch.tensor([complete])
         for source in (None, chain.source) if self.metrics.sources else (None,):
             part = self.metrics.part(source)
-            part.update(scored, labels, torch.zeros_like(labels).long(), coded)
+            index = torch.zeros_like(labels).long()
+            part.update(scored, labels, index, coded, whole, self.numbers.get(chain.source))
 
     def values(self) -> dict[str, Tensor]:
         """Return `name` over all chains and ranks, `source/name` by source.
@@ -191,14 +202,28 @@ class Meters(nn.ModuleList):
         spec: The reward spec.
         facts: What there is to know of the items that are measured, the same on every rank.
         in_label_units: Response objectives whose scores are in the units of their ratings.
+        dropped: What the model cannot read, the same on every rank; its chains count as wrong.
+        is_counting: Whether this rank counts them.
     """
 
-    def __init__(self, spec: RewardSpec, facts: Facts, in_label_units: Sequence[str]) -> None:
+    def __init__(
+        self,
+        spec: RewardSpec,
+        facts: Facts,
+        in_label_units: Sequence[str],
+        dropped: Iterable[object] = (),
+        *,
+        is_counting: bool = True,
+    ) -> None:
         meters: list[nn.Module] = []
         if spec.step_heads:
             column = spec.step_names.index(spec.chain_reward)
-            sources, taken = facts.sources(chains=True), (*spec.response_names, REWARD)
-            meters.append(StepMeters(spec.chain_reward, column, sources, taken))
+            lost = [unit for unit in dropped if isinstance(unit, Chain)]
+            sources = facts.sources(chains=True) | {chain.source for chain in lost}
+            taken = (*spec.response_names, REWARD)
+            steps = StepMeters(spec.chain_reward, column, sources, taken)
+            steps.count_dropped(lost if is_counting else ())
+            meters.append(steps)
         if spec.response_heads:
             meters.append(ResponseMeters(spec, facts.sources(chains=False), in_label_units))
         super().__init__(meters)

@@ -13,7 +13,7 @@ from torch import nn
 
 from prm.errors import ConfigError, DataError
 from prm.losses.preference import BradleyTerry, PreferenceLoss
-from prm.losses.rating import RatingLoss
+from prm.losses.rating import Pinball, RatingLoss
 from prm.losses.readouts import ResponseReadout
 from prm.losses.steps import BCE, StepLoss
 from prm.records import CORRECTNESS, Record
@@ -86,7 +86,8 @@ class ResponseObjective(nn.Module):
                     expected=" or ".join(loss.readouts),
                     got=readout,
                 )
-        self.spec = ResponseHead(name, readout, losses[-1].num_columns, direction)
+        levels = rating.levels if isinstance(rating, Pinball) else ()
+        self.spec = ResponseHead(name, readout, losses[-1].num_columns, direction, levels)
 
     @property
     def uses_ratings(self) -> bool:

@@ -274,10 +274,11 @@ class RewardTask(MeasuredModule):
                 )
             parts.append({name: loss.detach() for name, loss in losses.items()})
             sums = {name: sums[name] + loss for name, loss in parts[-1].items()}
+        means = self.loss.logged(sums, totals, 1 / self.trainer.world_size)
         norm = self._update(
             optimizer, lambda: not_finite(self.global_step, batch, parts, self.data.items("train"))
         )
-        self._log_step(batch, sums, totals, norm)
+        self._log_step(batch, means, norm)
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
 
@@ -356,14 +357,7 @@ class RewardTask(MeasuredModule):
             weight = self.reward_model.backbone.model.get_input_embeddings().weight
         return whole(weight)
 
-    def _log_step(
-        self,
-        batch: OptimizerBatch,
-        sums: dict[str, Tensor],
-        totals: dict[str, Tensor],
-        norm: Tensor,
-    ) -> None:
-        means = self.loss.logged(sums, totals, 1 / self.trainer.world_size)
+    def _log_step(self, batch: OptimizerBatch, means: dict[str, Tensor], norm: Tensor) -> None:
         for name, value in means.items():
             self.log(
                 f"train/{name}", value, prog_bar=name == "loss", sync_dist=True, reduce_fx="sum"

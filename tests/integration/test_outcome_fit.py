@@ -105,6 +105,17 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(run: Path) -> None:
         assert whole == pytest.approx(helpfulness + safety + 0.1 * length, rel=1e-5)
 
 
+def test_the_loss_with_learned_weights_is_that_of_the_step(run_dir: Path) -> None:
+    """All factors are 1 before the first update, and its learning rate moves them far."""
+    write_outcomes(run_dir)
+    model = {"responses": [HELPFULNESS, SAFETY], "learn_weights": True, "lr": 1.0}
+    fit_outcomes(run_dir, trainer={"limit_train_batches": 1, "max_epochs": 1}, model=model)
+    run = run_dir / "run"
+    names = ("loss_helpfulness/preference", "loss_safety/rating")
+    parts = [metrics(run, f"train/{name}")[0] for name in names]
+    assert metrics(run, "train/loss")[0] == pytest.approx(sum(parts), rel=1e-5)
+
+
 def test_the_mixture_is_shown(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_outcomes(run_dir)
     fit_outcomes(run_dir, trainer={"limit_train_batches": 1})

@@ -219,6 +219,27 @@ def test_columns_that_do_not_fit_the_readout_are_refused(readout: Any, num_colum
         ResponseHead("a", readout, num_columns)
 
 
+def test_levels_of_quantiles_are_part_of_the_spec() -> None:
+    spec = outcome(response_heads=(ResponseHead("a", "quantile", 2, levels=(0.25, 0.75)),))
+    assert RewardSpec.from_json(spec.to_json()) == spec
+    assert json.loads(spec.to_json())["response_heads"][0]["levels"] == [0.25, 0.75]
+
+
+def test_older_specs_have_evenly_spaced_levels() -> None:
+    old = outcome(response_heads=(ResponseHead("a", "quantile", 3),)).to_dict()
+    del old["response_heads"][0]["levels"]
+    spec = RewardSpec.from_dict(old | {"version": 4})
+    assert spec.response_heads[0].levels == (0.1, 0.5, 0.9)
+
+
+@pytest.mark.parametrize("levels", [(0.5,), (0.9, 0.1), (0.0, 0.5), (0.5, 1.0), ("a", "b")])
+def test_levels_that_do_not_fit_are_refused(levels: Any) -> None:
+    with pytest.raises(SpecError, match="levels of 'a' do not fit its readout: expected 2 numbers"):
+        ResponseHead("a", "quantile", 2, levels=levels)
+    with pytest.raises(SpecError, match="levels of 'a' do not fit its readout: expected none"):
+        ResponseHead("a", levels=levels)
+
+
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [

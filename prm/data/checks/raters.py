@@ -19,6 +19,8 @@ from prm.metrics.agreement import Level, krippendorff_alpha
 from prm.records import Comparison, Outcome, Rating
 
 _LOW_AGREEMENT = 0.2
+_MOSTLY_UNANIMOUS = 0.8
+"""From this share up raters agree; alpha can be low all the same, where few opinions differ."""
 _MAX_RATERS = 100
 
 Unit = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -118,14 +120,33 @@ def _pair_opinions(record: Comparison) -> Iterator[tuple[int, int]]:
     """Yield (pair, opinion) for each rater's verdict, or for each pair where raters are not known.
 
     The response with the lower key counts as the first, so that chance agreement does not depend
-    on the order in which a source writes pairs.
+    on the order in which a source writes pairs. A comparison is one opinion about a pair of texts,
+    however often it has them. Where it says of three or more only which are right, it is none about
+    two that are right or two that are wrong.
     """
     opinions = verdicts(record)
-    for first, second, sign in preferences(record):
-        pair = hash((min(first, second), max(first, second)))
-        flip = 1 if first < second else -1
-        for opinion in [sign] if opinions is None else opinions:
+    if opinions is None:
+        yield from _ranked_opinions(record)
+        return
+    for first, second, _ in preferences(record):
+        pair, flip = _pair_of(first, second)
+        for opinion in opinions:
             yield pair, flip * opinion
+
+
+def _ranked_opinions(record: Comparison) -> Iterator[tuple[int, int]]:
+    found: dict[int, set[int]] = defaultdict(set)
+    only_right_or_wrong = len(record.ranks) > 2 and len(set(record.ranks)) <= 2
+    for first, second, sign in preferences(record):
+        if sign or not only_right_or_wrong:
+            pair, flip = _pair_of(first, second)
+            found[pair].add(flip * sign)
+    yield from ((pair, next(iter(signs))) for pair, signs in found.items() if len(signs) == 1)
+
+
+def _pair_of(first: int, second: int) -> tuple[int, int]:
+    """Return the key of a pair in either order, and -1 if it is the other way round."""
+    return hash((min(first, second), max(first, second))), 1 if first < second else -1
 
 
 def verdicts(record: Comparison) -> list[int] | None:
@@ -177,7 +198,9 @@ def _agreement_findings(table: list[dict[str, Any]]) -> list[Finding]:
     low = [
         row["objective"]
         for row in table
-        if row["alpha_ordinal"] is not None and row["alpha_ordinal"] < _LOW_AGREEMENT
+        if row["alpha_ordinal"] is not None
+        and row["alpha_ordinal"] < _LOW_AGREEMENT
+        and row["share_unanimous"] < _MOSTLY_UNANIMOUS
     ]
     message = "pairs and responses that were judged more than once"
     if low:

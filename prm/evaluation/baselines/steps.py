@@ -66,11 +66,10 @@ class AlwaysCorrect(StepBaseline):
         return [[1.0] * len(chain.completions) for chain in chains]
 
 
-class PositionOnly(StepBaseline):
-    r"""The rate of correct steps at the same place in the chain.
+class IndexOnly(StepBaseline):
+    r"""The rate of correct steps at the same index, which is all that it knows of a step.
 
-    A place is the step's index (up to `max_index`) and the fifth of the chain it lies in. Rates of
-    rare places are drawn to the overall rate $\bar y$: $$(\sum y + k \bar y) / (n + k)$$.
+    Rates of rare indices are drawn to the overall rate $\bar y$: $$(\sum y + k \bar y) / (n + k)$$.
 
     Args:
         objective: Name of the step labels that it learns from.
@@ -79,12 +78,12 @@ class PositionOnly(StepBaseline):
 
     Example:
         >>> chains = [Chain("?", ["a", "b"], [1, 0])] * 20
-        >>> [round(p, 2) for p in PositionOnly().fit(chains).predict(chains[:1])[0]]
+        >>> [round(p, 2) for p in IndexOnly().fit(chains).predict(chains[:1])[0]]
         [0.9, 0.1]
     """
 
-    name = "position_only"
-    convention = "the rate of correct training steps at the same place in the chain"
+    name = "index_only"
+    convention = "the rate of correct training steps at the same index in their chains"
 
     def __init__(
         self, objective: str = CORRECTNESS, max_index: int = 20, strength: float = 5.0
@@ -93,9 +92,9 @@ class PositionOnly(StepBaseline):
         self.max_index = max_index
         self.strength = strength
 
-    def fit(self, chains: Sequence[Chain]) -> PositionOnly:
+    def fit(self, chains: Sequence[Chain]) -> IndexOnly:
         """Learn the rate of each place."""
-        by_place: dict[tuple[int, int], list[float]] = defaultdict(list)
+        by_place: dict[tuple[int, ...], list[float]] = defaultdict(list)
         for chain, index, label in _labeled_steps(chains, self.objective):
             by_place[self._place(chain, index)].append(label)
         labels = [label for group in by_place.values() for label in group]
@@ -116,7 +115,29 @@ class PositionOnly(StepBaseline):
             for chain in chains
         ]
 
-    def _place(self, chain: Chain, index: int) -> tuple[int, int]:
+    def _place(self, chain: Chain, index: int) -> tuple[int, ...]:
+        return (min(index, self.max_index),)
+
+
+class IndexAndLength(IndexOnly):
+    """The same by index and fifth of the chain that the step lies in.
+
+    It is told the length of the chain, which no model knows that scores a step when it is written:
+    where chains end at their first error, that tells the label.
+
+    Args:
+        objective: Name of the step labels that it learns from.
+        max_index: Later steps share one index.
+        strength: How many steps the overall rate is worth.
+    """
+
+    name = "index_and_length"
+    convention = (
+        "the rate of correct training steps at the same index and fifth of their chains; unlike a "
+        "model it is told how many steps the chain has, which tells where it ends"
+    )
+
+    def _place(self, chain: Chain, index: int) -> tuple[int, ...]:
         return min(index, self.max_index), 5 * index // len(chain.completions)
 
 
@@ -198,7 +219,8 @@ class BagOfWords(_LogisticStepBaseline):
 
 STEP_BASELINES: tuple[type[StepBaseline], ...] = (
     AlwaysCorrect,
-    PositionOnly,
+    IndexOnly,
+    IndexAndLength,
     StepLengthOnly,
     BagOfWords,
 )

@@ -25,7 +25,7 @@ from prm.aggregation.steps import (
     step_aggregation,
     to_dict,
 )
-from prm.errors import ConfigError
+from prm.errors import ConfigError, DataError
 
 ALL = [cls() for cls in STEP_AGGREGATIONS.values()] + [SoftMin(0.5)]
 every = pytest.mark.parametrize("aggregation", ALL, ids=repr)
@@ -225,3 +225,12 @@ def test_unknown_names_and_parameters_are_errors() -> None:
         step_aggregation("min", beta=2.0)
     with pytest.raises(ConfigError, match="unknown step aggregation"):
         from_dict({})
+
+
+def test_the_mean_of_infinite_log_odds_is_refused():
+    """As probabilities that were rounded to 0 or 1 have them; others take them as they are."""
+    rounded = torch.tensor([1.0, 0.0, 0.9], dtype=torch.float64).logit()
+    with pytest.raises(DataError, match="mean_logit has no value for steps with a probability of"):
+        step_aggregation("mean_logit")(rounded)
+    for name, expected in (("min", 0.0), ("product", 0.0), ("mean", 1.9 / 3), ("last", 0.9)):
+        assert step_aggregation(name)(rounded).item() == pytest.approx(expected)

@@ -37,6 +37,9 @@ RECORDS = [
 ]
 """Three are cut off, one has an empty step, and the last has no score."""
 
+KEEP = ("--truncated", "keep")
+"""The tests are about other rules."""
+
 Row = dict[str, Any]
 
 
@@ -139,7 +142,7 @@ def test_chains_are_ranked_as_the_model_would(
     scorer: RewardScorer, scores: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = scores.with_name("ranked.jsonl")
-    assert run("rank", scores, "--aggregation", "product", "--output", output) == 0
+    assert run("rank", scores, "--aggregation", "product", "--output", output, *KEEP) == 0
     rows = rows_of(output)
     by_id = {row["id"]: row for row in expected_rows(scorer, STEP_AGGREGATIONS["product"]())}
     for group in {row["group"] for row in rows}:
@@ -175,7 +178,7 @@ def test_chains_are_filtered_by_reward_and_objective(
     redundancy = round(float(np.quantile([row["scores"]["redundancy"] for row in known], 0.3)), 3)
     words = ("--aggregation", "mean", "--min_reward", reward, "--output", kept)
     words = (*words, f"--thresholds.redundancy={redundancy}", "--dropped", dropped)
-    assert run("filter", scores, *words) == 0
+    assert run("filter", scores, *words, *KEEP) == 0
     passes = {
         row["id"]: row["reward"] >= reward and row["scores"]["redundancy"] >= redundancy
         for row in known
@@ -189,13 +192,52 @@ def test_chains_are_filtered_by_reward_and_objective(
     assert "3 chains were cut off at the model's max_length" in capsys.readouterr().out
 
 
+def cut_before_its_mistake(tmp_path: Path, scorer: RewardScorer) -> Path:
+    """Return scores of a complete chain, and of a better one that was not read to its end."""
+    rows = expected_rows(scorer, STEP_AGGREGATIONS["min"]())[:2]
+    for row, reward, num_cut in zip(rows, (0.526, 0.565), (0, 2), strict=True):
+        row.update(group="q", reward=reward, scores=dict.fromkeys(row["scores"], reward))
+        row.update(num_truncated=num_cut)
+    return write_rows(tmp_path / "cut.jsonl", rows, SPEC)
+
+
+def test_a_chain_cut_off_is_never_the_best_unseen(
+    scorer: RewardScorer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = cut_before_its_mistake(tmp_path, scorer), tmp_path / "out.jsonl"
+    words = ("rank", path, "--output", output, "--overwrite")
+    for how, order in (("last", ["c-0", "c-1"]), ("keep", ["c-1", "c-0"])):
+        assert run(*words, "--truncated", how) == 0
+        assert [row["id"] for row in rows_of(output)] == order
+        shown = capsys.readouterr().out
+        assert "1 chains were cut off at the model's max_length: ranked" in shown
+        assert f"first in {order.index('c-0')} of 1 prompts" in shown
+    assert run(*words) == 0
+    assert [(row["id"], row["margin"]) for row in rows_of(output)] == [("c-0", None), ("c-1", None)]
+    assert f"{path}:2, row 'c-1'" in refused(capsys, *words, "--truncated", "error")
+
+
+def test_a_chain_cut_off_is_not_kept_unseen(
+    scorer: RewardScorer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = cut_before_its_mistake(tmp_path, scorer), tmp_path / "out.jsonl"
+    words = ("filter", path, "--output", output, "--overwrite")
+    for rule in (("--min_reward", "0.5"), ("--top_share", "0.5", "--within", "group")):
+        assert run(*words, *rule) == 0
+        assert [row["id"] for row in rows_of(output)] == ["c-0"]
+        assert "cut off at the model's max_length: dropped" in capsys.readouterr().out
+    assert run(*words, "--top_share", "0.5", "--truncated", "keep") == 0
+    assert [row["id"] for row in rows_of(output)] == ["c-1"]
+    assert "c-1" in refused(capsys, *words, "--min_reward", "0", "--truncated", "error")
+
+
 def test_a_probability_of_chains_is_one_under_every_aggregation(
     scorer: RewardScorer, scores: Path
 ) -> None:
     for name, threshold in (("mean_logit", 0.0), ("min", 0.5)):
         output = scores.with_name(f"{name}.jsonl")
         words = ("--thresholds.correctness=0.5", "--unit", "probability", "--output", output)
-        assert run("filter", scores, "--aggregation", name, *words) == 0
+        assert run("filter", scores, "--aggregation", name, *words, *KEEP) == 0
         aggregated = expected_rows(scorer, STEP_AGGREGATIONS[name]())
         known = [row for row in aggregated if row["reward"] is not None]
         good = [row["id"] for row in known if row["reward"] >= threshold]
@@ -210,7 +252,7 @@ def test_the_best_share_of_each_problem_and_the_rows_behind_it(
     data.write_text("".join(json.dumps(chain.to_row()) + "\n" for chain in RECORDS))
     output = tmp_path / "kept.jsonl"
     words = ("--top_share", "0.3", "--within", "group", "--data", data, "--output", output)
-    assert run("filter", scores, *words) == 0
+    assert run("filter", scores, *words, *KEEP) == 0
     known = [row for row in rows_of(scores) if row["reward"] is not None]
     worst_first = sorted(known, key=lambda row: row["reward"])
     best = {row["group"]: row["id"] for row in worst_first}
@@ -239,7 +281,7 @@ def test_a_filter_can_score_chains_first(
     words = ("filter", "--model", model, "--input", data, "--output", output)
     error = refused(capsys, *words, "--thresholds.safety=0")
     assert "expected correctness | redundancy, got safety" in error
-    assert run(*words, "--thresholds.correctness=0.5", "--aggregation", "last") == 0
+    assert run(*words, "--thresholds.correctness=0.5", "--aggregation", "last", *KEEP) == 0
     rewards = [row["reward"] for row in expected_rows(scorer, STEP_AGGREGATIONS["last"]())]
     good = [f"c-{index}" for index, reward in enumerate(rewards) if (reward or 0) >= 0.5]
     assert [row["id"] for row in rows_of(output)] == good
@@ -400,7 +442,7 @@ def test_rows_say_which_aggregation_made_them(scorer: RewardScorer, tmp_path: Pa
     path = write_rows(tmp_path / "s.jsonl", rows, SPEC)
     kept = tmp_path / "kept.jsonl"
     rule = ("--thresholds.correctness", "0.5", "--unit", "probability")
-    assert run("filter", path, *rule, "--output", kept) == 0
+    assert run("filter", path, *rule, "--output", kept, *KEEP) == 0
     above = [row["id"] for row in rows if (row["scores"]["correctness"] or -1) >= 0]
     assert [row["id"] for row in read_lines(kept)] == above
     stored = json.loads(kept.with_name("kept.jsonl.spec.json").read_text())

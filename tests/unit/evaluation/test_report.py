@@ -62,7 +62,8 @@ def test_each_kind_learns_its_baselines_from_its_own_records():
     report = joint()
     assert list(report.steps.overall.differences) == [
         "always_correct",
-        "position_only",
+        "index_only",
+        "index_and_length",
         "length_only",
         "bag_of_words",
     ]

@@ -15,6 +15,8 @@ from prm.evaluation.report import evaluate
 from prm.evaluation.responses import ResponsePrediction
 from prm.metrics.pairs import pair_accuracy
 from prm.records import Comparison, Rating
+from prm.report.evaluation import document
+from prm.report.markdown import render
 from prm.spec import ResponseHead, RewardSpec
 
 SPEC = RewardSpec(
@@ -148,7 +150,28 @@ def test_sources_subsets_and_the_weakest_domain():
     assert result.sources["x"].counts["num_comparisons"] == 80
     assert result.weakest_domain == "x/hard"
     hard = result.subsets["x/hard"].scores["model"]["pair_accuracy_half"].value
-    assert result.minimum_domain["model"].value == pytest.approx(hard)
+    lowest = result.minimum_domain["model"]
+    assert lowest.value == pytest.approx(hard)
+    assert (lowest.low, lowest.high) == (None, None)
+    assert result.missing_domains == {}
+
+
+def test_a_domain_that_was_not_scored_is_listed_and_missing():
+    lost = [
+        predicted(pair(n, source="code"), [[NAN, 0.0]] * 2, f"f.jsonl:{n}, row '{n}': no room")
+        for n in range(42)
+    ]
+    found = report([*pair_predictions(20, source="chat"), *lost])
+    assert found.responses.unscored == {"no room": 42}
+    result = found.objectives["helpfulness"]
+    assert list(result.sources) == ["chat", "code"]
+    code = result.sources["code"]
+    assert (code.scores["model"]["pair_accuracy"].n, code.num_lost) == (0, 42)
+    assert code.scores["model"]["pair_accuracy"].value is None
+    assert result.missing_domains == {"code": 42}
+    text = render(document(found))
+    assert "| code | 0 (42 not scored) | — |" in text
+    assert "where it may be worse: code (42 records)" in text
 
 
 def test_intervals_resample_whole_groups():
@@ -171,6 +194,16 @@ def test_ties_and_rankings_are_counted():
     assert part.scores["model"]["pair_accuracy"].n == 1
     assert part.scores["model"]["kendall_tau"].value == pytest.approx(0, abs=1e-9)
     assert (part.counts["num_comparisons"], part.counts["num_tied_comparisons"]) == (1, 1)
+
+
+def test_one_right_among_four_is_a_hit_only_if_it_beats_all_others():
+    one = Comparison("A prime?", ["7", "8", "9", "10"], [0, 1, 1, 1], objective="helpfulness")
+    scores = ([2, 3, 1, 0], [3, 2, 1, 0], [1, 1, 1, 1])
+    rows = [predicted(one, [[score, 0] for score in row]) for row in scores]
+    part = report(rows).objectives["helpfulness"].overall
+    found = part.scores["model"]["best_of_k"]
+    assert (found.value, found.n) == (pytest.approx((0 + 1 + 0.25) / 3), 3)
+    assert [metric.name for metric in part.headlines] == ["pair_accuracy_half", "best_of_k"]
 
 
 def test_unscored_records_are_left_out_for_all_and_make_the_report_partial():

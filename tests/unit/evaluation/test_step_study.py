@@ -81,7 +81,8 @@ def test_learned_baselines_are_measured_on_the_steps_the_model_scored():
     half = prediction([0.9, None], [1, 0], reason="truncated", group="z")
     train = [Chain("?", ["good", "bad bad"], [1, 0])]
     found = results([*SIMPLE, half], training=train, num_resamples=0)
-    names = ["model", "always_correct", "position_only", "length_only", "bag_of_words"]
+    names = ["model", "always_correct", "index_only", "index_and_length"]
+    names += ["length_only", "bag_of_words"]
     assert list(found.overall.scores) == names
     assert found.overall.counts["num_labeled_steps"] == 9
     assert {row["brier"].n for row in found.overall.scores.values()} == {9}

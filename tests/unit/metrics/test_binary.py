@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,10 +13,12 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from prm.metrics.binary import (
     Ranking,
+    StepUnits,
     brier_score,
     error_ap,
     expected_calibration_error,
     step_auroc,
+    strata_of,
     weighted_mean,
 )
 
@@ -104,3 +107,31 @@ def test_grouped_ranking_takes_one_weight_per_group():
 
 def test_weighted_mean_of_nothing_is_undefined():
     assert math.isnan(weighted_mean([1.0, 2.0], [0, 0]))
+
+
+def test_auroc_within_strata_equals_brute_force():
+    """The pairs of a correct and a wrong step of one source and index, a tie counting half."""
+    generator = np.random.default_rng(5)
+    sources, positions = generator.integers(0, 2, 60), generator.integers(0, 3, 60)
+    probability, label = generator.random(60).round(1), generator.integers(0, 2, 60).astype(float)
+    weights = generator.integers(0, 3, 60).astype(float)
+    strata = strata_of(sources, positions)
+    concordant = total = 0.0
+    for i, j in itertools.product(range(60), repeat=2):
+        if (sources[i], positions[i]) == (sources[j], positions[j]) and label[i] > label[j]:
+            weight = weights[i] * weights[j]
+            total += weight
+            concordant += weight * (np.sign(probability[i] - probability[j]) + 1) / 2
+    units = StepUnits(probability, label, strata=strata)
+    values = dict(zip((m.name for m in units.metrics), units.measure(weights), strict=True))
+    assert values["auroc_within_index"] == pytest.approx(concordant / total)
+
+
+def test_auroc_within_index_of_what_knows_the_index_alone_is_one_half():
+    positions = np.tile([0, 1, 2], 50)
+    label = (np.random.default_rng(6).random(150) > 0.2 + 0.3 * positions).astype(float)
+    strata = strata_of(np.zeros(150), positions)
+    values = StepUnits(1.0 - positions / 4, label, strata=strata).values()
+    assert values["step_auroc"] > 0.65
+    assert values["auroc_within_index"] == 0.5
+    assert np.isnan(StepUnits(1.0 - positions / 4, label).values()["auroc_within_index"])

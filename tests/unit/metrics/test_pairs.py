@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -93,3 +95,11 @@ def test_accuracy_ignores_strictly_increasing_maps_of_scores():
 def test_minimum_domain_without_a_decided_domain():
     assert np.isnan(minimum_domain([]))
     assert np.isnan(minimum_domain([np.nan]))
+
+
+def test_a_pair_that_was_not_scored_is_neither_right_nor_wrong():
+    margins, outcomes = [1.0, math.nan, -1.0, math.nan], [1, 1, 1, 0]
+    for metric in METRICS:
+        assert metric(margins, outcomes) == metric([1.0, -1.0], [1, 1])
+    assert pair_accuracy(margins, outcomes) == 0.5
+    assert math.isnan(pair_accuracy([math.nan], [1]))

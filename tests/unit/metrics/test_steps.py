@@ -57,6 +57,19 @@ def test_step_metrics_equal_scikit_learn():
     assert values["error_ap"] == pytest.approx(expected)
 
 
+def test_a_chain_that_was_cut_off_is_not_clean():
+    """It counts as wrong unless a step that was read is flagged at the right place."""
+    metrics = StepMetrics()
+    index, first = torch.tensor([0, 1, 2, 2]), torch.tensor([-1, -1, 1])
+    probabilities, labels = torch.tensor([0.9, 0.9, 0.9, 0.1]), torch.tensor([1.0, 1, 1, 0])
+    complete = torch.tensor([True, False, False])
+    metrics.update(probabilities, labels, index, first, complete)
+    values = metrics.compute()
+    assert (values["correct_acc"], values["error_acc"]) == (0.5, 1.0)
+    with pytest.raises(DataError, match="chain tensors do not match"):
+        metrics.update(probabilities, labels, index, first, complete[:2])
+
+
 def test_first_errors_by_hand():
     values = result(
         (
@@ -161,3 +174,18 @@ def test_two_ranks_with_uneven_counts_equal_one(tmp_path):
     for rank in (0, 1):
         for values in torch.load(tmp_path / f"out{rank}"):
             assert values == pytest.approx(result(first, second), nan_ok=True)
+
+
+def test_places_are_those_of_the_chains_whatever_the_order_of_steps():
+    """By source and index; the steps of the chains of a batch may come in turns."""
+    index = torch.tensor([0, 1, 2, 0, 1, 2])
+    probabilities = torch.tensor([0.9, 0.1, 0.5, 0.2, 0.8, 0.5])
+    labels, first = torch.tensor([1.0, 0, 1, 1, 0, 0]), torch.tensor([-1, 0, 1])
+    for sources in (None, torch.tensor([0, 0, 1])):
+        metrics = StepMetrics()
+        metrics.update(probabilities, labels, index, first, sources=sources)
+        found = metrics.compute()["auroc_within_index"].item()
+        pairs = [(0.9, 0.1), (0.2, 0.8)]
+        pairs += [] if sources is not None else [(0.5, 0.1), (0.2, 0.5)]
+        wins = [(np.sign(a - b) + 1) / 2 for a, b in pairs]
+        assert found == pytest.approx(np.mean(wins))

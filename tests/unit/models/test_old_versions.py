@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import norm
 
 from prm import RewardScorer
+from prm.spec import RewardSpec
 
 MODELS = Path(__file__).resolve().parents[2] / "old_versions"
 
@@ -77,5 +79,15 @@ def test_responses_score_as_they_did(folder: Path, scorer: RewardScorer) -> None
     assert bool(rows) == bool(scorer.spec.response_heads)
     scores = scorer.score([(row["prompt"], row["response"]) for row in rows])
     for row, score in zip(rows, scores, strict=True):
+        row["spreads"] = as_deviations(row.get("spreads"), scorer.spec)
         for name in ("scores", "spreads", "gates", "utilities", "reward"):
             assert_close(getattr(score, name), row.get(name), f"{row['response']}: {name}")
+
+
+def as_deviations(spreads: dict[str, Any] | None, spec: RewardSpec) -> dict[str, Any] | None:
+    """Return stored spreads with the half widths of quantiles made standard deviations."""
+    if spreads is None:
+        return None
+    levels = {head.name: head.levels for head in spec.response_heads if head.levels}
+    widths = {name: (norm.ppf(of[-1]) - norm.ppf(of[0])) / 2 for name, of in levels.items()}
+    return {name: x if x is None else x / widths.get(name, 1.0) for name, x in spreads.items()}

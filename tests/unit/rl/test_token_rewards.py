@@ -22,6 +22,9 @@ PURE = [0.9, 0.8, -0.7, 0.6]
 """Step rewards `p_1 - p_0` of the golden value in the reference implementation's terms."""
 
 
+RAW = StepCredit("raw")
+
+
 def completion(
     response: str, probabilities: Sequence[float | None], reward: float | None = 0.5
 ) -> CompletionReward:
@@ -84,7 +87,7 @@ def test_rewards_land_on_the_last_token_of_each_step() -> None:
     tokenizer = characters()
     ids = tokenizer("1 2\n34", add_special_tokens=False)["input_ids"]
     found = to_token_rewards(
-        [completion("1 2\n34", [0.75, 0.25])], [[*ids, 2]], torch.ones(1, 7), tokenizer
+        [completion("1 2\n34", [0.75, 0.25])], [[*ids, 2]], torch.ones(1, 7), tokenizer, credit=RAW
     )
     assert found.tolist() == [[0, 0, 0.75, 0, 0, 0.25, 0]]
 
@@ -102,20 +105,20 @@ def test_mask_says_where_the_tokens_are() -> None:
     ids = tokenizer("12", add_special_tokens=False)["input_ids"]
     padded = torch.tensor([[0, ids[0], 9, ids[1]]])
     mask = torch.tensor([[False, True, False, True]])
-    found = to_token_rewards([completion("12", [0.25])], padded, mask, tokenizer)
+    found = to_token_rewards([completion("12", [0.25])], padded, mask, tokenizer, credit=RAW)
     assert found.tolist() == [[0, 0, 0, 0.25]]
 
 
 def test_offsets_stand_for_the_tokenizer() -> None:
     reward = completion("1 + 1\n\nso 2", [0.5, 0.25])
     offsets = [(0, 1), (1, 5), (5, 7), (7, 10), (10, 11), (11, 11)]
-    found = to_token_rewards([reward], [[1] * 6], torch.ones(1, 6), offsets=[offsets])
+    found = to_token_rewards([reward], [[1] * 6], torch.ones(1, 6), credit=RAW, offsets=[offsets])
     assert found.tolist() == [[0, 0.5, 0, 0, 0.25, 0]]
 
 
 def test_two_steps_that_end_in_one_token_share_it() -> None:
     reward = completion("1\n2", [0.5, 0.25])
-    found = to_token_rewards([reward], [[1]], torch.ones(1, 1), offsets=[[(0, 3)]])
+    found = to_token_rewards([reward], [[1]], torch.ones(1, 1), credit=RAW, offsets=[[(0, 3)]])
     assert found.tolist() == [[0.75]]
 
 
@@ -123,7 +126,7 @@ def test_a_text_that_was_stripped_before_it_was_scored() -> None:
     tokenizer = tiny_tokenizer()
     ids = tokenizer(" \n 1 + 1 = 2\n", add_special_tokens=False)["input_ids"]
     reward = completion("1 + 1 = 2", [0.5])
-    found = to_token_rewards([reward], [ids], torch.ones(1, len(ids)), tokenizer)
+    found = to_token_rewards([reward], [ids], torch.ones(1, len(ids)), tokenizer, credit=RAW)
     text = tokenizer.decode(ids[: int(found[0].argmax()) + 1])
     assert text.strip() == "1 + 1 = 2"
 
@@ -163,5 +166,11 @@ def test_a_response_cut_inside_a_character_ends_with_its_last_token() -> None:
     tokenizer = tiny_tokenizer()
     ids = tokenizer("1\n答", add_special_tokens=False)["input_ids"][:-1]
     reward = completion(tokenizer.decode(ids), [0.5, 0.25])
-    found = to_token_rewards([reward], [[*ids, 2]], torch.ones(1, 5), tokenizer)
+    found = to_token_rewards([reward], [[*ids, 2]], torch.ones(1, 5), tokenizer, credit=RAW)
     assert found.tolist() == [[0.5, 0, 0, 0.25, 0]]
+
+
+def test_the_default_does_not_pay_for_more_steps() -> None:
+    short, long = ([0.9] * count for count in (2, 20))
+    totals = [sum(StepCredit().step_rewards(values)) for values in (short, long)]
+    assert totals[0] == pytest.approx(totals[1])

@@ -29,6 +29,16 @@ def test_top_keeps_the_best_of_each_group():
     assert (ranking.order.tolist(), ranking.margin.tolist()) == ([1], [1.0])
 
 
+def test_what_was_cut_off_comes_after_what_was_read_to_its_end():
+    groups, rewards = np.array([0, 0, 0, 0, 1]), np.array([3.0, 2.0, 1.0, NAN, 5.0])
+    cut = np.array([True, False, True, True, True])
+    ranking = rank_candidates(groups, rewards, np.ones(5), cut)
+    assert ranking.order.tolist() == [1, 0, 2, 3, 4]
+    assert ranking.rank.tolist() == [0, 1, 2, -1, 0]
+    np.testing.assert_allclose(ranking.margin, [NAN, 2.0, NAN, NAN, NAN])
+    assert np.isnan(ranking.win_probability).tolist() == [True, False, True, True, True]
+
+
 def test_win_probability_by_hand():
     groups, rewards = np.zeros(3, dtype=np.int64), np.array([1.0, 0.0, 0.0])
     ranking = rank_candidates(groups, rewards, np.array([0.3, 0.4, NAN]))

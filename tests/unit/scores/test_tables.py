@@ -15,6 +15,7 @@ from prm.errors import ConfigError, DataError, OutputError
 from prm.scores.rewrite import check_outputs, read_rows, write_scores
 from prm.scores.stored import read_scores
 from prm.scores.tables import spec_path
+from prm.spec import ResponseHead, RewardSpec
 
 SCORES = [("a", (1.0, 2.0, 0.5)), ("b", (0.0, None, 0.0)), ("a", (2.0, -4.0, 1.0))]
 
@@ -218,3 +219,28 @@ def test_existing_outputs_are_refused(path, tmp_path):
     with pytest.raises(OutputError, match="the output's spec exists"):
         check_outputs(tmp_path / "new.jsonl", overwrite=False)
     check_outputs(tmp_path / "new.jsonl", overwrite=True)
+
+
+QUANTILES = RewardSpec(
+    step_heads=(),
+    chain_reward="",
+    response_heads=(ResponseHead("help", "quantile", 2, levels=(0.1, 0.9)),),
+    objective_aggregation=WeightedSum(),
+)
+
+
+def quantile_file(tmp_path, spec, **changes):
+    path = write_rows(tmp_path / "q.jsonl", make_rows([("a", (1.0,))], spec, spread=0.5), None)
+    spec_path(path).write_text(json.dumps(spec.to_dict() | changes))
+    return path
+
+
+def test_half_widths_of_older_files_are_no_deviations(tmp_path):
+    assert read_scores(quantile_file(tmp_path, QUANTILES)).deviations() == pytest.approx([0.5])
+    assert read_scores(quantile_file(tmp_path, QUANTILES, version=4)).spreads is None
+
+
+def test_a_score_off_its_center_has_no_deviation(tmp_path):
+    skewed = ResponseHead("help", "quantile", 2, levels=(0.5, 0.9))
+    spec = QUANTILES.with_(response_heads=(skewed,))
+    assert read_scores(quantile_file(tmp_path, spec)).deviations() is None

@@ -7,13 +7,13 @@ import torch
 from tiny_models import character_tokenizer
 
 from prm.aggregation.objectives import WeightedSum
-from prm.data.items import item_of
+from prm.data.items import Facts, item_of
 from prm.data.labels import Labeler
 from prm.metrics.responses import ResponseMetrics
 from prm.metrics.steps import StepMetrics
 from prm.records import Chain, Comparison, Rating
 from prm.spec import ResponseHead, RewardSpec, StepHead
-from prm.training.meters import ResponseMeters, StepMeters
+from prm.training.meters import Meters, ResponseMeters, StepMeters
 from prm.training.reads import Reads, ResponseReads, StepReads
 from prm.trees.identity import add_marker
 from prm.trees.tokenize import TreeBuilder
@@ -63,6 +63,23 @@ def test_a_source_called_as_an_objective_keeps_its_metrics():
     values = step_meters(SOURCES, taken=("keys", "reward"))
     assert (values["steps/keys/step_auroc"], values["a.b/c/step_auroc"]) == (1, 0)
     assert "keys/step_auroc" not in values
+
+
+def test_chains_that_cannot_be_read_count_as_wrong():
+    short = RewardSpec(step_heads=(StepHead(),), chain_reward="correctness", max_length=8)
+    tokenizer = character_tokenizer()
+    add_marker(tokenizer, short)
+    whole, cut = Chain("q", ["a"], [1], source="a"), Chain("q", ["a", "b" * 9], [1, 1], source="a")
+    builder = TreeBuilder(tokenizer, short)
+    items = [item_of(chain, builder.build(chain)) for chain in (whole, cut)]
+    assert items[1].num_truncated == 1
+    lost = Chain("too long", ["b" * 9], [0], source="b")
+    meters = Meters(short, Facts.of(items), (), [lost])
+    index = torch.tensor([0, 1])
+    reads = StepReads((0, 1), index, torch.tensor([0, 0]), torch.tensor([[2.0], [2.0]]))
+    meters.count(items, Reads(reads, None))
+    values = meters.values()
+    assert (values["correct_acc"], values["a/correct_acc"], values["b/error_acc"]) == (0.5, 0.5, 0)
 
 
 def response_meters(sources=SOURCES):

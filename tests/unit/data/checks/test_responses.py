@@ -356,6 +356,28 @@ class TestAgreement:
         assert finding.severity == "warning"
         assert finding.message.endswith("raters hardly agree on 'safety'")
 
+    def test_one_right_among_many_is_no_disagreement(self) -> None:
+        """The same wrong answers come in several rows, and each text may come twice in one."""
+        rows: list[Outcome] = [
+            Comparison(f"p{p}", ["right", *wrong], [0, 1, 1, 1], objective="x", id=f"{p}-{row}")
+            for p in range(10)
+            for row, wrong in enumerate((["a", "b", "b"], ["c", "b", "a"], ["b", "d", "a"]))
+        ]
+        finding = found(check_outcomes(rows), "rater_agreement")
+        assert finding.severity == "info"
+        table = finding.table[0]
+        assert table["share_unanimous"] == 1.0
+        assert (table["units"], table["opinions"]) == (20, 60)
+
+    def test_a_few_opinions_that_differ_are_no_warning(self) -> None:
+        rows = [rating(str(i), 1) for i in range(100) for _ in (0, 1)]
+        rows += [rating(f"odd {i}", value) for i in range(3) for value in (0, 1)]
+        finding = found(check_outcomes(rows), "rater_agreement")
+        alpha = finding.table[0]["alpha_ordinal"]
+        assert isinstance(alpha, float)
+        assert alpha < 0.2
+        assert finding.severity == "info"
+
     def test_constant_opinions_have_no_alpha(self) -> None:
         assert agreement([rating("a", 1), rating("a", 1)])["alpha_nominal"] is None
 

@@ -11,7 +11,8 @@ from prm.evaluation.baselines.steps import (
     STEP_BASELINES,
     AlwaysCorrect,
     BagOfWords,
-    PositionOnly,
+    IndexAndLength,
+    IndexOnly,
     StepLengthOnly,
 )
 from prm.metrics.binary import step_auroc
@@ -63,9 +64,24 @@ def test_always_correct_needs_no_training():
     assert AlwaysCorrect().fit([]).predict([Chain("?", ["a", "b"])]) == [[1.0, 1.0]]
 
 
-def test_position_learns_position_only():
-    assert auroc(PositionOnly(), chains(lambda i, s: i < 2)) == 1.0
-    assert auroc(PositionOnly(), chains(lambda i, s: "plus" in s)) < 0.65
+@pytest.mark.parametrize("baseline", [IndexOnly(), IndexAndLength()], ids=lambda b: b.name)
+def test_an_index_learns_the_index_only(baseline):
+    assert auroc(baseline, chains(lambda i, s: i < 2)) == 1.0
+    assert auroc(baseline, chains(lambda i, s: "plus" in s)) < 0.65
+
+
+def test_the_index_alone_does_not_tell_where_a_chain_ends():
+    """Chains that end at their first error: their length is the label."""
+    generator = random.Random(1)
+    sizes = [generator.randint(2, 6) for _ in range(300)]
+    data = [Chain("?", ["x"] * size, [1.0] * (size - 1) + [0.0]) for size in sizes]
+    told = [baseline.fit(data).predict(data) for baseline in (IndexAndLength(), IndexOnly())]
+    labels = [label for chain in data for label in chain.labels["correctness"]]
+    found = [step_auroc([p for row in rows for p in row], labels) for rows in told]
+    assert found[0] > 0.95
+    assert found[1] < 0.85
+    longer = Chain("?", ["x"] * 9)
+    assert IndexOnly().fit(data).predict([longer])[0][:2] == told[1][0][:2]
 
 
 def test_length_learns_length_only():
@@ -80,14 +96,14 @@ def test_bag_of_words_learns_words_only():
 
 def test_rare_places_are_drawn_to_the_overall_rate():
     data = [Chain("?", ["a", "b"], [1, 0])]
-    first, second = PositionOnly(strength=5.0).fit(data).predict(data)[0]
+    first, second = IndexOnly(strength=5.0).fit(data).predict(data)[0]
     assert first == pytest.approx((1 + 2.5) / 6)
     assert second == pytest.approx(2.5 / 6)
 
 
 def test_soft_labels_enter_the_rates():
     data = [Chain("?", ["a"], [0.25])]
-    assert PositionOnly().fit(data).predict(data) == [[0.25]]
+    assert IndexOnly().fit(data).predict(data) == [[0.25]]
 
 
 @pytest.mark.parametrize("kind", STEP_BASELINES[1:], ids=lambda kind: kind.name)
