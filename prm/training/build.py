@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss
-from prm.models.backbone import compile_layers
+from prm.models.structure import compile_layers
 from prm.models.heads import HeadKind
 from prm.models.lora import LoRA
 from prm.models.reward_model import RewardModel
