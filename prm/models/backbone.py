@@ -221,7 +221,12 @@ class Backbone(nn.Module):
         return states[torch.arange(len(last), device=last.device), last]
 
     def set_attention(self, name: str) -> None:
-        """Attend by the implementation of this name, or by `eager` where a model lacks it."""
+        """Attend by the implementation of this name, or by `eager` where a model lacks it.
+
+        A model that knows no other implementation than its own keeps that.
+        """
+        if not self.model._can_set_attn_implementation():
+            return
         try:
             self.model.set_attn_implementation(name)
         except ValueError:

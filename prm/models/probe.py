@@ -34,7 +34,7 @@ PROBE_ATTENTION = "prm_tree_probe"
 LEAK = 1e-5
 """Largest relative change of a state by what it must not see that is still rounding."""
 
-PROMPT, BRANCH = 40, 24
+PROMPT, BRANCH = 32, 16
 """Tokens of the probe's prompt and of its longest branches: more than any convolution spans."""
 
 
@@ -149,37 +149,29 @@ class _Probe:
                 expected="a model without randomness",
             )
         is_encoder = change(alone[0, :PROMPT], alone[3, :PROMPT]) > self.rounding
-        padded = self.rows([paths[3], paths[0]])
-        padding_leaks = (
-            max(change(short, padded[0, : len(short)]), change(alone[0], padded[1])) > self.rounding
-        )
+        padded = self.rows([paths[3], paths[0][:PROMPT]])[0, : len(short)]
+        padding_leaks = change(short, padded) > self.rounding
         if is_encoder:
             return Finding(True, None, padding_leaks)
-        self._refuse_far_positions()
+        self._refuse_far_positions(alone[0])
         without_prompt = self.rows([paths[1][PROMPT:]])[0]
         seen = change(alone[1, PROMPT:], without_prompt)
-        reason = self._why_no_tree() or self._why_not_exact([*alone[:3], short], seen)
+        reason = self._why_not_tree([*alone[:3], short], seen)
         return Finding(False, reason, padding_leaks)
 
-    def _refuse_far_positions(self) -> None:
+    def _refuse_far_positions(self, alone: Tensor) -> None:
         """Refuse a model whose earlier states change with how far the last token is."""
-        model = self.backbone.model
         ids = self.path(0)[None]
-        near = torch.arange(ids.shape[1], device=self.device)[None]
-        far = near.clone()
-        far[0, -1] = self._last_position()
+        positions = torch.arange(ids.shape[1], device=self.device)[None]
+        positions[0, -1] = self._last_position()
         try:
-            states = [
-                self.backbone.run(input_ids=ids, position_ids=at, use_cache=False)
-                .last_hidden_state[0, :-1]
-                .float()
-                for at in (near, far)
-            ]
+            output = self.backbone.run(input_ids=ids, position_ids=positions, use_cache=False)
         except TypeError:  # it takes no positions, so it counts
             return
-        if change(*states) > self.rounding:
+        if change(alone[:-1], output.last_hidden_state[0, :-1]) > self.rounding:
             raise ModelError(
-                f"{type(model).__name__} reads earlier tokens differently when later ones come",
+                f"{type(self.backbone.model).__name__} reads earlier tokens differently when later "
+                "ones come",
                 expected="positions that do not depend on the longest sequence",
                 fix="Lower max_length, so that no sequence is that long",
             )
@@ -190,41 +182,43 @@ class _Probe:
         last = self.backbone.max_length
         return max(PROMPT + BRANCH, min(last, limit) if isinstance(limit, int) else last) - 1
 
-    def _why_no_tree(self) -> str | None:
-        """Return why a tree cannot be trusted, by what the model is made of and asks for."""
-        model = self.backbone.model
-        reason = why_not_attending(model)
+    def _why_not_tree(self, alone: list[Tensor], seen: float) -> str | None:
+        """Return why a tree cannot be trusted, if it cannot.
+
+        Args:
+            alone: States of each path by itself, `[token, hidden]`.
+            seen: How much a prompt changes what follows it.
+        """
+        reason = why_not_attending(self.backbone.model)
         if reason is not None:
             return reason
+        self.backbone.set_attention(PROBE_ATTENTION)
         try:
             with noted_masks() as masks, _IndexWatch(self.trees.num_tokens) as indices:
-                self.backbone.set_attention(PROBE_ATTENTION)
-                layout, _ = self._tree_states(0)
+                layout, states = self._tree_states(0)
         except (ModelError, TypeError, NotImplementedError) as error:
             return str(error).splitlines()[0]
-        reason = why_not_each_layer(model, layout.attended)
+        reason = why_not_each_layer(self.backbone.model, layout.attended)
         if reason is not None:
             return reason
         if masks.others:
             return "it masks tokens in a way of its own"
         if indices.found:
             return "it counts tokens by their place in the batch"
-        window = min(layout.windows | windows(model, masks.windows), default=None)
-        if window is not None and window < self.backbone.max_length:
-            longest = self.backbone.max_length
-            return f"its attention window of {window} is shorter than max_length {longest}"
-        return None
+        used = layout.windows | windows(self.backbone.model, masks.windows)
+        return self._why_too_long(used) or self._why_not_exact(alone, states, seen)
 
-    def _why_not_exact(self, alone: list[Tensor], seen: float) -> str | None:
+    def _why_too_long(self, windows: set[int]) -> str | None:
+        shortest, longest = min(windows, default=None), self.backbone.max_length
+        if shortest is None or shortest >= longest:
+            return None
+        return f"its attention window of {shortest} is shorter than max_length {longest}"
+
+    def _why_not_exact(self, alone: list[Tensor], states: Tensor, seen: float) -> str | None:
         """Compare states over the tree with those of its paths, and with those beside other tokens.
 
-        Args:
-            alone: States of each path by itself, `[token, hidden]`.
-            seen: How much a prompt changes what follows it: in a model that is not trained yet,
-                little, and then less is allowed.
+        A model that is not trained yet sees little of what a prompt says, and then less is allowed.
         """
-        self.backbone.set_attention(PROBE_ATTENTION)
-        _, states = self._tree_states(0)
         paths = self.trees.paths()
         pairs = [(row, states[path]) for row, path in zip(alone, paths, strict=True)]
         allowed = self.rounding if self.rounding > LEAK else min(1e-4, max(3e-6, seen / 100))
