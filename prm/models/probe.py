@@ -34,8 +34,9 @@ PROBE_ATTENTION = "prm_tree_probe"
 LEAK = 1e-5
 """Largest relative change of a state by what it must not see that is still rounding."""
 
-PROMPT, BRANCH = 32, 16
-"""Tokens of the probe's prompt and of its longest branches: more than any convolution spans."""
+PROMPT, BRANCH = 30, 18
+"""Tokens of the probe's prompt and of its longest branches: more than a convolution spans, and not
+where blocks of tokens end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,22 @@ def probe(backbone: Backbone, device: torch.device) -> Finding:
         ModelError: It cannot be run on token ids alone, gives other states for the same tokens, or
             its earlier states change with how far later tokens are.
     """
-    with (
-        in_float32(backbone.model),
-        torch.autocast(device.type, enabled=False),
-        torch.compiler.set_stance("force_eager"),
-    ):
-        return _Probe(backbone, device).finding()
+    try:
+        with (
+            in_float32(backbone.model),
+            torch.autocast(device.type, enabled=False),
+            torch.compiler.set_stance("force_eager"),
+        ):
+            return _Probe(backbone, device).finding()
+    except (ModelError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise ModelError(
+            f"{type(backbone.model).__name__} cannot be run on token ids alone",
+            expected="a text model",
+            got=f"{type(error).__name__}: {lines[0]}",
+        ) from error
 
 
 @torch.no_grad()
@@ -251,7 +262,7 @@ def change(first: Tensor, second: Tensor) -> float:
 
 def _ordinary_ids(model: Any) -> list[int]:
     """Return ids from the middle of the vocabulary, each once, and none that has a special use."""
-    size = int(model.get_input_embeddings().weight.shape[0])
+    size = len(model.get_input_embeddings().weight)
     config = model.config.get_text_config()
     values = [value for name, value in vars(config).items() if "token" in name]
     special = {one for value in values for one in (value if isinstance(value, list) else [value])}

@@ -18,9 +18,8 @@ ATTENDING = {"attention", "full_attention", "sliding_attention", "chunked_attent
 """Types of layers, in `config.layer_types`, that do nothing but attend."""
 
 _MIXING = re.compile(
-    r"mamba|ssm|statespace|recurren|rg_?lru|rwkv|[sm]lstm|deltanet|retention|hyena|indexer"
-    r"|linear_?attention|lightning|shortconv|conv(?!ert|1d$)",
-    re.IGNORECASE,
+    r"(?i:mamba|statespace|recurren|rglru|rwkv|deltanet|retention|hyena|indexer|linearattention"
+    r"|lightning|conv(?!ert|1d$))|SSM|Ssm|[sm]LSTM"
 )
 """Class names of modules that mix tokens otherwise than by attention."""
 
@@ -62,7 +61,8 @@ def why_not_attending(model: nn.Module) -> str | None:
     others = sorted(set(types) - ATTENDING)
     if others:
         return f"it has layers of type {', '.join(others)}"
-    mixing = sorted({type(module).__name__ for module in model.modules() if _mixes(module)})
+    parts = [part for layer in decoder_layers(model) for part in layer.modules()]
+    mixing = sorted({type(part).__name__ for part in parts if _mixes(part)})
     return f"its layers mix tokens by {', '.join(mixing[:3])}" if mixing else None
 
 
