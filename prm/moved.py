@@ -67,7 +67,7 @@ MODULES = {
     "prm.losses.process": "prm.losses.steps",
     "prm.metrics.outcome": "prm.metrics.responses (ResponseMetrics)",
     "prm.metrics.process": "prm.metrics.steps (StepMetrics)",
-    "prm.models.layers": "prm.models.backbone",
+    "prm.models.layers": "prm.models.structure",
     "prm.report.outcome": "prm.report.evaluation",
     "prm.report.outcome_plots": "prm.report.plots.responses",
     "prm.report.process": "prm.report.evaluation",

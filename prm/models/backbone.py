@@ -1,9 +1,9 @@
 """`Backbone`: any stock transformers model, run over packed token trees.
 
 A model that cannot attend over trees exactly (sliding windows shorter than a chain, soft caps,
-sinks, recurrent layers, position biases) is detected by comparing a small tree with its paths run
-alone, and then runs on unrolled paths: slower, and just as exact. A bidirectional encoder always
-runs on unrolled paths, and can only be read where a path ends.
+sinks, recurrent layers, position biases) is found out by a probe, and then runs on unrolled paths:
+slower, and just as exact. A bidirectional encoder always runs on unrolled paths, and can only be
+read where a path ends.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
 from prm.errors import ModelError
 from prm.models.cached_attention import CachedLayout
-from prm.models.tree_attention import TREE_ATTENTION, Kernel, TreeLayout, tree_attention
-from prm.trees.packing import PackedTrees, pack
-from prm.trees.tree import Segment, TokenTree
+from prm.models.dropout import turn_off_dropout
+from prm.models.probe import is_random_in_training, probe
+from prm.models.rope import fix_rope
+from prm.models.tree_attention import TREE_ATTENTION, Kernel, TreeLayout
+from prm.trees.packing import PackedTrees
 
 logger = logging.getLogger(__name__)
 
 
 ReadAt = Literal["last", "pooler", "mean"]
-
-LEAK = 1e-5
-"""Largest relative change of an earlier state that is still rounding."""
 
 WASTE = 0.2
 """Largest share of padding in the rows of unrolled paths that run together."""
@@ -68,7 +67,10 @@ class Backbone(nn.Module):
         self.read_at = read_at
         self.encoders = encoders
         self.mode: Literal["unchecked", "tree", "unrolled", "encoder"] = "unchecked"
-        _turn_off_dropout(model)
+        self.padding_leaks = False
+        self._trains = False
+        turn_off_dropout(model)
+        fix_rope(model, max_length)
 
     @property
     def hidden_size(self) -> int:
@@ -91,31 +93,44 @@ class Backbone(nn.Module):
             states = self._path_states(trees)
         return states[trees.reads], states
 
-    @torch.no_grad()
     def check(self, device: torch.device) -> None:
         """Find out, once, how the model can be run; see `mode`.
 
-        A small tree is compared with its paths, and a path with an edited copy of itself.
+        Raises:
+            ModelError: It cannot be run, is not what the spec reads, or, while it is trained, gives
+                random numbers.
         """
-        if self.mode != "unchecked":
-            return
-        with evaluating(self.model), torch.autocast(device.type, enabled=False):
-            self._set_attention("sdpa")
-            alone = self._path_states(_probe_trees(device))
-            is_encoder = self._is_bidirectional(alone, device)
-            self._check_reading(is_encoder)
-            reason = None if is_encoder else self._why_not_tree(alone, device)
-        if is_encoder:
-            self.mode = "encoder"
-        else:
-            self.mode = "tree" if reason is None else "unrolled"
-        self._set_attention(TREE_ATTENTION if self.mode == "tree" else "sdpa")
-        if self.mode == "unrolled":
-            logger.warning(
-                "%s runs on unrolled paths, without sharing prompts: %s",
-                type(self.model).__name__,
-                reason,
+        if self.mode == "unchecked":
+            with evaluating(self.model):
+                finding = probe(self, device)
+            self._check_reading(finding.is_encoder)
+            self.padding_leaks = finding.padding_leaks
+            reason = finding.why_not_tree
+            self.mode = "encoder" if finding.is_encoder else "unrolled" if reason else "tree"
+            self.set_attention(TREE_ATTENTION if self.mode == "tree" else "sdpa")
+            self._say(reason)
+        if self.model.training and not self._trains:
+            self._refuse_randomness(device)
+
+    def _say(self, reason: str | None) -> None:
+        name = type(self.model).__name__
+        if reason is not None:
+            logger.warning("%s runs on unrolled paths, without sharing prompts: %s", name, reason)
+        if self.padding_leaks and self.mode != "tree":
+            logger.warning("%s runs texts of equal length together: padding changes them", name)
+
+    def _refuse_randomness(self, device: torch.device) -> None:
+        name = self.model.config._attn_implementation
+        self.set_attention("sdpa")
+        is_random = is_random_in_training(self, device)
+        self.set_attention(name)
+        if is_random:
+            raise ModelError(
+                f"{type(self.model).__name__} gives random numbers in training mode",
+                expected="a model without dropout or noise",
+                fix="Take another backbone, or freeze this one",
             )
+        self._trains = True
 
     def layout_states(
         self, input_ids: Tensor, position_ids: Tensor, layout: TreeLayout | CachedLayout
@@ -130,7 +145,7 @@ class Backbone(nn.Module):
         Returns:
             Last hidden states, shape `[token, hidden]`.
         """
-        output = self.model(
+        output = self.run(
             input_ids=input_ids[None],
             position_ids=position_ids[None],
             attention_mask=None,
@@ -139,6 +154,23 @@ class Backbone(nn.Module):
         )
         states: Tensor = output.last_hidden_state[0]
         return states
+
+    def row_output(self, rows: Tensor, mask: Tensor) -> Any:
+        """Return what the model gives for right-padded rows, `[row, position]`, and their mask."""
+        return self.run(input_ids=rows, attention_mask=mask, use_cache=False)
+
+    def run(self, **inputs: Any) -> Any:
+        """Run the model.
+
+        Raises:
+            ModelError: It gives no hidden states.
+        """
+        output = self.model(**inputs)
+        if getattr(output, "last_hidden_state", None) is None:
+            raise ModelError(
+                f"{type(self.model).__name__} gives no hidden states", expected="a text model"
+            )
+        return output
 
     def _layout(self, trees: PackedTrees) -> TreeLayout:
         return TreeLayout(
@@ -151,9 +183,9 @@ class Backbone(nn.Module):
         Yields:
             Paths, the mask of their rows, `[path, position]`, and what the model gives for them.
         """
-        for paths in by_length(trees.paths()):
+        for paths in by_length(trees.paths(), 0.0 if self.padding_leaks else WASTE):
             rows, mask = _padded(trees.input_ids, paths)
-            yield paths, mask, self.model(input_ids=rows, attention_mask=mask, use_cache=False)
+            yield paths, mask, self.row_output(rows, mask)
 
     def _path_states(self, trees: PackedTrees) -> Tensor:
         """Return the states of all tokens, each run with its path alone."""
@@ -188,16 +220,17 @@ class Backbone(nn.Module):
         last = mask.sum(dim=1) - 1
         return states[torch.arange(len(last), device=last.device), last]
 
-    def _set_attention(self, name: str) -> None:
+    def set_attention(self, name: str) -> None:
+        """Attend by the implementation of this name, or by `eager` where a model lacks it.
+
+        A model that knows no other implementation than its own keeps that.
+        """
+        if not self.model._can_set_attn_implementation():
+            return
         try:
             self.model.set_attn_implementation(name)
         except ValueError:
             self.model.set_attn_implementation("eager")
-
-    def _is_bidirectional(self, alone: Tensor, device: torch.device) -> bool:
-        """Whether an edited token changes the states before it, which in a decoder it cannot."""
-        edited = self._path_states(_probe_trees(device, last=9))
-        return _change(alone[:2], edited[:2]) > LEAK
 
     def _check_reading(self, is_encoder: bool) -> None:
         name = type(self.model).__name__
@@ -218,24 +251,6 @@ class Backbone(nn.Module):
                 f"{name} has no pooler", expected="response_format.read_at 'mean' or 'last'"
             )
 
-    def _why_not_tree(self, alone: Tensor, device: torch.device) -> str | None:
-        trees = _probe_trees(device)
-        layout = self._layout(trees)
-        self._set_attention(TREE_ATTENTION)
-        try:
-            states = self.layout_states(trees.input_ids, trees.position_ids, layout)
-        except (ModelError, TypeError, NotImplementedError) as error:
-            return str(error).splitlines()[0]
-        tolerance = {torch.float32: 1e-3, torch.float64: 1e-6}.get(alone.dtype, 6e-2)
-        if not _change(alone, states) <= tolerance:
-            return "hidden states over a tree differ from those of its paths alone"
-        chunk = getattr(self.model.config.get_text_config(), "attention_chunk_size", None)
-        windows = layout.windows | ({int(chunk)} if chunk else set())
-        window = min(windows, default=None)
-        if window is not None and window < self.max_length:
-            return f"its attention window of {window} is shorter than max_length {self.max_length}"
-        return None
-
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
@@ -248,8 +263,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def by_length(paths: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Group paths of similar length, so that at most `WASTE` of a group's rows is padding.
+def by_length(paths: Sequence[Tensor], waste: float = WASTE) -> list[list[Tensor]]:
+    """Group paths of similar length, so that at most `waste` of a group's rows is padding.
 
     Example:
         >>> lengths = [[len(path) for path in group] for group in by_length(
@@ -261,7 +276,7 @@ def by_length(paths: Sequence[Tensor]) -> list[list[Tensor]]:
     used = 0
     for path in sorted(paths, key=len, reverse=True):
         width = len(groups[-1][0]) if groups else 0
-        if not groups or used + len(path) < (1 - WASTE) * width * (len(groups[-1]) + 1):
+        if not groups or used + len(path) < (1 - waste) * width * (len(groups[-1]) + 1):
             groups.append([])
             used = 0
         groups[-1].append(path)
@@ -285,49 +300,3 @@ def _padded(input_ids: Tensor, paths: Sequence[Tensor]) -> tuple[Tensor, Tensor]
         rows[row, : len(path)] = input_ids[path.to(device)]
         mask[row, : len(path)] = 1
     return rows, mask
-
-
-def _turn_off_dropout(model: nn.Module) -> None:
-    """Turn dropout off: branches share their prompt, and with it would share its dropout."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010
-
-
-def _probe_trees(device: torch.device, last: int = 3) -> PackedTrees:
-    """A prompt with two branches, one of them forked again, beside a tree of its own."""
-    forked = TokenTree(
-        (
-            Segment((5, 6)),
-            Segment((7, 8, 4), 0),
-            Segment((6, last), 0),
-            Segment((5,), 1),
-            Segment((8, 5), 1),
-        )
-    )
-    return pack([forked, TokenTree((Segment((4, 7, 5)),))]).to(device)
-
-
-def _change(first: Tensor, second: Tensor) -> float:
-    """Return the largest difference of two tensors, relative to the largest number in the first."""
-    scale = first.float().abs().max().clamp(min=1e-6)
-    return ((first.float() - second.float()).abs().max() / scale).item()
-
-
-def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the modules of the longest module list, which in a decoder are its layers."""
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=[])
-
-
-def compile_layers(model: nn.Module) -> None:
-    """Compile every decoder layer, in place, for batches of any number of tokens.
-
-    Layers of one kind share their compiled code. Attention over trees, whose kernels are compiled
-    or written by hand already, is left out.
-    """
-    AttentionInterface.register(TREE_ATTENTION, torch.compiler.disable(tree_attention))
-    for layer in decoder_layers(model):
-        layer.compile(dynamic=True)

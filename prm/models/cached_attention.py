@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from prm.errors import ModelError
@@ -36,6 +36,7 @@ class CachedLayout:
         new: Keys and values of the new tokens, layer by layer, each `[2, kv_head, token, dim]`;
             filled in during a forward pass.
         windows: Sliding windows that the model asked for.
+        attended: The attention layer of each call, in order.
     """
 
     spans: Sequence[tuple[int, int]]
@@ -46,6 +47,7 @@ class CachedLayout:
     block: int = 128
     new: list[Tensor] = field(default_factory=list)
     windows: set[int] = field(default_factory=set)
+    attended: list[nn.Module] = field(default_factory=list)
     _masks: dict[int, Tensor] = field(default_factory=dict)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:

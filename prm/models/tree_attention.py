@@ -45,6 +45,7 @@ class TreeLayout:
         longest_path: Tokens on the longest path from a root to a leaf.
         kernel: Which implementation attends; `auto` picks by device.
         windows: Sliding windows that the model asked for; filled in during a forward pass.
+        attended: The attention layer of each call, in order; filled in likewise.
     """
 
     starts: Sequence[int]
@@ -53,6 +54,7 @@ class TreeLayout:
     longest_path: int
     kernel: Kernel = "auto"
     windows: set[int] = field(default_factory=set)
+    attended: list[nn.Module] = field(default_factory=list)
     _visible_until: Tensor | None = None
     _block_mask: Any = None
 
@@ -325,6 +327,7 @@ def tree_attention(
         raise ModelError(f"{type(module).__name__} cannot attend over trees: {problems}")
     if sliding_window is not None:
         tree_layout.windows.add(sliding_window)
+    tree_layout.attended.append(module)
     query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     return tree_layout.attend(query, key, value, scale).transpose(1, 2), None

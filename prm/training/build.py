@@ -11,11 +11,11 @@ from transformers import PreTrainedTokenizerBase
 
 from prm.errors import ConfigError
 from prm.losses.language import LanguageModelLoss
-from prm.models.backbone import compile_layers
 from prm.models.heads import HeadKind
 from prm.models.lora import LoRA
 from prm.models.reward_model import RewardModel
 from prm.models.sources import BackboneSource
+from prm.models.structure import compile_layers
 from prm.spec import RewardSpec
 
 

@@ -27,8 +27,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from prm.errors import ModelError
-from prm.models.backbone import decoder_layers
 from prm.models.reward_model import RewardModel
+from prm.models.structure import decoder_layers
 from prm.training.checkpoints import sharded, snapshot
 from prm.training.checkpoints.sharded import by_index, by_name
 

@@ -67,7 +67,7 @@ def test_packed_in_any_order(
 def test_unrolled_paths(model: RewardModel, alone: list[Tensor]) -> None:
     columns_packed(model, CHAINS)
     model.backbone.mode = "unrolled"
-    model.backbone._set_attention("sdpa")
+    model.backbone.set_attention("sdpa")
     try:
         close(columns_packed(model, CHAINS), alone)
     finally:

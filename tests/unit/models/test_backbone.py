@@ -110,7 +110,7 @@ def gradients(model: RewardModel, mode: str) -> list[torch.Tensor]:
     model.zero_grad()
     columns_packed(model, CHAINS[:1])
     model.backbone.mode = mode  # type: ignore[assignment]
-    model.backbone._set_attention(TREE_ATTENTION if mode == "tree" else "sdpa")
+    model.backbone.set_attention(TREE_ATTENTION if mode == "tree" else "sdpa")
     trees = pack([model.builder.build(chain).tree for chain in CHAINS])
     output = model(trees)
     (output.columns.square().sum() + output.states.square().mean()).backward()

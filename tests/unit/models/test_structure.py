@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import CHAINS, TREE_FAMILIES, tiny_backbone, tiny_model
 
-from prm.models.backbone import compile_layers, decoder_layers
+from prm.models.structure import compile_layers, decoder_layers
 from prm.trees.packing import pack
 
 

@@ -1,0 +1,148 @@
+"""Every family of transformers, as the backbone of a reward model: right whatever it is run beside.
+
+Models are tiny, their windows and original rope lengths far below the lengths of the paths.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prm.errors import ModelError
+from prm.models.backbone import Backbone
+from prm.models.probe import change
+from prm.trees.packing import pack
+from prm.trees.tree import Segment, TokenTree
+from tests.families import build, default_config, families, tiny_config
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+LENGTH = 192
+WINDOW = 24
+ORIGINAL = 64
+TOLERANCE = 2e-5
+
+
+def ids(count: int, seed: int) -> tuple[int, ...]:
+    """Return ordinary token ids."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randint(80, 230, (count,), generator=generator).tolist())
+
+
+def forest(edit: int = 0) -> list[TokenTree]:
+    """Return trees whose paths are longer than windows; an edit is in the last branch alone."""
+    forked = TokenTree(
+        (
+            Segment(ids(60, 1)),
+            Segment(ids(37, 2), 0, (36,)),
+            Segment(ids(50, 3), 0),
+            Segment(ids(9, 4), 2, (8,)),
+            Segment(ids(41, 5 + edit), 2, (40,)),
+        )
+    )
+    return [
+        forked,
+        TokenTree((Segment(ids(5, 11), reads=(4,)),)),
+        TokenTree((Segment(ids(45, 12), reads=(44,)),)),
+    ]
+
+
+def variants(family: str) -> list[str]:
+    """Return what a family is tried with."""
+    config = default_config(family).get_text_config()
+    names = ["default"]
+    if getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None):
+        names.append("window")
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "default":
+        names += ["longrope", "dynamic"]
+    return names
+
+
+@functools.cache
+def cases() -> list[tuple[str, str]]:
+    """Return all families with what they are tried with."""
+    found = []
+    for family in families():
+        try:
+            if not default_config(family).is_encoder_decoder:
+                found += [(family, variant) for variant in variants(family)]
+        except Exception:  # noqa: BLE001  # what cannot be built is in the table
+            continue
+    return found
+
+
+def model_of(family: str, variant: str) -> PreTrainedModel:
+    """Build a tiny model."""
+    fields: dict[str, Any] = {}
+    plain = build(tiny_config(family))
+    config = plain.config.get_text_config()
+    if variant == "window":
+        names = ("sliding_window", "attention_chunk_size")
+        fields = {name: WINDOW for name in names if getattr(config, name, None)}
+    elif variant in ("longrope", "dynamic"):
+        size = next(len(b) for name, b in plain.named_buffers() if name.endswith("inv_freq"))
+        scaled: dict[str, Any] = {**config.rope_parameters, "rope_type": variant, "factor": 4.0}
+        if variant == "longrope":
+            scaled |= {
+                "short_factor": [1.0 + 0.1 * i for i in range(size)],
+                "long_factor": [1.0 + 0.7 * i for i in range(size)],
+                "original_max_position_embeddings": ORIGINAL,
+            }
+            scaled |= {"short_mscale": 1.0, "long_mscale": 1.2}
+        fields = {"rope_parameters": scaled}
+        if variant == "dynamic":
+            fields["max_position_embeddings"] = ORIGINAL
+        elif hasattr(config, "original_max_position_embeddings"):
+            fields["original_max_position_embeddings"] = ORIGINAL
+    return build(tiny_config(family, **fields))
+
+
+def read_alone(backbone: Backbone, tree: TokenTree) -> list[Tensor]:
+    """Return the states at the reads of a tree, each path a tree of its own."""
+    packed = pack([tree])
+    found = []
+    for path in packed.paths():
+        tokens = tuple(packed.input_ids[path].tolist())
+        alone = TokenTree((Segment(tokens, reads=(len(tokens) - 1,)),))
+        found.append(backbone(pack([alone]))[0][0])
+    return found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "variant"), cases())
+def test_a_family_gives_each_path_what_it_gives_it_alone(family: str, variant: str) -> None:
+    try:
+        model = model_of(family, variant)
+    except Exception as error:  # noqa: BLE001
+        pytest.skip(f"cannot be built: {type(error).__name__}")
+    try:
+        backbone = Backbone(model, LENGTH, encoders=True)
+        backbone.check(torch.device("cpu"))
+    except ModelError as error:
+        pytest.skip(f"refused: {error.problem}")
+    trees = forest()
+    packed, states = backbone(pack(trees))
+    alone = torch.stack([state for tree in trees for state in read_alone(backbone, tree)])
+    assert change(alone, packed) < TOLERANCE, backbone.mode
+    again, _ = backbone(pack([trees[1]]))
+    assert change(alone[3:4], again) < TOLERANCE, "what was run before matters"
+    if backbone.mode == "encoder":
+        return
+    _, edited = backbone(pack(forest(edit=20)))
+    before = slice(0, 60 + 37 + 50 + 9)
+    assert change(states[before], edited[before]) < TOLERANCE, "a later step is seen"
+    if variant in ("default", "window"):
+        stock = model_of(family, variant)
+        stock.set_attn_implementation("eager")
+        for tree in trees:
+            path = pack([tree]).paths()[0]
+            tokens = pack([tree]).input_ids[path][None]
+            expected = stock(input_ids=tokens, use_cache=False).last_hidden_state[0, -1]
+            got = read_alone(backbone, tree)[0]
+            assert change(expected, got) < TOLERANCE, "stock transformers gives other states"
