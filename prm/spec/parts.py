@@ -19,6 +19,7 @@ from prm.records import CORRECTNESS
 STEP_MARKER = "<|step|>"
 
 Opening = Literal["answer", "generation"]
+
 LEVEL_TOLERANCE = 1e-6
 """How far quantile levels may be from symmetric, being written in decimals."""
 
