@@ -194,13 +194,15 @@ class DataRows:
         self.on_error = on_error
         self.skipped = Skipped()
 
-    def readable(self) -> Iterator[tuple[int, tuple[Any, str]]]:
-        """Yield the number of each row, and the row with its place."""
+    def readable(self, skipped: Skipped | None = None) -> Iterator[tuple[int, tuple[Any, str]]]:
+        """Yield the number of each row, and the row with its place; `skipped` counts the others."""
         for index, row in enumerate(row_results(self.data)):
             if not isinstance(row, DataError):
                 yield index, row
             elif self.on_error == "raise":
                 raise row
+            elif skipped is not None:
+                skipped.add(row)
 
     def names(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the place of each row and the ids that its records are scored under."""
@@ -217,7 +219,7 @@ class DataRows:
 
     def _own_names(self) -> Iterator[tuple[str, list[str]]]:
         seen: set[str] = set()
-        for index, (row, where) in self.readable():
+        for index, (row, where) in self.readable(self.skipped):
             name = str(row.get("id") or f"{Path(self.data).name.split('.')[0]}-{index}")
             known = name in seen
             if known:

@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from prm.cli.generator import GeneratorOptions
-from prm.cli.inputs import check_kind, model_kind
+from prm.cli.inputs import check_kind, model_kind, say_skipped
 from prm.cli.options import (
     JsonOptions,
     ModelOptions,
     OptionRules,
     Options,
     OverwriteOptions,
+    RowOptions,
     ScoringOptions,
     check_least,
 )
 from prm.cli.stored import bar, wide_console
+from prm.data.sources.source import Skipped
 from prm.errors import ConfigError
 from prm.records import Prompt
 from prm.search.problems import Problem, check_output, read_problems
@@ -81,7 +83,13 @@ class BeamOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Search(
-    BeamOptions, GeneratorOptions, ScoringOptions, OverwriteOptions, JsonOptions, ModelOptions
+    RowOptions,
+    BeamOptions,
+    GeneratorOptions,
+    ScoringOptions,
+    OverwriteOptions,
+    JsonOptions,
+    ModelOptions,
 ):
     r"""Search for good answers: best of N, votes, or beam search over steps.
 
@@ -148,7 +156,10 @@ class Search(
         if self.output is None or self.input is None:
             return self._search_prompt(self.prompt or "")
         check_output(self.output, overwrite=self.overwrite)
-        return self._search_file(read_problems(self.input), self.output)
+        skipped = Skipped()
+        problems = read_problems(self.input, self.on_error, skipped)
+        say_skipped(self.input, skipped)
+        return self._search_file(problems, self.output)
 
     def _search_prompt(self, prompt: Prompt) -> int:
         """Search one prompt, and draw or print what was found."""

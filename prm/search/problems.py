@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prm.data.sources.rows import read_rows
+from prm.data.sources.rows import row_results
+from prm.data.sources.source import OnError, Skipped
 from prm.errors import DataError, OutputError
 from prm.messages import with_tools
 from prm.records import Chain, Prompt
@@ -42,21 +43,34 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise OutputError("the output exists", got=str(path), fix="Give --overwrite to replace it")
 
 
-def read_problems(path: str) -> list[Problem]:
+def read_problems(
+    path: str, on_error: OnError = "raise", skipped: Skipped | None = None
+) -> list[Problem]:
     """Return the prompts of a file, folder, glob or dataset; other fields than `id` are left out.
+
+    Args:
+        path: Where the rows are.
+        on_error: Whether a wrong row, or one whose id came before, is an error or left out.
+        skipped: Counts the rows that are left out.
 
     Raises:
         DataError: A row has no prompt, two rows have the same id, or there is no row.
     """
-    problems = [_problem(index, row, where) for index, (row, where) in enumerate(read_rows(path))]
+    problems: dict[str, Problem] = {}
+    for index, row in enumerate(row_results(path)):
+        try:
+            problem = _problem(index, row)
+            if problem.id in problems:
+                raise DataError("two rows have the same id", got=problem.id, where=path)
+            problems[problem.id] = problem
+        except DataError as error:
+            if on_error == "raise":
+                raise
+            if skipped is not None:
+                skipped.add(error)
     if not problems:
         raise DataError("there is nothing to search", where=path)
-    seen: set[str] = set()
-    for problem in problems:
-        if problem.id in seen:
-            raise DataError("two rows have the same id", got=problem.id, where=path)
-        seen.add(problem.id)
-    return problems
+    return list(problems.values())
 
 
 def fingerprint(problems: Sequence[Problem]) -> str:
@@ -67,7 +81,10 @@ def fingerprint(problems: Sequence[Problem]) -> str:
     return f"of {len(problems)} prompts ({digest.hexdigest()[:16]})"
 
 
-def _problem(index: int, row: Mapping[str, Any], where: str) -> Problem:
+def _problem(index: int, result: tuple[Mapping[str, Any], str] | DataError) -> Problem:
+    if isinstance(result, DataError):
+        raise result
+    row, where = result
     if "prompt" not in row:
         raise DataError("field 'prompt' is missing", got=", ".join(row) or "{}", where=where)
     checked = Chain(with_tools(row["prompt"], row.get("tools"), where), ["."], origin=where)

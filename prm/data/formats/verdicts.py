@@ -19,7 +19,8 @@ _ORDERS = (("a", "b"), ("0", "1"), ("1", "2"), ("first", "second"), ("left", "ri
 _OWNERS = ("model", "response", "answer", "output", "completion", "assistant", "option", "summary")
 
 _SAYS_WHICH = re.compile(
-    r"winner|prefer|better|best|safer|choice|label|verdict|judg|vote|annotator", re.IGNORECASE
+    r"winner|prefer|better|best|safer|chosen|choice|label|verdict|judg|vote|annotator",
+    re.IGNORECASE,
 )
 _SAYS_HOW_GOOD = re.compile(r"score|rating|reward|grade|stars|quality|votes|points", re.IGNORECASE)
 

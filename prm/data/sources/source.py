@@ -175,6 +175,9 @@ class Source:
             except DataError as error:
                 yield error
                 continue
+            except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+                yield _unexpected(error, row[1])
+                continue
             for part, record in enumerate(records):
                 number = f"{index}.{part}" if len(records) > 1 else str(index)
                 source = self.name or record.source or _default_name(self.path)
@@ -221,6 +224,16 @@ def _default_name(data: object) -> str:
     """Return a file's name without suffix, or the name of the folder that a pattern looks in."""
     parts = [part for part in Path(place(data)).parts if not glob.has_magic(part)]
     return Path(parts[-1]).name.split(".")[0] if parts else "data"
+
+
+def _unexpected(error: Exception, origin: str) -> DataError:
+    """Return the error of a row that is built otherwise than its format thought possible."""
+    return DataError(
+        "the row is not built as its format expects",
+        got=f"{type(error).__name__}: {error}",
+        where=origin,
+        fix="Is this the right format for the file?",
+    )
 
 
 def _duplicate_id(record: Record, first_origin: str) -> DataError:

@@ -259,3 +259,57 @@ def test_chains_are_held_against_outcomes(
     arguments = ["data", "check", "--input", train, *FORMAT, "--against", outcomes]
     assert main(arguments) == 1
     assert "also in outcomes" in capsys.readouterr().out
+
+
+TWICE = [
+    {"idx": "a", "classification": "c", "modified_question": question, "modified_process": ["x"]}
+    | {"error_steps": []}
+    for question in ("1 + 1 = ?", "2 + 2 = ?")
+]
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> str:
+    path = tmp_path / "twice.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in TWICE))
+    return str(path)
+
+
+def test_evaluation_sets_may_repeat_ids(
+    tmp_path: Path, train: str, twice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both problems are known, whatever their rows are called."""
+    output = str(tmp_path / "clean.jsonl")
+    against = ["--against", twice, "--against_format", "PRMBench"]
+    Path(train).write_text(json.dumps(ROWS[1]) + "\n" + json.dumps(ROWS[0] | {"problem": "3?"}))
+    command = ["data", "decontaminate", "--input", train, *FORMAT, *against, "--output", output]
+    assert main(command) == 0
+    assert [chain.id for chain in Source(output, HFStepwise())] == ["a"]
+    assert main(["data", "check", "--input", train, *FORMAT, *against]) == 1
+    assert "evaluation_overlap" in capsys.readouterr().out
+
+
+def test_wrong_rows_of_evaluation_sets_are_counted(
+    tmp_path: Path, train: str, twice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(train).write_text(json.dumps(ROWS[0] | {"problem": "3?"}))
+    Path(twice).write_text(Path(twice).read_text() + json.dumps(TWICE[0] | {"error_steps": 1}))
+    output, report = str(tmp_path / "clean.jsonl"), tmp_path / "report.json"
+    command = ["data", "decontaminate", "--input", train, *FORMAT, "--against", twice]
+    command += ["--against_format", "PRMBench", "--output", output, "--report", str(report)]
+    assert main(command) == 2
+    assert main([*command, "--on_error", "skip"]) == 0
+    facts = json.loads(report.read_text())
+    assert (facts["num_skipped"], facts["num_skipped_of_evaluation_sets"]) == (0, 1)
+    assert f"{twice}: 1 rows left out" in capsys.readouterr().out
+
+
+def test_repeated_ids_can_be_left_out_and_are_counted(
+    tmp_path: Path, twice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "out.jsonl")
+    command = ["data", "convert", "--input", twice, "--format", "PRMBench", "--output", output]
+    assert main(command) == 2
+    assert main([*command, "--on_error", "skip"]) == 0
+    assert len(Source(output, HFStepwise()).load()) == 1
+    assert "1 rows left out; the first" in capsys.readouterr().out

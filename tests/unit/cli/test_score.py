@@ -319,3 +319,39 @@ def test_wrong_options_and_help_load_no_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "False"
     assert "--aggregation" in done.stdout
+
+
+WRONG = [
+    {"id": "a", "prompt": PROMPT, "completions": STEPS},
+    {"id": "a", "prompt": PROMPT, "completions": STEPS},
+    {"id": "b", "prompt": PROMPT, "completions": []},
+    {"id": "c", "prompt": PROMPT, "completions": STEPS[:1]},
+]
+
+
+def test_wrong_rows_can_be_left_out_and_are_counted(
+    model: str, tmp_path: Path, capsys: Captured
+) -> None:
+    rows, output = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in WRONG) + "{]\n")
+    arguments = ["--input", str(rows), "--output", str(output)]
+    assert run(model, *arguments) == 2
+    assert not output.exists()
+    assert run(model, *arguments, "--on_error", "skip") == 0
+    assert [json.loads(line)["id"] for line in output.read_text().splitlines()] == ["a", "c"]
+    out = capsys.readouterr().out
+    for reason in (":2: two records have the id 'a'", ":3, row 'b': field", ":5: this is not JSON"):
+        assert f"{rows}: 1 rows left out; the first: {rows}{reason}" in out
+    assert "2 of 2 records scored" in out
+
+
+def test_wrong_rows_of_standard_input_can_be_left_out(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    type_in(monkeypatch, "".join(json.dumps(row) + "\n" for row in WRONG) + "{]\n[1]\n")
+    assert run(model, "--json", "true", "--on_error", "skip") == 0
+    captured = capsys.readouterr()
+    assert [json.loads(line)["id"] for line in captured.out.splitlines()] == ["a", "a", "c"]
+    assert captured.err.count("1 rows left out") == 3
+    type_in(monkeypatch, "{]\n[1]\n".replace("{", '{"'))
+    assert run(model, "--on_error", "skip") == 2

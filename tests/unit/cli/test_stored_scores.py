@@ -137,6 +137,20 @@ def test_filter_takes_the_rows_of_another_file(scores, tmp_path, capsys):
     assert "row 'r-9': the row has no score" in refused(capsys, "filter", scores, *words)
 
 
+def test_filter_leaves_out_wrong_rows_of_the_other_file(scores, tmp_path, capsys):
+    data, kept = tmp_path / "data.jsonl", tmp_path / "kept.jsonl"
+    rows = [{"id": f"r-{i}", "prompt": "?", "response": "a"} for i in (4, 4, 0)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{]\n")
+    words = ("filter", scores, "--min_reward", "-9", "--data", data, "--output", kept)
+    assert "have the same id" in refused(capsys, *words)
+    for named in ((), ("--format", "Outcomes")):
+        assert run(*words, *named, "--on_error", "skip", "--overwrite", "true") == 0
+        assert read_lines(kept) == [rows[0], rows[2]]
+        out = capsys.readouterr().out
+        assert out.count("1 rows left out") == 2
+        assert "not JSON" in out
+
+
 def test_filter_that_keeps_nothing_fails(scores, tmp_path):
     assert run("filter", scores, "--min_reward", "99", "--output", tmp_path / "k.jsonl") == 1
     assert (tmp_path / "k.jsonl").read_bytes() == b""

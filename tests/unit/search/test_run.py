@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from prm.data.sources.source import Skipped
 from prm.errors import ConfigError, DataError, OutputError
 from prm.records import Prompt
 from prm.search.candidates import Candidate, SearchResult
@@ -121,3 +122,11 @@ def test_wrong_rows_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         read_problems(str(path))
     assert message in str(caught.value)
+
+
+def test_wrong_rows_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"prompt": "a"}\n{]\n{"prompt": 3}\n{"id": 0, "prompt": "b"}\n{"prompt": "c"}')
+    skipped = Skipped()
+    found = read_problems(str(path), "skip", skipped)
+    assert (found, skipped.count) == ([Problem("0", "a"), Problem("4", "c")], 3)
