@@ -16,17 +16,17 @@ SIZES: dict[str, int] = {
     r"hidden_size|d_model|n_embd|embed_dim|emb_dim|dim|word_embed_proj_dim|embedding_size": 32,
     r"input_embedding_size|rotary_emb_base_dim|true_hidden_size|attention_hidden_size": 32,
     r"(\w+_)?intermediate_size|ffn_dim|n_inner|d_inner|d_ff|hidden_dim|intermediate_size_mlp": 64,
-    r"(expert_)?ffn_hidden_size|encoder_ffn_dim|decoder_ffn_dim|dff|shared_expert_intermediate_size": 64,
+    r"(expert_)?ffn_hidden_size|(en|de)coder_ffn_dim|dff|shared_expert_intermediate_size": 64,
     r"num_hidden_layers|n_layers?|num_layers|encoder_layers|decoder_layers|depth": 2,
     r"num_attention_heads|n_heads?|num_heads|(en|de)coder_attention_heads|\w+_attention_heads": 4,
     r"num_key_value_heads|num_attention_groups|n_head_kv|kv_n_heads|\w+_num_key_value_heads": 2,
-    r"(?!qk_)(\w+_)?head_dim|d_kv|d_head|kv_channels|qk_nope_head_dim|qk_rope_head_dim|v_head_dim": 8,
+    r"(?!qk_)(\w+_)?head_dim|d_kv|d_head|kv_channels|qk_(nope|rope)_head_dim|v_head_dim": 8,
     r"num_experts|num_local_experts|n_routed_experts|moe_num_experts|n_experts": 4,
     r"num_experts_per_tok(en)?|moe_topk|moe_top_k|moe_k|top_k_experts|experts_per_token": 2,
-    r"n_group|num_expert_group|topk_group|n_shared_experts|num_shared_experts|first_k_dense_replace": 1,
+    r"n_group|num_expert_group|topk_group|n(um)?_shared_experts|first_k_dense_replace": 1,
     r"kv_lora_rank|q_lora_rank|o_lora_rank|lora_rank|adapter_rank": 8,
     r"mamba_d_state|state_size|ssm_state_size": 8,
-    r"mamba_n_heads|mamba_num_heads|linear_num_key_heads|linear_num_value_heads|linear_num_heads": 4,
+    r"mamba_n_heads|mamba_num_heads|linear_num_((key|value)_)?heads": 4,
     r"mamba_d_head|mamba_head_dim|mamba_headdim|linear_key_head_dim|linear_value_head_dim": 16,
     r"mamba_n_groups|n_groups|mamba_ngroups": 1,
     r"mamba_dt_rank|time_step_rank": 4,
@@ -131,7 +131,7 @@ def shrunk(config: Any) -> dict[str, Any]:
 
 
 def _smaller(name: str, value: Any) -> Any:
-    if name.endswith("token_id") or name.endswith("token_index"):
+    if name.endswith(("token_id", "token_index")):
         return value % 16 if isinstance(value, int) and value > 300 else None
     if not isinstance(value, int) or isinstance(value, bool):
         return None
@@ -148,7 +148,8 @@ def _layers(values: dict[str, Any]) -> dict[str, Any]:
         return {}
     number = len(types)
     mlps = values.get("mlp_layer_types") or [None] * number
-    chosen = sorted({kind: i for i, kind in reversed(list(enumerate(zip(types, mlps))))}.values())
+    kinds = list(zip(types, mlps, strict=True))
+    chosen = sorted({kind: kinds.index(kind) for kind in kinds}.values())
     if len(chosen) == 1:
         chosen = [chosen[0], number - 1]
     lists = {

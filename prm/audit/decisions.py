@@ -85,6 +85,7 @@ class Decisions:
         return {
             "num_rows": table.num_rows,
             "num_rows_without_a_score": int((~complete).sum()),
+            "num_rows_cut_off": int(table.cut_off.sum()),
             "num_rows_without_a_rival": int(complete.sum()) - len(self.candidates.rows),
             "num_candidates": len(self.candidates.rows),
             "num_prompts": self.candidates.num_groups,

@@ -40,7 +40,8 @@ class Gate(RowOptions, ForwardOptions, OverwriteOptions, ModelOptions):
         format: What rows look like; by default prompt, chosen and rejected, or responses and ranks.
         objective: Objective of the comparisons to learn from.
         against: Objective of the model that the others are made independent of.
-        held_out: Share of the prompts that training stops by, and that the report is about.
+        held_out: Share of the prompts that are not trained on: by one half of them training stops,
+            the report is about the other.
         temperature: Above 0; the higher, the closer the weights stay to equal.
         lr: Learning rate of the gate.
         max_epochs: Most passes over the comparisons.
@@ -61,7 +62,7 @@ class Gate(RowOptions, ForwardOptions, OverwriteOptions, ModelOptions):
     def run(self) -> int:
         """Train the gate, and return 1 if equal weights do as well, else 0; it is written anyway.
 
-        They are compared on the held-out prompts.
+        They are compared on prompts that neither trained the gate nor chose its epoch.
         """
         model_kind(self.model)
         if self.output.exists() and not self.overwrite:
@@ -134,4 +135,4 @@ def _print_report(report: GateReport, output: Path) -> None:
         taken = "" if penalty is None else f"  less {penalty:g} of what it follows"
         print(f"    {name:<{width}}  {weight:.4f}{taken}")
     if report.num_epochs == 0:
-        print("  No weights did better than equal ones on the held-out prompts.")
+        print("  No weights did better than equal ones on the prompts that training stops by.")

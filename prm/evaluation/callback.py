@@ -178,18 +178,25 @@ def _record_predictions(
     missing = torch.full((1, scores.shape[1]), torch.nan)
     table = torch.cat([scores, missing])
     rows = [len(scores) if branch is None else branch for branch in item.tokens.branches]
-    reason = "; ".join(item.tokens.reasons)
+    reason, cut = "; ".join(item.tokens.reasons), item.tokens.truncated
     return [
-        _prediction(record, table[[rows[place] for place in places]], task, reason)
+        _prediction(
+            record,
+            table[[rows[place] for place in places]],
+            task,
+            reason,
+            sum(cut[place] for place in places),
+        )
         for record, places in zip(item.responses.records, item.responses.places, strict=True)
     ]
 
 
 def _prediction(
-    record: Outcome, scores: Tensor, task: RewardTask, reason: str
+    record: Outcome, scores: Tensor, task: RewardTask, reason: str, num_truncated: int = 0
 ) -> ResponsePrediction:
     lost = bool(scores.isnan().any())
-    return ResponsePrediction(record, scores, task.spec.rewards(scores), reason if lost else "")
+    rewards = task.spec.rewards(scores)
+    return ResponsePrediction(record, scores, rewards, reason if lost else "", num_truncated)
 
 
 def _gather(found: list[Any], trainer: L.Trainer) -> list[Any] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +15,6 @@ from prm.arrays import Array
 from prm.errors import DataError
 from prm.evaluation.baselines.responses import RESPONSE_BASELINES
 from prm.evaluation.parts import MODEL, REWARD, Bootstrap, Part
-from prm.evaluation.reasons import count_kinds
 from prm.evaluation.responses import ResponsePrediction, ResponseScorer, ScoredResponses
 from prm.metrics.binary import weighted_mean
 from prm.metrics.correlation import CorrelationMatrix, correlation_matrix
@@ -24,6 +24,9 @@ from prm.records import Outcome
 from prm.spec import ResponseHead, RewardSpec
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+_PLACE = re.compile(r"^(?:.*?\brow (['\"]).*?\1|\S+:\d+): ")
+_FACTS = re.compile(r": (?:expected|got) .*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class ResponseResults:
         label_correlations: The same of the labels, over rated responses.
         unscored: Why records were not scored, to how many.
         other_objectives: Objectives of records that the model has no head for, to how many.
+        num_truncated: Records with a response that was cut off, and scored by what was left of it.
     """
 
     objectives: dict[str, ObjectiveResults]
@@ -95,12 +99,14 @@ class ResponseResults:
     label_correlations: CorrelationMatrix
     unscored: dict[str, int]
     other_objectives: dict[str, int]
+    num_truncated: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results as JSON values."""
         return {
             "unscored": self.unscored,
             "other_objectives": self.other_objectives,
+            "num_truncated": self.num_truncated,
             "objectives": {name: result.to_dict() for name, result in self.objectives.items()},
             "head_correlations": asdict(self.head_correlations),
             "label_correlations": asdict(self.label_correlations),
@@ -140,7 +146,29 @@ def study_responses(
         label_correlations=correlation_matrix(_labels(model.records, spec), spec.response_names),
         unscored=count_kinds(prediction.reason or "no score" for prediction in lost),
         other_objectives=_other_objectives(model.records, spec),
+        num_truncated=sum(prediction.num_truncated > 0 for prediction in predictions),
     )
+
+
+def kind_of(reason: str) -> str:
+    """Return what a reason says without the record that it is about, and without its numbers.
+
+    Example:
+        >>> kind_of("a.jsonl:7, row 'c-6': no room for it: expected 13 tokens, got 101 tokens")
+        'no room for it'
+    """
+    kinds = (_FACTS.sub("", _PLACE.sub("", part)) for part in reason.split("; "))
+    return "; ".join(dict.fromkeys(kinds))
+
+
+def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
+    """Return the kinds of some reasons to how many there are, the most frequent first.
+
+    Example:
+        >>> count_kinds(["row 'a': too long: got 9", "row 'b': too long: got 7", "no score"])
+        {'too long': 2, 'no score': 1}
+    """
+    return dict(Counter(map(kind_of, reasons)).most_common())
 
 
 def _labels(records: Sequence[Outcome], spec: RewardSpec) -> list[list[float]]:

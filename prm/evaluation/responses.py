@@ -34,6 +34,7 @@ class ResponsePrediction:
             heads; NaN is missing. float32.
         rewards: Aggregated reward of each response, `[response]`; NaN is missing. float32.
         reason: Why a response was not scored.
+        num_truncated: Responses of it that were cut off, and scored by what was left of them.
 
     Raises:
         DataError: The scores or rewards are not one per response.
@@ -50,6 +51,7 @@ class ResponsePrediction:
     scores: Tensor
     rewards: Tensor
     reason: str = ""
+    num_truncated: int = 0
 
     def __post_init__(self) -> None:
         record = self.record
@@ -85,6 +87,7 @@ class ResponsePrediction:
             "scores": {name: _finite(column) for name, column in columns},
             "rewards": _finite(self.rewards),
             "reason": self.reason,
+            "num_truncated": self.num_truncated,
         }
 
 

@@ -122,6 +122,7 @@ def _right_answer(prediction: StepPrediction) -> str | None:
 
 BREAKDOWNS: Mapping[str, Callable[[StepPrediction], str | None]] = {
     "error_kind": lambda prediction: _metadata(prediction, "error_kind"),
+    "classification": lambda prediction: _metadata(prediction, "classification"),
     "difficulty": lambda prediction: _metadata(prediction, "difficulty"),
     "right_answer_wrong_process": _right_answer,
 }

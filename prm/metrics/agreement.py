@@ -50,7 +50,7 @@ def quadratic_kappa(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None
 
 
 def nearest_level(predictions: ArrayLike, levels: ArrayLike) -> Array:
-    """Return the level closest to each prediction; the lower one if two are as close.
+    """Return the level closest to each prediction; the lower one if two are as close, NaN for NaN.
 
     Args:
         predictions: Predictions in the units of the levels.
@@ -62,8 +62,9 @@ def nearest_level(predictions: ArrayLike, levels: ArrayLike) -> Array:
     """
     level = np.unique(np.asarray(levels, dtype=np.float64))
     middles = (level[1:] + level[:-1]) / 2
-    rounded: Array = level[np.searchsorted(middles, np.asarray(predictions), side="left")]
-    return rounded
+    values = np.asarray(predictions, dtype=np.float64)
+    rounded = level[np.searchsorted(middles, values, side="left")]
+    return np.where(np.isnan(values), np.nan, rounded)
 
 
 def krippendorff_alpha(units: Iterable[Sequence[float | None]], level: Level = "nominal") -> float:

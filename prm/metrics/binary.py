@@ -16,10 +16,13 @@ from numpy.typing import ArrayLike
 from prm.arrays import Array, Indices
 from prm.metrics.calibration import binned_error, debiased_error
 from prm.metrics.metric import Measures, Metric, Units, apart
+from prm.metrics.verdicts import PRM_SCORE, prm_score
 
 
 class Ranking:
     """Steps sorted by probability once, to be measured under many weightings.
+
+    A step without a probability or label (NaN) makes every measure NaN: leave it out.
 
     Args:
         probabilities: Probability of being correct, one per step.
@@ -49,6 +52,8 @@ class Ranking:
         self.starts = np.flatnonzero(new | (np.diff(stratum[order], prepend=-1) != 0))
         self.strata = stratum[order][self.starts]
         self.units = order if groups is None else groups[order]
+        known = ~(np.isnan(probability) | np.isnan(np.asarray(labels, dtype=np.float64)))
+        self.is_known = bool(known.all())
 
     def _counts(self, weights: Array) -> tuple[Array, Array]:
         """Return the weight of correct and of wrong steps at each distinct probability."""
@@ -61,7 +66,7 @@ class Ranking:
 
     def auroc(self, weights: Array) -> float:
         """Return the probability that a correct step outranks a wrong one; a tie counts half."""
-        if len(self.units) == 0:
+        if len(self.units) == 0 or not self.is_known:
             return np.nan
         correct, wrong = self._counts(weights)
         num_wrong = np.bincount(self.strata, weights=wrong)
@@ -74,7 +79,7 @@ class Ranking:
 
     def error_ap(self, weights: Array) -> float:
         """Return the average precision of finding wrong steps by low probability."""
-        if len(self.units) == 0:
+        if len(self.units) == 0 or not self.is_known:
             return np.nan
         correct, wrong = self._counts(weights)
         if wrong.sum() == 0 or correct.sum() == 0:
@@ -163,6 +168,8 @@ def expected_calibration_error(
     """
     probability, label, weight = _units(probabilities, labels, weights)
     if not _has_both(label, weight):
+        return np.nan
+    if np.isnan(probability).any() or np.isnan(label).any():
         return np.nan
     bins = np.minimum((probability * num_bins).astype(np.int64), num_bins - 1)
     if not debias:
@@ -312,4 +319,5 @@ class StepUnits(Units):
             steps.probability, steps.label, weights, debias=True
         ),
         BRIER: lambda steps, weights: brier_score(steps.probability, steps.label, weights),
+        PRM_SCORE: lambda steps, weights: prm_score(steps.probability, steps.label, weights),
     }

@@ -79,12 +79,16 @@ class MidRanks:
     def __init__(self, values: ArrayLike) -> None:
         value = np.asarray(values, dtype=np.float64)
         _, self.place = np.unique(value, return_inverse=True)
+        self.missing = np.isnan(value)
 
     def __call__(self, weights: Array) -> Array:
-        """Return for each unit the weight below it plus half the weight at its value."""
+        """Return for each unit the weight below it plus half the weight at its value.
+
+        NaN for a unit without a value, which also counts as above all others: leave it out.
+        """
         at = np.bincount(self.place, weights=weights)
-        ranks: Array = (np.cumsum(at) - at / 2)[self.place]
-        return ranks
+        ranks = (np.cumsum(at) - at / 2)[self.place]
+        return np.where(self.missing, np.nan, ranks)
 
 
 def kendall_tau(scores: ArrayLike, ranks: ArrayLike) -> float:

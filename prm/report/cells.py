@@ -42,9 +42,17 @@ def count(value: float | None) -> str:
 
 
 def share_interval(interval: Interval) -> str:
-    """Return a share with its bounds, as percentages."""
-    low, high = interval.low or 0.0, interval.high or 0.0
-    return f"{share(interval.value)} [{share(low, 0)}, {share(high, 0)}]"
+    """Return a share with its bounds, if there are any, as percentages.
+
+    Example:
+        >>> share_interval(Interval(0.5, 0.25, 0.75, 9, 9))
+        '50.0% [25%, 75%]'
+        >>> share_interval(Interval(1.0, None, None, 1, 1))
+        '100.0%'
+    """
+    if interval.low is None or interval.high is None:
+        return share(interval.value)
+    return f"{share(interval.value)} [{share(interval.low, 0)}, {share(interval.high, 0)}]"
 
 
 def signed(interval: Interval | None) -> str:

@@ -29,7 +29,8 @@ def left_out_of_responses(results: ResponseResults) -> dict[str, Any]:
     """Return how many records do not count, by why."""
     unscored = {f"not scored ({reason})": n for reason, n in results.unscored.items()}
     others = {f"objective {name!r} has no head": n for name, n in results.other_objectives.items()}
-    return unscored | others
+    cut = {"records with a response that was cut off, scored by the rest": results.num_truncated}
+    return unscored | others | (cut if results.num_truncated else {})
 
 
 def bars(results: ResponseResults) -> dict[str, dict[str, Interval]]:

@@ -36,13 +36,22 @@ def draw_responses(
     """
     console.print(plain(prompt_text(prompt)), style="bold", highlight=False, markup=False)
     console.print()
-    order = sorted(scored, key=lambda pair: (pair[1].reward is None, -(pair[1].reward or 0.0)))
+    order = sorted(scored, key=_place)
     console.print(rich_table("", _table(order)))
     console.print()
     console.print(f"Reward by {scored[0][1].aggregation}", highlight=False, markup=False)
     for _, score in order:
         if score.reason:
             console.print(f"Not scored: {score.reason}", highlight=False, markup=False)
+    num_cut = sum(score.num_truncated > 0 for _, score in order)
+    if num_cut:
+        console.print(f"Last, as cut off at the model's max_length: {num_cut}", highlight=False)
+
+
+def _place(scored: tuple[str, ResponseScore]) -> tuple[bool, bool, float]:
+    """Return what sorts the best first, what was cut off after the rest, and no reward last."""
+    score = scored[1]
+    return score.reward is None, score.num_truncated > 0, -(score.reward or 0.0)
 
 
 def _table(scored: Sequence[tuple[str, ResponseScore]]) -> Table:

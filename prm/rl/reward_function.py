@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from prm.aggregation.objectives import ObjectiveAggregation
 from prm.aggregation.steps import StepAggregation
@@ -86,6 +86,9 @@ class RewardFunction:
         empty: Reward, and value of every objective, of a completion without any text, which the
             model cannot score; `None` gives it none. Trainers treat `None` as average, which a
             policy can exploit.
+        truncated: Reward, and value of every objective, of a completion that did not fit into the
+            model's `max_length`; `None` gives it none. `keep` is what the part that was read gets,
+            so that a policy may gain by a mistake that nobody reads.
         tokenizer: The policy's tokenizer or its folder, to decode completions that come as token
             ids.
         device: Where the model runs; `auto` takes a GPU if there is one.
@@ -116,6 +119,7 @@ class RewardFunction:
         shaping: Shaping | None = None,
         reward_from: RewardFrom | None = None,
         empty: float | None = None,
+        truncated: float | Literal["keep"] | None = "keep",
         tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
         device: str = "auto",
         dtype: torch.dtype | None = None,
@@ -123,6 +127,7 @@ class RewardFunction:
     ) -> None:
         self.model = model
         self.empty = empty
+        self.truncated = truncated
         self.observers: list[Callable[[Sequence[CompletionReward]], None]] = []
         self._replaced = _Replaced(step_aggregation, objective_aggregation, shaping)
         self._tokenizer = tokenizer
@@ -302,11 +307,17 @@ class RewardFunction:
             score = reaggregate(score, spec, applicable=applicable)
         response = completion.response
         if self.empty is not None and not (response.strip() or completion.reason):
-            values = dict.fromkeys(self.objectives, self.empty)
-            return CompletionReward(self.empty, values, score, response)
+            return self._fixed(self.empty, score, response)
+        if self.truncated != "keep" and score.num_truncated:
+            return self._fixed(self.truncated, score, response)
         if isinstance(score, ResponseScore):
             return CompletionReward(score.reward, score.utilities, score, response)
         return CompletionReward(score.reward, score.scores, score, response, completion.steps)
+
+    def _fixed(
+        self, value: float | None, score: ChainScore | ResponseScore, response: str
+    ) -> CompletionReward:
+        return CompletionReward(value, dict.fromkeys(self.objectives, value), score, response)
 
     def __getstate__(self) -> dict[str, Any]:
         if isinstance(self.model, RewardScorer):

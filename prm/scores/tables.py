@@ -130,8 +130,7 @@ class ScoreTable:
     @property
     def cut_off(self) -> Mask:
         """Which rows are of records that the model did not read to their end, `[row]`."""
-        cut: Mask = self.num_truncated > 0
-        return cut
+        return self.num_truncated > 0
 
     def check_cut_off(self) -> None:
         """Refuse rows of records that were not read to their end.

@@ -279,9 +279,11 @@ def by_search(surface: Surface, prompt: Any, response: str) -> Found:
     _write(rows, {"prompt": prompt})
     with running(StubServer(lambda body: chat_completion(body, response))) as server:
         words = f"search --model {surface.folder} --generator {server.url} --generator_model m"
-        assert main([*words.split(), *f"--input {rows} --n 1 --output {output}".split(),
-                     "--overwrite", "true"]) == 0  # fmt: skip
+        asked = [*words.split(), *f"--input {rows} --n 1 --output {output}".split()]
+        assert main([*asked, "--overwrite", "true"]) in (0, 1)  # 1 where nothing was scored
     row = json.loads(output.read_text(encoding="utf-8"))
+    if not row["candidates"]:
+        return str(row["reason"])
     (candidate,) = row["candidates"]
     return candidate["score"]["reason"] if candidate["reward"] is None else candidate["reward"]
 

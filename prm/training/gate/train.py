@@ -35,7 +35,8 @@ class GateOptions:
     Args:
         objective: Name of the comparisons to learn from: which response is better overall.
         against: Objective that the others are made independent of, such as length; `None` for none.
-        held_out: Share of the prompts that training stops by, in (0, 1).
+        held_out: Share of the prompts that are not trained on, in (0, 1): by one half of them
+            training stops, the report is about the other.
         width: Width of the gate's hidden layer.
         temperature: Above 0; the higher, the closer the weights stay to equal.
         lr: Learning rate.
@@ -70,16 +71,19 @@ class GateOptions:
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """What training a gate found; accuracies are over held-out pairs, ties counting half.
+    """What training a gate found.
+
+    Accuracies are over pairs of prompts that neither trained the gate nor chose its epoch, ties
+    counting half.
 
     Args:
         num_pairs: Pairs that were trained on.
-        num_held_out: Held-out pairs.
+        num_held_out: Pairs that the accuracies are over.
         num_dropped: Comparisons that do not fit the model, or rank nothing above anything.
         num_epochs: Epochs to the best held-out loss; 0 if no weights beat equal ones.
         accuracy_equal: Accuracy of equal weights.
         accuracy_gated: Accuracy of the gate.
-        mean_gates: Objective to its mean weight over held-out prompts.
+        mean_gates: Objective to its mean weight over the prompts of these pairs.
         penalties: Objective to the factor of `against` that is taken out of it.
     """
 
@@ -124,28 +128,31 @@ def train_gate(
     if len(names) < 2:
         raise ConfigError("gates need several objectives", got=list(names) or "none")
     chosen = _chosen(comparisons, options.objective)
-    parts = split_by_group(chosen, {HELD_OUT: options.held_out}, options.seed)
-    train, held_out = (
+    half = options.held_out / 2
+    parts = split_by_group(chosen, {CHOOSING: half, MEASURED: half}, options.seed)
+    train, choosing, measured = (
         read_pairs(
             model,
             parts[part],
             options.max_tokens,
             lambda count: on_progress("read", count, len(chosen)),
         )
-        for part in ("train", HELD_OUT)
+        for part in ("train", CHOOSING, MEASURED)
     )
     aggregation = Gated()
     if options.against is not None:
         factors = decorrelation_factors(train.utilities, names, options.against)
         aggregation = Gated(factors, options.against)
-    task = _GateTask(train, held_out, aggregation, names, options)
+    task = _GateTask(train, choosing, aggregation, names, options)
     num_epochs = task.fit(on_progress)
     model.gate = task.best.to(model.device)
     model.spec = model.spec.with_(objective_aggregation=aggregation)
-    return task.report(len(chosen), num_epochs)
+    used = sum(len(pairs.prompt.unique()) for pairs in (train, choosing, measured))
+    return task.report(measured, len(chosen) - used, num_epochs)
 
 
-HELD_OUT = "held out"
+CHOOSING, MEASURED = "choosing", "measured"
+"""Names of the parts that training stops by, and that the report is about."""
 
 
 def _chosen(comparisons: Iterable[Comparison], objective: str) -> list[Comparison]:
@@ -168,12 +175,12 @@ class _GateTask:
     def __init__(
         self,
         train: Pairs,
-        held_out: Pairs,
+        choosing: Pairs,
         aggregation: Gated,
         names: Sequence[str],
         options: GateOptions,
     ) -> None:
-        self.train, self.held_out = train, held_out
+        self.train, self.choosing = train, choosing
         self.aggregation, self.names, self.options = aggregation, names, options
         self.generator = torch.Generator().manual_seed(options.seed)
         with torch.random.fork_rng(devices=[]):
@@ -182,24 +189,28 @@ class _GateTask:
         self.gate.standardize(train.states)
         self.scale = nn.Parameter(torch.zeros(()))
         self.differences = train.differences(aggregation, names)
-        self.unseen = held_out.differences(aggregation, names)
+        self.unseen = choosing.differences(aggregation, names)
         self.best = copy.deepcopy(self.gate)
 
     def fit(self, on_progress: OnProgress) -> int:
-        """Train until the held-out loss has not fallen for a while; return the best epoch."""
+        """Train until the loss of the choosing pairs has not fallen for a while.
+
+        Returns:
+            The best epoch.
+        """
         groups: list[dict[str, Any]] = [
             {"params": [*self.gate.parameters()]},
             {"params": [self.scale], "weight_decay": 0.0},
         ]
         optimizer = AdamW(groups, lr=self.options.lr, weight_decay=self.options.weight_decay)
-        best_loss, best_epoch = self._held_out_loss(), 0
+        best_loss, best_epoch = self._choosing_loss(), 0
         for epoch in range(1, self.options.max_epochs + 1):
             order = torch.randperm(len(self.train.prompt), generator=self.generator)
             for rows in order.split(self.options.batch_size):
                 optimizer.zero_grad()
                 self._loss(self.train, self.differences, rows).backward()
                 optimizer.step()
-            loss = self._held_out_loss()
+            loss = self._choosing_loss()
             on_progress("train", 1, self.options.max_epochs)
             if loss < best_loss:
                 self.best, best_loss, best_epoch = copy.deepcopy(self.gate), loss, epoch
@@ -208,26 +219,25 @@ class _GateTask:
         self.best.eval().requires_grad_(False)
         return best_epoch
 
-    def report(self, num_comparisons: int, num_epochs: int) -> GateReport:
-        """Compare the best gate with equal weights on the held-out pairs."""
-        gates = self.best(self.held_out.states)
+    def report(self, measured: Pairs, num_dropped: int, num_epochs: int) -> GateReport:
+        """Compare the best gate with equal weights on pairs that nothing was chosen by."""
+        gates = self.best(measured.states)
         equal = torch.full_like(gates, 1 / len(self.names))
-        used = sum(len(pairs.prompt.unique()) for pairs in (self.train, self.held_out))
         return GateReport(
             num_pairs=len(self.train.prompt),
-            num_held_out=len(self.held_out.prompt),
-            num_dropped=num_comparisons - used,
+            num_held_out=len(measured.prompt),
+            num_dropped=num_dropped,
             num_epochs=num_epochs,
-            accuracy_equal=self._accuracy(equal),
-            accuracy_gated=self._accuracy(gates),
+            accuracy_equal=self._accuracy(measured, equal),
+            accuracy_gated=self._accuracy(measured, gates),
             mean_gates=dict(zip(self.names, gates.mean(dim=0).tolist(), strict=True)),
             penalties=self.aggregation.penalties or {},
         )
 
     @torch.no_grad()
-    def _held_out_loss(self) -> float:
-        every = torch.arange(len(self.held_out.prompt))
-        return self._loss(self.held_out, self.unseen, every).item()
+    def _choosing_loss(self) -> float:
+        every = torch.arange(len(self.choosing.prompt))
+        return self._loss(self.choosing, self.unseen, every).item()
 
     def _loss(self, pairs: Pairs, differences: Tensor, rows: Tensor) -> Tensor:
         """Return the weighted mean of `-log sigmoid(exp(scale) g . (u_better - u_worse))`."""
@@ -236,7 +246,8 @@ class _GateTask:
         weights = pairs.weight[rows]
         return (weights * functional.softplus(-margins)).sum() / weights.sum()
 
-    def _accuracy(self, gates: Tensor) -> float:
-        margins = (gates[self.held_out.prompt] * self.unseen).sum(dim=-1)
+    def _accuracy(self, pairs: Pairs, gates: Tensor) -> float:
+        differences = pairs.differences(self.aggregation, self.names)
+        margins = (gates[pairs.prompt] * differences).sum(dim=-1)
         won = (margins > 0).float() + 0.5 * (margins == 0).float()
-        return ((won * self.held_out.weight).sum() / self.held_out.weight.sum()).item()
+        return ((won * pairs.weight).sum() / pairs.weight.sum()).item()

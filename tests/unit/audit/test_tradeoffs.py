@@ -45,6 +45,7 @@ def test_what_was_left_out_is_counted(report):
     assert report.counts == {
         "num_rows": 8,
         "num_rows_without_a_score": 1,
+        "num_rows_cut_off": 0,
         "num_rows_without_a_rival": 2,
         "num_candidates": 5,
         "num_prompts": 2,

@@ -247,3 +247,11 @@ def test_increasing_map_keeps_everything_but_calibration(rows):
     mapped = scores(made(rows, lambda p: p**2 / 2), 0.5**2 / 2)
     for metric in (STEP_AUROC, ERROR_AP, *ChainUnits.metrics):
         assert mapped[metric.name] == plain[metric.name]
+
+
+def test_kinds_of_a_benchmark_are_shown_apart():
+    kinds = ("confidence", "deception")
+    rows = [prediction([0.9, 0.5], [1, 0], classification=kind) for kind in kinds]
+    found = results(rows, num_resamples=0)
+    assert list(found.breakdowns["classification"]) == list(kinds)
+    assert value(found, "prm_score") == 1.0

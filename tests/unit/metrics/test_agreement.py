@@ -106,3 +106,7 @@ def test_three_cycles_undecided():
     assert np.isnan(three_cycle_rate([("a", "b"), ("b", "c")]))
     even = [("a", "b"), ("b", "a"), ("b", "c"), ("c", "a")]
     assert np.isnan(three_cycle_rate(even))
+
+
+def test_a_missing_prediction_has_no_level():
+    assert np.isnan(nearest_level([np.nan, 1.2], [0, 1, 2])).tolist() == [True, False]

@@ -21,6 +21,7 @@ from prm.metrics.binary import (
     strata_of,
     weighted_mean,
 )
+from prm.metrics.verdicts import prm_score
 
 # Few distinct values, so that ties are common.
 UNITS = st.lists(
@@ -135,3 +136,20 @@ def test_auroc_within_index_of_what_knows_the_index_alone_is_one_half():
     assert values["step_auroc"] > 0.65
     assert values["auroc_within_index"] == 0.5
     assert np.isnan(StepUnits(1.0 - positions / 4, label).values()["auroc_within_index"])
+
+
+def test_prm_score_by_hand():
+    """The example of PRMBench: 6 right and 1 wrong accepted, 2 wrong and 1 right rejected."""
+    p, y = np.repeat([0.9, 0.9, 0.1, 0.1], [6, 1, 2, 1]), np.repeat([1, 0, 0, 1], [6, 1, 2, 1])
+    assert prm_score(p, y) == pytest.approx((6 / 7 + 2 / 3) / 2)
+    assert prm_score([1.0, 0.5], [1, 0]) == 1.0
+    assert np.isnan(prm_score([0.9, 0.9], [1, 0]))
+    assert np.isnan(prm_score([0.9, 0.1], [1, 1]))
+
+
+@pytest.mark.parametrize(
+    "metric", [step_auroc, error_ap, expected_calibration_error, brier_score, prm_score]
+)
+def test_a_step_that_was_not_scored_is_no_number(metric):
+    """A step without a probability must be left out; counted as any number it would be wrong."""
+    assert np.isnan(metric([0.9, np.nan, 0.2, 0.6], [1, 0, 0, 1]))

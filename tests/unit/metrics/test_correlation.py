@@ -75,3 +75,8 @@ def test_matrix_of_nothing():
     matrix = correlation_matrix([], ["a", "b"])
     assert matrix.n == ((0, 0), (0, 0))
     assert matrix.values[0][0] is None
+
+
+def test_a_missing_value_is_no_rank():
+    assert np.isnan(spearman([1.0, np.nan, 3.0], [1.0, 2.0, 3.0]))
+    assert np.isnan(pearson([1.0, np.nan, 3.0], [1.0, 2.0, 3.0]))

@@ -271,3 +271,18 @@ def test_a_loaded_model_cannot_be_sent() -> None:
     assert function([PROMPT], ["20"])[0] is not None
     with pytest.raises(ConfigError, match="cannot be sent to another process"):
         pickle.dumps(function)
+
+
+def test_what_was_cut_off_gets_what_it_is_said_to_be_worth() -> None:
+    scorer = RewardScorer(tiny_model(spec=RewardSpec(max_length=48)))
+    completions = ["3 * 4 = 12", "\n".join(["3 * 4 = 12"] * 20)]
+    kept, none, fixed = (
+        RewardFunction(scorer, **option).score([PROMPT] * 2, completions)
+        for option in ({}, {"truncated": None}, {"truncated": -1.0})
+    )
+    assert [item.score.num_truncated > 0 for item in kept] == [False, True]
+    assert kept[1].reward is not None
+    assert [item.reward for item in none] == [kept[0].reward, None]
+    assert [item.reward for item in fixed] == [kept[0].reward, -1.0]
+    assert fixed[1].objectives == {"correctness": -1.0}
+    assert none[1].objectives == {"correctness": None}

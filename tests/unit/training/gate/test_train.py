@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from prm.aggregation.normalize import ZScore
 from prm.aggregation.objectives import Gated, WeightedSum
 from prm.cli.main import main
 from prm.data.sources.writers import write_records
+from prm.data.splits import split_by_group
 from prm.errors import ConfigError, DataError, ModelError
 from prm.models import checkpoint
 from prm.models.gate import Gate
@@ -26,7 +28,7 @@ from prm.scoring.batch import score_file, survey
 from prm.scoring.scorer import RewardScorer
 from prm.spec import ResponseHead
 from prm.training.gate.pairs import read_pairs
-from prm.training.gate.train import GateOptions, GateReport, train_gate
+from prm.training.gate.train import CHOOSING, MEASURED, GateOptions, GateReport, train_gate
 from tests.outcome_models import RESPONSES, outcome_model
 from tests.tolerance import near
 
@@ -192,6 +194,25 @@ def test_training_touches_neither_backbone_nor_heads() -> None:
     after = model.state_dict()
     assert all(after[name].equal(value) for name, value in before.items())
     assert {name.partition(".")[0] for name in after.keys() - before.keys()} == {"gate"}
+
+
+def test_the_report_is_about_pairs_that_chose_nothing() -> None:
+    """Turned around, the labels of the measured prompts change their accuracy and no weight."""
+    model = fresh_model()
+    data = comparisons(model, 60)
+    first = train_gate(model, data, GateOptions(max_epochs=5))
+    assert model.gate is not None
+    weights = model.gate.state_dict()
+    measured = split_by_group(data, {CHOOSING: 0.1, MEASURED: 0.1}, 0)[MEASURED]
+    groups = {comparison.group for comparison in measured}
+    turned = [
+        replace(c, ranks=[1 - rank for rank in c.ranks]) if c.group in groups else c for c in data
+    ]
+    second = train_gate(model, turned, GateOptions(max_epochs=5))
+    assert model.gate is not None
+    assert all(weights[name].equal(value) for name, value in model.gate.state_dict().items())
+    assert first.num_held_out == len(measured)
+    assert second.accuracy_gated == pytest.approx(1 - first.accuracy_gated)
 
 
 def test_the_same_seed_gives_the_same_gate() -> None:
