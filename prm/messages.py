@@ -25,14 +25,20 @@ BEYOND_TEXT = (CALLS, REASONING, TOOLS)
 
 EXPECTED = "text or a list of {'role', 'content'} messages"
 
-_ROLES = {
+_SPEAKERS = {
     "human": "user",
+    "user": "user",
     "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
     "model": "assistant",
     "bot": "assistant",
+    "system": "system",
+    "developer": "developer",
+    "tool": "tool",
     "observation": "tool",
 }
-"""Roles of `from` and `value` messages that have other names."""
+"""What `from` says in messages with `from` and `value`, and the role that it is."""
 
 _REASONING = (REASONING, "reasoning", "thinking")
 """Names of a message's reasoning, as trainers and servers write it."""
@@ -136,8 +142,7 @@ def _read_message(message: object, where: str | None, name: str) -> Message:
         raise DataError(f"field {name!r} is wrong", expected=EXPECTED, got=message, where=where)
     found = {str(key): value for key, value in message.items() if value is not None}
     if "role" not in found and {"from", "value"} <= found.keys():
-        role = found.pop("from")
-        found = {"role": _ROLES.get(str(role), role), "content": found.pop("value"), **found}
+        found = {"role": _speaker(found.pop("from"), where), "content": found.pop("value"), **found}
     reasoning = next((found[key] for key in _REASONING if found.get(key)), None)
     for key in _REASONING:
         found.pop(key, None)
@@ -152,6 +157,14 @@ def _read_message(message: object, where: str | None, name: str) -> Message:
     if rest:
         _check_json(rest, where)
     return {"role": found["role"], "content": content, **rest}
+
+
+def _speaker(name: object, where: str | None) -> str:
+    role = _SPEAKERS.get(str(name).casefold())
+    if role is None:
+        expected = f"one of {', '.join(_SPEAKERS)}"
+        raise DataError("`from` of a message is wrong", expected=expected, got=name, where=where)
+    return role
 
 
 def _content(content: object, where: str | None) -> str | None:

@@ -13,18 +13,7 @@ from typing import Any
 from prm.data.formats.base import wrong_field
 from prm.data.formats.message_pairs import split_conversations
 from prm.errors import ConfigError, DataError
-
-_SPEAKERS = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "observation": "tool",
-}
-"""What ShareGPT's `from` says, and the role that it is."""
+from prm.messages import TOOLS, read_messages, with_tools
 
 _NOTHING = (None, "")
 
@@ -114,10 +103,22 @@ def read_list(row: Mapping[str, Any], column: str, origin: str) -> list[Any]:
     return list(cell)
 
 
-def as_prompt(cell: Any, column: str, origin: str) -> Any:
+def read_prompt(row: Mapping[str, Any], column: str, origin: str) -> Any:
     """Return a prompt; a conversation may come as JSON text, or as ShareGPT writes it."""
+    cell = read_cell(row, column, origin)
     listed = as_list(cell)
-    return _roles(listed, column, origin) if is_conversation(listed) else cell
+    return read_messages(listed, origin, column) if is_conversation(listed) else cell
+
+
+def offer_tools(prompt: Any, row: Mapping[str, Any], column: str | None, origin: str) -> Any:
+    """Return a prompt with the tools of the row's column, which `TOOLS` need not be there."""
+    if column is None or (column == TOOLS and TOOLS not in row):
+        return prompt
+    try:
+        return with_tools(prompt, read_cell(row, column, origin), origin)
+    except DataError as error:
+        error.fix = "Set the format's option `tools` to null if these are no tools of the assistant"
+        raise
 
 
 def as_text(cell: Any) -> Any:
@@ -129,21 +130,6 @@ def as_text(cell: Any) -> Any:
 def is_conversation(cell: Any) -> bool:
     """Tell a list of messages from other cells."""
     return isinstance(cell, Sequence) and bool(cell) and isinstance(cell[0], Mapping)
-
-
-def _roles(messages: Sequence[Any], column: str, origin: str) -> list[Any]:
-    """Return messages that say `from` and `value` as ones with `role` and `content`."""
-    return [_message(message, column, origin) for message in messages]
-
-
-def _message(message: Any, column: str, origin: str) -> Any:
-    if not isinstance(message, Mapping) or "role" in message or "from" not in message:
-        return message
-    role = _SPEAKERS.get(str(message["from"]).casefold())
-    if role is None:
-        expected = f"`from` as one of {', '.join(_SPEAKERS)}"
-        raise wrong_field(column, expected, message["from"], origin)
-    return {"role": role, "content": message.get("value")}
 
 
 def split_replies(prompt: Any, cells: Mapping[str, Any], origin: str) -> tuple[Any, list[Any]]:
@@ -194,7 +180,7 @@ def _turns(cell: Any, name: str, origin: str, *, alone: bool) -> list[Any]:
             where=origin,
             fix="Set the format's option `prompt` to null to read the prompt from it",
         )
-    return _roles(cell, name, origin)
+    return list(read_messages(cell, origin, name))
 
 
 @dataclass(frozen=True)

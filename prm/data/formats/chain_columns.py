@@ -9,17 +9,19 @@ from typing import Any, Literal
 from prm.data.formats.base import ChainFormat, first_error_labels, wrong_field
 from prm.data.formats.cells import (
     as_list,
-    as_prompt,
     as_text,
     look_up,
     mean_opinion,
     meanings,
+    offer_tools,
     read_cell,
     read_name,
+    read_prompt,
     said_by_each,
     whole_number,
 )
 from prm.errors import ConfigError, DataError
+from prm.messages import TOOLS
 from prm.records import CORRECTNESS, Chain
 from prm.texts.steps import split_text
 
@@ -50,6 +52,8 @@ class ChainColumns(ChainFormat):
         separator: What stands between two steps where `completions` is text. White space around a
             step is not part of it, and empty pieces are no steps; `first_error` counts them.
         objectives: Name of a further objective to the column of its step labels.
+        tools: Column of the tools that the assistant may call, which is read where there is one of
+            this name; null leaves it out.
         id: Column of the row's name, unique within the file.
         group: Column that says which rows are about the same problem.
 
@@ -78,6 +82,7 @@ class ChainColumns(ChainFormat):
         no_error: list[str | int] | None = None,
         separator: str | None = None,
         objectives: dict[str, str] | None = None,
+        tools: str | None = TOOLS,
         id: str | None = None,
         group: str | None = None,
     ) -> None:
@@ -99,6 +104,7 @@ class ChainColumns(ChainFormat):
         self.first_error = first_error
         self.no_error = _NO_ERROR if no_error is None else [str(word) for word in no_error]
         self.separator = None if separator is None else _unescaped(separator)
+        self.tools = tools
         self.id = id
         self.group = group
         self._base = index_base or 0
@@ -114,7 +120,7 @@ class ChainColumns(ChainFormat):
             }
             written = [step for step in written if step]
         chain = Chain(
-            as_prompt(read_cell(row, self.prompt, origin), self.prompt, origin),
+            offer_tools(read_prompt(row, self.prompt, origin), row, self.tools, origin),
             written,
             labels,
             id=read_name(row, self.id, origin),

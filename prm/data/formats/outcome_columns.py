@@ -7,14 +7,15 @@ from typing import Any
 
 from prm.data.formats.base import GRADES, SUBSET, VERDICTS, OutcomeFormat, judged_pair, wrong_field
 from prm.data.formats.cells import (
-    as_prompt,
     is_conversation,
     mean_opinion,
     meanings,
+    offer_tools,
     read_cell,
     read_list,
     read_name,
     read_number,
+    read_prompt,
     said_by_each,
     split_replies,
     whole_number,
@@ -29,6 +30,7 @@ from prm.data.formats.verdicts import (
     votes,
 )
 from prm.errors import ConfigError
+from prm.messages import TOOLS
 from prm.records import Comparison, Outcome, Rating
 
 _KINDS = (
@@ -75,6 +77,8 @@ class OutcomeColumns(OutcomeFormat):
         scores: Column of the list of their scores, or one column for each: they are ranked by them,
             more being better, and one without a score is left out.
         objective: Name of the objective that comparisons and rankings are about.
+        tools: Column of the tools that the assistant may call, which is read where there is one of
+            this name; null leaves it out.
         id: Column of the row's name, unique within the file.
         group: Column that says which rows are about the same prompt.
         subset: Column of the part of the data that a row belongs to.
@@ -111,6 +115,7 @@ class OutcomeColumns(OutcomeFormat):
         ranks: str | list[str] | None = None,
         scores: str | list[str] | None = None,
         objective: str | None = None,
+        tools: str | None = TOOLS,
         id: str | None = None,
         group: str | None = None,
         subset: str | None = None,
@@ -130,6 +135,7 @@ class OutcomeColumns(OutcomeFormat):
         self.ranks = ranks
         self.scores = scores
         self.objective = objective
+        self.tools = tools
         self.id = id
         self.group = group
         self.subset = subset
@@ -167,12 +173,13 @@ class OutcomeColumns(OutcomeFormat):
         self, row: Mapping[str, Any], cells: Mapping[str, Any], origin: str
     ) -> tuple[Any, list[Any]]:
         """Return the prompt and the responses that cells hold."""
-        if self.prompt is None:
-            return split_replies(None, cells, origin)
-        prompt = as_prompt(read_cell(row, self.prompt, origin), self.prompt, origin)
-        if prompt is None:
-            raise wrong_field(self.prompt, "text or a list of messages", None, origin)
-        return split_replies(prompt, cells, origin)
+        prompt = None
+        if self.prompt is not None:
+            prompt = read_prompt(row, self.prompt, origin)
+            if prompt is None:
+                raise wrong_field(self.prompt, "text or a list of messages", None, origin)
+        prompt, texts = split_replies(prompt, cells, origin)
+        return offer_tools(prompt, row, self.tools, origin), texts
 
     def _rated(self) -> list[str]:
         """Return the columns of ratings."""

@@ -132,8 +132,32 @@ class TestConversations:
 
     def test_a_speaker_that_is_not_known(self) -> None:
         row = {"prompt": [{"from": "narrator", "value": "Once."}], "completions": ["a"]}
-        with pytest.raises(DataError, match=r"`from` as one of human, user.*got narrator"):
+        with pytest.raises(DataError, match=r"`from` of a message .* one of human, .*got narrator"):
             ChainColumns().records(row, "f:1")
+
+    @pytest.mark.parametrize("as_text", [True, False])
+    @pytest.mark.parametrize("column", ["tools", "functions"])
+    def test_tools_are_part_of_the_prompt(self, column: str, as_text: bool) -> None:
+        tools = [{"type": "function", "function": {"name": "weather"}}]
+        row = {
+            "prompt": "Rain?",
+            "completions": ["No."],
+            "response": "No.",
+            column: json.dumps(tools) if as_text else tools,
+        }
+        for record in (
+            *ChainColumns(tools=column).records(row, "f:1"),
+            *OutcomeColumns(tools=column, response="response", ratings={}).records(row, "f:1"),
+        ):
+            assert list(record.prompt) == [{"role": "user", "content": "Rain?", "tools": tools}]
+        assert ChainColumns(tools=None).records(row, "f:1")[0].prompt == "Rain?"
+
+    def test_a_column_of_tools_that_are_none(self) -> None:
+        row = {"prompt": "Cut it.", "completions": ["Saw."], "tools": "a saw"}
+        with pytest.raises(DataError, match="option `tools` to null"):
+            ChainColumns().records(row, "f:1")
+        with pytest.raises(DataError, match="no column 'functions'"):
+            ChainColumns(tools="functions").records(row, "f:1")
 
 
 def test_the_older_layout_of_ultra_feedback() -> None:
