@@ -11,12 +11,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NoReturn, get_type_hints
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+import yaml  # type: ignore[import-untyped]
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 
 from prm.cli.aggregation import fold_dotted
 from prm.cli.options import Options
 from prm.errors import PrmError
 from prm.moved import OPTIONS
+
+_load_yaml = get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """Read YAML as jsonargparse does, but a text such as `###` is one, not a comment on nothing."""
+    value = _load_yaml(text)
+    is_nothing = "\n" in text or text.strip().casefold() in ("", "null")
+    return text if value is None and not is_nothing else value
+
+
+set_loader("yaml", _load, (yaml.YAMLError,))
 
 
 def run_command(command: type[Any], args: Sequence[str], *, prog: str) -> int | None:

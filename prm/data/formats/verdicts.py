@@ -166,9 +166,9 @@ def _names(row: Mapping[str, Any], chosen: str, rejected: str, origin: str) -> I
 def _other_winners(
     row: Mapping[str, Any], names: Sequence[str], chosen: str, rejected: str, origin: str
 ) -> Iterator[tuple[str, Any]]:
-    if _labels(chosen, rejected) is None:
-        return
     winners = usual_winners(chosen, rejected)
+    if _labels(chosen, rejected) is None:  # A or 1 may be either of them; their names are clear
+        winners = {chosen.casefold(): 0, rejected.casefold(): 1}
     for name in names:
         cell = read_cell(row, name, origin)
         if name in (chosen, rejected) or not isinstance(cell, str | int | float):

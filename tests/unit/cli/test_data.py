@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from prm.cli.main import main
 from prm.data.formats.hf_stepwise import HFStepwise
@@ -313,3 +314,19 @@ def test_repeated_ids_can_be_left_out_and_are_counted(
     assert main([*command, "--on_error", "skip"]) == 0
     assert len(Source(output, HFStepwise()).load()) == 1
     assert "1 rows left out; the first" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+@pytest.mark.parametrize("separator", ["###", "# ", "~", "*", "|", "1"])
+def test_a_separator_that_is_no_text_to_yaml(separator: str, in_file: bool, tmp_path: Path) -> None:
+    rows, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    rows.write_text(json.dumps({"prompt": "1 + 1?", "completions": f"add{separator}two"}))
+    words = ["data", "convert", "--input", str(rows), "--output", str(output)]
+    if in_file:
+        options = {"class_path": "ChainColumns", "init_args": {"separator": separator}}
+        (tmp_path / "options.yaml").write_text(yaml.safe_dump({"format": options}))
+        words += ["--config", str(tmp_path / "options.yaml")]
+    else:
+        words += ["--format", "ChainColumns", "--format.separator", separator]
+    assert main(words) == 0
+    assert json.loads(output.read_text())["completions"] == ["add", "two"]

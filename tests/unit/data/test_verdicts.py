@@ -128,6 +128,7 @@ class TestContradictions:
             (("chosen", "rejected"), {"chosen_rating": 2, "rejected_rating": 5.0}),
             (("chosen", "rejected"), {"score_chosen": "1", "score_rejected": "2"}),
             (("answer_a", "answer_b"), {"score_a": 0.1, "score_b": 0.2}),
+            (("gpt", "llama"), {"winner": "Llama"}),
         ],
     )
     def test_a_column_that_says_otherwise_is_named(
@@ -154,6 +155,7 @@ class TestContradictions:
             (("response_A", "response_B"), {"label": "A>B", "answer": "B", "note": "model"}),
             (("response_A", "response_B"), {"label": "law", "gold": "B"}),
             (("chosen", "rejected"), {"winner": "model_b", "label": 1, "chosen_length": 1}),
+            (("chosen", "rejected"), {"label": "chosen", "kind": "rejected"}),
             (("chosen", "rejected"), {"chosen_length": 1, "rejected_length": 9}),
             (("chosen", "rejected"), {"chosen_rating": 5, "rejected_rating": 5}),
             (("chosen", "rejected"), {"chosen_rating": None, "rejected_rating": 5}),
