@@ -282,10 +282,8 @@ def by_search(surface: Surface, prompt: Any, response: str) -> Found:
         asked = [*words.split(), *f"--input {rows} --n 1 --output {output}".split()]
         assert main([*asked, "--overwrite", "true"]) in (0, 1)  # 1 where nothing was scored
     row = json.loads(output.read_text(encoding="utf-8"))
-    if not row["candidates"]:
-        return str(row["reason"])
-    (candidate,) = row["candidates"]
-    return candidate["score"]["reason"] if candidate["reward"] is None else candidate["reward"]
+    rewards = [one["reward"] for one in row["candidates"] if one["reward"] is not None]
+    return float(rewards[0]) if rewards else str(row["reason"])
 
 
 ENTRANCES: dict[str, Callable[[Surface, Any, str], Found | None]] = {

@@ -145,7 +145,7 @@ def test_dense_rewards_are_those_of_the_steps(process: Path) -> None:
     function = shared_reward_function(process, device="cpu")
     ids = [*tokenizer(RESPONSE, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
-    found = score_item(row(ids, 60), function, tokenizer, StepCredit())
+    found = score_item(row(ids, 60), function, tokenizer, StepCredit("raw"))
 
     (score,) = RewardScorer.from_pretrained(process, "cpu").score([Chain(PROMPT, STEPS)])
     dense = found["reward_score"]

@@ -116,6 +116,7 @@ def without_bounds(statistic: Statistic, num_groups: int) -> tuple[Array, Array,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", WORLDS)
 def test_intervals_cover_the_truth(name: str) -> None:
     truth = measured(WORLDS[name], 999, 20_000, without_bounds)
