@@ -80,10 +80,12 @@ def plain_tokens(text: str) -> list[str]:
         (['1', '1', '+', '2'], ['11', '+', '2'])
     """
     plain = plain_spelling(plain_characters(text))
-    lexemes = _LEXEME.findall(plain)
     if _STRUCTURE.search(plain):
-        return _settled(_Parser(lexemes).tokens())
-    return _settled([_shown(lexeme) for lexeme in lexemes])
+        return _settled(_Parser(_LEXEME.findall(plain)).tokens())
+    lexemes = _LEXEME.findall(plain.lower())
+    if not SYMBOLS.keys().isdisjoint(lexemes) or ".." in plain:
+        lexemes = [_shown(lexeme) for lexeme in lexemes]
+    return _settled(lexemes)
 
 
 _STRUCTURE = re.compile(r"[\\{}$^_√]")
@@ -328,6 +330,8 @@ class _Parser:
 
 def _settled(tokens: list[str]) -> list[str]:
     """Return tokens in the form that their neighbors ask for."""
+    if _JOINED.isdisjoint(tokens) and tokens.count(".") < 2:
+        return tokens
     found: list[str] = []
     for token in _with_fractions(tokens) if _OPEN in tokens else tokens:
         pair = (found[-1] if found else "", token)
@@ -352,6 +356,9 @@ _PAIRS = {
 """Two tokens that show one symbol."""
 
 _DOTS = frozenset([".", "..."])
+_JOINED = frozenset(["^", "\\not", "√", "...", "·", _OPEN])
+"""Tokens that may become another one beside their neighbors."""
+
 _ENDS = frozenset("([)]")
 
 

@@ -87,7 +87,8 @@ def _bare(key: str) -> str:
         before = key
         for shorten in (_unmarked, _unheaded, _unasked):
             shorter = shorten(key)
-            key = shorter if _SAYS_SOMETHING.search(shorter) else key
+            if shorter != key and _SAYS_SOMETHING.search(shorter):
+                key = shorter
     return key
 
 
@@ -118,6 +119,9 @@ _AFTER = r"^|(?<=[.?!:;\"'] )|(?<=[.?!] \) )|(?<=\[ / asy \] )"
 _BEFORE = r"$|(?= [.?!;\"'])|(?<=[.?!] \)|\.\.\.)(?= )|(?<=\[ / asy \])(?= )"
 _STARTS, _ENDS = re.compile(f"(?:{_AFTER})(?=({_FIRST.pattern}))"), re.compile(_BEFORE)
 """Where a sentence starts, with its first tokens, and where one ends; a drawing is one, too."""
+
+_INNER = re.compile(r"[.?!:;\"'\]] ")
+"""What stands between two sentences; most texts are one."""
 
 
 def problem_text(record: Record) -> str:
@@ -189,6 +193,8 @@ class Problems:
 
     def _parts(self, whole: str) -> Iterator[str]:
         """Yield the parts of a prompt, of whole sentences, that begin as a long problem does."""
+        if not _INNER.search(whole):
+            return
         ends = [end.start() for end in _ENDS.finditer(whole)]
         for start in _STARTS.finditer(whole):
             if _place(self.anchors, start[1]) is None:
@@ -212,7 +218,7 @@ def _problems_of(text: str) -> list[str]:
 def _place(keys: NDArray[np.int64], text: str) -> int | None:
     """Return the place of a text's key among sorted keys, `None` if it is not there."""
     key = text_key(text)
-    place = int(np.searchsorted(keys, key))
+    place = int(keys.searchsorted(key))
     return place if place < len(keys) and keys[place] == key else None
 
 
