@@ -39,6 +39,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!prm\.).*"),
     (r"py:class", r"prm\..*\._\w+"),
     (r"py:class", r"prm\.data\.splits\.AnyUnit"),
+    (r"py:class", r"prm\.metrics\.intervals\.Group"),
     (r"py:class", r"prm\.data\.prompts\.DroppedRecord"),
     (r"py:class", r"prm\.models\.cached_attention\.CachedLayout"),
 ]

@@ -39,8 +39,9 @@ class Chain:
             stands for `{"correctness": sequence}`.
         id: Name of the row, unique within its source.
         source: Name of the dataset the row came from.
-        group: Rows with the same group are about the same problem; splits keep a group together
-            and intervals are clustered by it. Defaults to the prompt's text.
+        group: Rows with the same group are about the same problem, as are rows with the same prompt
+            in whatever layout; splits keep them together and intervals are clustered by them.
+            Defaults to the prompt's text.
         metadata: Anything else the source says about the row; values must be JSON.
         origin: Where the row was read (`file:line`), for error messages; not part of equality.
 
@@ -170,8 +171,9 @@ class Comparison:
             pairs only.
         id: Name of the row, unique within its source.
         source: Name of the dataset the row came from.
-        group: Rows with the same group are about the same prompt; splits keep a group together and
-            intervals are clustered by it. Defaults to the prompt's text.
+        group: Rows with the same group are about the same prompt, as are rows with the same prompt
+            in whatever layout; splits keep them together and intervals are clustered by them.
+            Defaults to the prompt's text.
         metadata: Anything else the source says about the row; values must be JSON.
         origin: Where the row was read (`file:line`), for error messages; not part of equality.
 

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from prm.cli.options import Options, OverwriteOptions, RowOptions
 from prm.data.checks.chains import check_chains
 from prm.data.checks.linter import CheckReport
-from prm.data.checks.overlap import Decontamination, ProblemIndex, without_overlap
+from prm.data.checks.overlap import Decontamination, without_overlap
+from prm.data.checks.problems import ProblemIndex
 from prm.data.checks.responses import check_outcomes
 from prm.data.checks.texts import token_counter, tokenizer_rules
 from prm.data.formats import Format, all_formats
@@ -209,8 +210,10 @@ class Convert(LimitOptions, SourceOptions, WriteOptions):
 class Decontaminate(AgainstOptions, SourceOptions, WriteOptions):
     """Write the records whose problem is in no evaluation set, and say which were removed.
 
-    Problems are prompts, compared by normalized text: case, white space and LaTeX layout do not
-    matter. Chains, comparisons and ratings can be held against each other.
+    Problems are prompts, compared by normalized text: case, white space, layout and notation do not
+    matter (LaTeX, Unicode or plain), nor does an instruction around a problem. A problem of ten
+    tokens or more is also found as whole sentences of a longer prompt. Chains, comparisons and
+    ratings can be held against each other.
 
     Args:
         report: JSON file for the numbers and ids of what was removed.

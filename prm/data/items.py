@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.data.checks.overlap import Decontamination, ProblemIndex, without_overlap
+from prm.data.checks.overlap import Decontamination, without_overlap
+from prm.data.checks.problems import ProblemIndex
 from prm.data.sources.source import Source
 from prm.records import Chain, Comparison, Outcome, Record
 from prm.trees.prompts import DroppedRecord

@@ -41,15 +41,16 @@ class RecordDataModule(L.LightningDataModule):
     Args:
         train: Sources to train on.
         validation: Sources to validate on; if there are none, `validation_share` of the training
-            prompts is held out.
+            problems is held out.
         test: Sources of `prm test`.
         predict: Sources of `prm predict`.
         batch_size: Units in an optimizer batch, over all ranks and micro-batches.
         max_tokens: Tokens in a micro-batch; sets the memory, not the result.
         sampling: How much of an epoch each source gets.
-        validation_share: Share of the training prompts that is held out for validation when
-            `validation` is not given.
-        test_share: Share of the training prompts that is held out, whatever the test; it is the
+        validation_share: Share of the training problems that is held out for validation when
+            `validation` is not given. What shares a group or a problem, in whatever layout, is
+            never parted.
+        test_share: Share of the training problems that is held out, whatever the test; it is the
             test part when `test` is not given.
         decontaminate_against: Sources whose problems are taken out of the training records.
         shuffle_labels: Control experiment: permute step labels over all labeled training steps and
@@ -241,7 +242,15 @@ class RecordDataModule(L.LightningDataModule):
         if not self.sources["train"]:
             raise ConfigError("there are no sources to train on", fix="Set data.train")
         reading = Reading(self.sources["train"], self.decontaminate_against, self._say)
-        parts = self.store.split(self.store.units(reading), self.shares, self.seed)
+        units = self.store.units(reading)
+        parts = self.store.split(units, self.shares, self.seed)
+        if len(units) and not len(parts["train"]):
+            raise ConfigError(
+                "what is held out leaves nothing to train on",
+                expected="more problems than parts; rows with one group or one prompt are one",
+                got=f"{len(units)} {self.unit_name}, held out: {self.shares}",
+                fix="Name sources for validation and test, or set the shares to 0",
+            )
         for part, share in self.shares.items():
             if share > 0 and not self.sources[part]:
                 self.units[part] = parts[part]

@@ -1,50 +1,53 @@
-"""Which units are trained on: splits by group, and the shuffled-label control."""
+"""Which units are trained on: splits by problem, and the shuffled-label control."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prm.records import Chain, Outcome, Rating
+from prm.data.groups import problem_groups
+from prm.records import Chain, Outcome, Rating, Record
 from prm.trees.units import ResponseSet
 
-
-class _Grouped(Protocol):
-    @property
-    def group(self) -> str: ...
-
-
-AnyUnit = TypeVar("AnyUnit", bound=_Grouped)
+AnyUnit = TypeVar("AnyUnit", bound=Record | ResponseSet)
 
 
 def split_by_group(
     units: Sequence[AnyUnit], shares: dict[str, float], seed: int
 ) -> dict[str, list[AnyUnit]]:
-    """Split units into named parts and `train`, keeping every group (problem) in one part.
+    r"""Split units into named parts and `train`, keeping all that are about one problem in one.
+
+    Units with one group are about one problem, and so are units with one problem's text, in
+    whatever layout: `prm.data.groups`. Which part a unit is in depends on the units and the seed,
+    not on their order.
 
     Args:
-        units: Chains or response sets.
-        shares: Part to its share of the groups.
+        units: Chains, response sets, or records about responses.
+        shares: Part to its share of the problems.
         seed: Seed of the assignment.
 
     Returns:
         Part to units, in their order; `train` holds the rest.
+
+    Example:
+        >>> chains = [Chain(prompt, ["6"]) for prompt in ("2 + 3?", "2 × 3?", r"$2 \times 3$?")]
+        >>> parts = split_by_group(chains, {"test": 0.5}, seed=0)
+        >>> sorted(len(part) for part in parts.values())
+        [1, 2]
     """
-    groups = sorted({unit.group for unit in units})
-    rank_of = {group: rank for rank, group in enumerate(groups)}
-    ranks = np.array([rank_of[unit.group] for unit in units], np.int32)
-    places = split_by_rank(ranks, shares, seed)
+    records = [unit.records[0] if isinstance(unit, ResponseSet) else unit for unit in units]
+    places = split_by_rank(problem_groups(records), shares, seed)
     return {part: [units[place] for place in chosen] for part, chosen in places.items()}
 
 
 def split_by_rank(
     ranks: NDArray[np.int32], shares: dict[str, float], seed: int
 ) -> dict[str, NDArray[np.int64]]:
-    """Split as `split_by_group`, by the rank of each unit's group among the sorted groups.
+    """Split as `split_by_group`, by the number of each unit's problem, as of `problem_groups`.
 
     Returns:
         Part to the places of its units, ascending; `train` holds the rest.

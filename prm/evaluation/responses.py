@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from prm.arrays import Array, Mask
+from prm.arrays import Array, Indices, Mask
+from prm.data.groups import problem_groups
 from prm.errors import DataError
 from prm.evaluation.labels import ObjectiveLabels
 from prm.evaluation.parts import Bootstrap, Part, measure_part
 from prm.metrics.binary import weighted_mean
 from prm.metrics.correlation import RankingUnits, best_credit, kendall_tau
-from prm.metrics.intervals import Interval, group_indices, make_interval
+from prm.metrics.intervals import Interval, group_indices, make_interval, renumbered
 from prm.metrics.metric import Units
 from prm.metrics.pairs import PairUnits, hits, minimum_domain
 from prm.metrics.values import ValueUnits
@@ -130,25 +131,31 @@ class ScoredResponses:
         records: Records that supervise the objective, all scored by the model.
         objective: Name of the objective.
         scorers: The scorers, the model first; one entry per response, in order.
+        groups: Number of each record's problem, by which intervals are resampled; by default as
+            splits tell problems apart.
     """
 
     def __init__(
-        self, records: Sequence[Outcome], objective: str, scorers: Sequence[ResponseScorer]
+        self,
+        records: Sequence[Outcome],
+        objective: str,
+        scorers: Sequence[ResponseScorer],
+        groups: Indices | None = None,
     ) -> None:
         self.records = list(records)
         self.objective = objective
         self.scorers = list(scorers)
         self.sizes = np.array([len(record.responses) for record in records], dtype=np.int64)
-        record_groups = group_indices([record.group for record in records])
-        self.num_groups = int(record_groups.max(initial=-1)) + 1
-        self.groups = record_groups.repeat(self.sizes)
+        self.record_groups = renumbered(problem_groups(self.records) if groups is None else groups)
+        self.num_groups = int(self.record_groups.max(initial=-1)) + 1
+        self.groups = self.record_groups.repeat(self.sizes)
 
     def select(self, keep: Mask) -> ScoredResponses:
         """Return the records where `keep` holds."""
         rows = keep.repeat(self.sizes)
         records = [record for record, kept in zip(self.records, keep, strict=True) if kept]
         scorers = [scorer.select(rows) for scorer in self.scorers]
-        return ScoredResponses(records, self.objective, scorers)
+        return ScoredResponses(records, self.objective, scorers, self.record_groups[keep])
 
     @cached_property
     def labels(self) -> ObjectiveLabels:

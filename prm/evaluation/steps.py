@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from prm.arrays import Array, Indices
+from prm.data.groups import problem_groups
 from prm.errors import DataError
 from prm.evaluation.parts import MODEL, Bootstrap, Part, measure_part
 from prm.metrics.binary import StepUnits, strata_of, weighted_mean
@@ -23,7 +24,7 @@ from prm.metrics.first_error import (
     lowest_is_last,
     predict_first_error,
 )
-from prm.metrics.intervals import group_indices
+from prm.metrics.intervals import group_indices, renumbered
 from prm.metrics.metric import Measures, Metric, Units
 from prm.records import CORRECTNESS, Chain
 
@@ -251,13 +252,21 @@ class ScoredChains:
     Args:
         scorers: Scorer to its predictions of the same chains in the same order; the model first.
         threshold: A step is judged wrong strictly below it.
+        groups: Number of each chain's problem, by which intervals are resampled; by default as
+            splits tell problems apart.
     """
 
-    def __init__(self, scorers: Mapping[str, Sequence[StepPrediction]], threshold: float) -> None:
+    def __init__(
+        self,
+        scorers: Mapping[str, Sequence[StepPrediction]],
+        threshold: float,
+        groups: Indices | None = None,
+    ) -> None:
         self.scorers = scorers
         self.threshold = threshold
         self.model = scorers[MODEL]
-        self.groups = group_indices([p.chain.group for p in self.model])
+        found = problem_groups([p.chain for p in self.model]) if groups is None else groups
+        self.groups = renumbered(found)
         self.num_groups = int(self.groups.max(initial=-1)) + 1
         self.chains = {
             name: ChainUnits(
@@ -273,7 +282,7 @@ class ScoredChains:
         """Return the chains where `keep` holds."""
         kept = np.flatnonzero(keep).tolist()
         scorers = {name: [rows[index] for index in kept] for name, rows in self.scorers.items()}
-        return ScoredChains(scorers, self.threshold)
+        return ScoredChains(scorers, self.threshold, self.groups[kept])
 
     def part(self, bootstrap: Bootstrap) -> StepPart:
         """Measure all scorers."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from prm.arrays import Array, Indices
 from prm.metrics.binary import Ranking
+
+Group = TypeVar("Group", str, int)
 
 Statistic = Callable[[Array], ArrayLike]
 """From how often each group counts to one or several values."""
@@ -49,7 +52,7 @@ class Interval:
         return f"{self.value:.3f} [{low}, {high}]"
 
 
-def group_indices(groups: Sequence[str]) -> Indices:
+def group_indices(groups: Sequence[Group]) -> Indices:
     """Number the groups in sorted order, so that resamples do not depend on the order of units.
 
     Example:
@@ -58,6 +61,17 @@ def group_indices(groups: Sequence[str]) -> Indices:
     """
     numbers = {group: index for index, group in enumerate(sorted(set(groups)))}
     return np.array([numbers[group] for group in groups], dtype=np.int64)
+
+
+def renumbered(groups: NDArray[np.integer[Any]]) -> Indices:
+    """Number the groups that are left of some from 0 up, in their order.
+
+    Example:
+        >>> renumbered(np.array([7, 3, 7])).tolist()
+        [1, 0, 1]
+    """
+    numbers: Indices = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    return numbers
 
 
 def cluster_bootstrap(
@@ -175,7 +189,7 @@ def wilson(share: ArrayLike, count: ArrayLike) -> tuple[Array, Array]:
 def auroc_interval(
     probabilities: ArrayLike,
     labels: ArrayLike,
-    groups: Sequence[str],
+    groups: Sequence[Group],
     *,
     num_resamples: int = 1000,
     seed: int = 0,

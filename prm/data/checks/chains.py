@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 
 from prm.data.checks.linter import Check, CheckReport, Finding, Linter, Tally
-from prm.data.checks.overlap import Overlap, ProblemIndex
+from prm.data.checks.overlap import Overlap
+from prm.data.checks.problems import ProblemIndex
 from prm.data.checks.step_statistics import LengthCorrelation, PositionBalance
 from prm.data.checks.texts import (
     Conversations,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from prm.data.checks.chains import Annotation
 from prm.data.checks.keys import response_keys
 from prm.data.checks.linter import Check, CheckReport, Finding, Linter, OutcomeCheck, Tally
-from prm.data.checks.overlap import Overlap, ProblemIndex
+from prm.data.checks.overlap import Overlap
 from prm.data.checks.preferences import PreferenceConsistency
+from prm.data.checks.problems import ProblemIndex
 from prm.data.checks.raters import Raters
 from prm.data.checks.response_statistics import Coverage, ResponseLength
 from prm.data.checks.texts import ResponseTruncation, SpecialText, TextRules

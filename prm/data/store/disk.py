@@ -3,7 +3,7 @@
 ```
 store/UNITS/units.json          what the units were made from, and how many there are
 store/UNITS/units/00000.arrow   the units, some thousands in a file
-store/UNITS/groups.npy          each unit's group, as its rank among the sorted groups
+store/UNITS/groups.npy          the number of each unit's problem, by which splits go
 store/UNITS/ITEMS/items.json    what the items were made with
 store/UNITS/ITEMS/00000.arrow   the items of the same units
 ```
@@ -43,8 +43,8 @@ from prm.data.store.views import (
     StoredItems,
     StoredUnits,
     damaged,
-    group_ranks,
     read_facts,
+    stored_groups,
 )
 from prm.errors import OutputError
 from prm.trees.tokenize import TreeBuilder
@@ -62,6 +62,10 @@ _READ_BY = (
     "tokenizer",
 )
 """Fields of a spec that decide how text becomes tokens."""
+
+
+_LAYOUT = {"splits by": "problem"}
+"""What a store of before does not have in common with one of now."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class RecordStore:
             DataError: A row is wrong, or the store is damaged.
             OutputError: The store cannot be written.
         """
-        settings = {"units": reading.identity(), "version of prm": prm.__version__}
+        settings = {"units": reading.identity(), "version of prm": prm.__version__, **_LAYOUT}
         folder = self.folder / _digest(settings)
         done = folder / "units.json"
         with _alone(folder):
@@ -101,7 +105,7 @@ class RecordStore:
     def split(
         self, units: StoredUnits, shares: dict[str, float], seed: int
     ) -> dict[str, StoredUnits]:
-        """Split units by group, as `split_by_group` splits a list of them."""
+        """Split units by problem, as `split_by_group` splits a list of them."""
         places = split_by_rank(units.groups, shares, seed)
         return {part: units.take(chosen) for part, chosen in places.items()}
 
@@ -141,7 +145,7 @@ class RecordStore:
                 write_units(_shard(folder / "units", index), block)
                 num_units += len(block)
                 advance(len(block))
-        groups = group_ranks(self._shards(folder / "units", num_units))
+        groups = stored_groups(self._shards(folder / "units", num_units))
         with atomic_file(folder / GROUPS) as stream:
             np.save(stream, groups, allow_pickle=False)
         self.say(f"{folder}: {num_units:,} records read")

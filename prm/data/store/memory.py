@@ -27,7 +27,7 @@ class MemoryStore:
     def split(
         self, units: Sequence[Unit], shares: dict[str, float], seed: int
     ) -> dict[str, list[Unit]]:
-        """Split units by group."""
+        """Split units by problem."""
         return split_by_group(units, shares, seed)
 
     def items(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prm.atomic import atomic_file
+from prm.data.groups import joining_text
 from prm.data.items import DIGEST, Fact, LabeledItem, digest_of
 from prm.records import Chain, Comparison, Rating, Record
 from prm.trees.prompts import DroppedRecord
@@ -57,12 +58,14 @@ def write_units(path: Path, units: Iterable[Unit]) -> None:
     """Write a file of units."""
     import pyarrow as pa
 
-    texts, groups = [], []
+    texts, groups, problems = [], [], []
     for unit in units:
         texts.append(unit_text(unit))
         groups.append(unit.group)
-    columns = {"unit": texts, "group": groups}
-    _write(path, {name: pa.array(column, pa.large_string()) for name, column in columns.items()})
+        problems.append(joining_text(unit.records[0]))
+    columns = {"unit": texts, "group": groups, "problem": problems}
+    arrays = {name: pa.array(column, pa.large_string()) for name, column in columns.items()}
+    _write(path, arrays | {"problem": arrays["problem"].dictionary_encode()})
 
 
 def write_items(path: Path, items: Iterable[LabeledItem | DroppedRecord]) -> None:

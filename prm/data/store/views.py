@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from prm.data.groups import Block, joined_groups
 from prm.data.items import DIGEST, Fact, Facts, LabeledChain, LabeledItem, item_of
 from prm.data.store.rows import unit_from_text
 from prm.errors import DataError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 GROUPS = "groups.npy"
-"""File of each unit's group, as its rank among the sorted groups."""
+"""File of the number of each unit's problem, as of `problem_groups`."""
 
 SHARD = 8192
 """Units in a file, if nothing else is said; the last file may have fewer."""
@@ -170,9 +171,9 @@ class StoredUnits(_View[Unit]):
 
     @property
     def groups(self) -> NDArray[np.int32]:
-        """Rank of each unit's group among the sorted groups of the store."""
-        ranks: NDArray[np.int32] = np.load(self.folder / GROUPS, allow_pickle=False)
-        return ranks[self.rows]
+        """Number of each unit's problem, among those of the store."""
+        numbers: NDArray[np.int32] = np.load(self.folder / GROUPS, allow_pickle=False)
+        return numbers[self.rows]
 
     def _decode(self, row: int) -> Unit:
         return self.shards.unit(row)
@@ -234,16 +235,20 @@ def _tree(shard: _Shard, row: int) -> TokenTree:
     return TokenTree(tuple(segments))
 
 
-def group_ranks(shards: Shards) -> NDArray[np.int32]:
-    """Return the rank of each unit's group among the sorted groups."""
+def stored_groups(shards: Shards) -> NDArray[np.int32]:
+    """Return the number of each unit's problem, as `problem_groups` numbers those of a list."""
     import pyarrow.compute as pc
 
     groups = shards.column("group").dictionary_encode().combine_chunks()
     order = pc.array_sort_indices(groups.dictionary).to_numpy()  # by bytes, and so by characters
     ranks = np.empty(len(order), np.int32)
     ranks[order] = np.arange(len(order), dtype=np.int32)
-    found: NDArray[np.int32] = ranks[groups.indices.to_numpy()]
-    return found
+    own: NDArray[np.int32] = ranks[groups.indices.to_numpy()]
+    return joined_groups(own, lambda: map(_problems, shards.column("problem").chunks))
+
+
+def _problems(column: pa.DictionaryArray) -> Block:
+    return column.dictionary.to_pylist(), column.indices.to_numpy()
 
 
 def read_facts(shards: Shards) -> tuple[Facts, NDArray[np.bool_]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prm.arrays import Array
+from prm.data.groups import problem_groups
 from prm.evaluation.steps import StepPrediction, labeled_steps
 from prm.metrics.binary import step_auroc
 from prm.metrics.intervals import auroc_interval
@@ -112,13 +113,14 @@ def _reliability(figure: Figure, probability: Array, label: Array) -> None:
 
 def _positions(
     predictions: Sequence[StepPrediction],
-) -> dict[int, list[tuple[float, float, str]]]:
-    """Return (probability, label, group) of the steps at each position with enough of both."""
-    rows: dict[int, list[tuple[float, float, str]]] = {}
+) -> dict[int, list[tuple[float, float, int]]]:
+    """Return (probability, label, problem) of the steps at each position with enough of both."""
+    rows: dict[int, list[tuple[float, float, int]]] = {}
+    problems = problem_groups([prediction.chain for prediction in predictions]).tolist()
     for step in labeled_steps(predictions):
-        group = predictions[step.chain].chain.group
+        row = (step.probability, step.label, problems[step.chain])
         if step.position < MAX_POSITION:
-            rows.setdefault(step.position, []).append((step.probability, step.label, group))
+            rows.setdefault(step.position, []).append(row)
     return {i: found for i, found in sorted(rows.items()) if _enough([row[1] for row in found])}
 
 
@@ -128,7 +130,7 @@ def _enough(labels: list[float]) -> bool:
 
 
 def _by_position(
-    figure: Figure, positions: Mapping[int, Sequence[tuple[float, float, str]]]
+    figure: Figure, positions: Mapping[int, Sequence[tuple[float, float, int]]]
 ) -> None:
     """Draw the AUROC among steps of one position, where position itself cannot help."""
     axes = only_axes(figure)

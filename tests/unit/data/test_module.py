@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from prm.data.formats.outcomes import Outcomes
 from prm.data.module import RecordDataModule
 from prm.data.sources.source import Source
+from prm.errors import ConfigError
 
 
 def source(path: Path, name: str, num_rows: int) -> Source:
@@ -30,3 +33,17 @@ def test_another_test_set_leaves_the_training_split_alone(tmp_path: Path) -> Non
     assert len(own.units["test"]) == 5
     assert {unit.source for unit in foreign.units["test"]} == {"other"}
     assert own.units["train"] == foreign.units["train"]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(tmp_path: Path, stored: bool) -> None:
+    rows = [
+        {"id": f"{n}", "prompt": prompt, "response": "a", "values": {"x": 1}, "group": f"{n}"}
+        for n, prompt in enumerate(["What is 2 × 3?", r"What is $2 \times 3$?", "what is 2*3"])
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    store = tmp_path / "store" if stored else None
+    data = RecordDataModule(train=[Source(str(file), Outcomes())], store=store)
+    with pytest.raises(ConfigError, match=r"leaves nothing to train on.*got 3 response sets"):
+        data.setup("fit")

@@ -101,6 +101,23 @@ def test_intervals_of_differences_resample_whole_problems():
     assert (five["brier"].num_groups, five["brier"].n) == (40, 5 * one["brier"].n)
 
 
+def test_layouts_of_a_problem_are_one_problem_to_an_interval():
+    """Copies in another layout, under another group, do not narrow an interval."""
+
+    def laid_out(row, number, layout):
+        prompt = layout.format(number)
+        chain = Chain(prompt, row.chain.completions, row.chain.labels, source="toy", group=prompt)
+        return StepPrediction(chain, row.probabilities)
+
+    layouts = [r"Is ${} \times 3$ odd?", "Is {} × 3 odd?", "Question: is {}*3 odd?"]
+    alone = [laid_out(row, n, layouts[0]) for n, row in enumerate(noisy())]
+    copies = [laid_out(row, n, one) for n, row in enumerate(noisy()) for one in layouts]
+    one, three = (results(rows).overall.scores["model"]["step_auroc"] for rows in (alone, copies))
+    assert (three.num_groups, three.n) == (40, 3 * one.n)
+    assert three.low == pytest.approx(one.low)
+    assert three.high == pytest.approx(one.high)
+
+
 def test_both_are_measured_on_the_same_resamples():
     """Against a baseline that is the model and a constant, the interval has no width."""
     generator = np.random.default_rng(0)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from prm.data.checks.overlap import (
     Decontamination,
     ProblemIndex,
-    normalize_problem,
     without_overlap,
 )
 from prm.data.formats.base import PROBLEM
@@ -18,28 +15,6 @@ from prm.data.formats.prm800k_validation import PRM800KValidation
 from prm.data.formats.process_bench import ProcessBench
 from prm.data.sources.source import Source
 from prm.records import Chain
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("What is  $x$?", "what is x"),
-        (r"$\left(\dfrac{1}{2}\right)$", r"(\frac12)"),
-        ("Find \\$5.\n", "find $5"),
-        ("１ + ２", "1+2"),
-        (r"a\!\,b", "ab"),
-    ],
-)
-def test_copies_are_equal(one: str, other: str) -> None:
-    assert normalize_problem(one) == normalize_problem(other)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [("1 + 2", "1 - 2"), ("x^2", "x_2"), ("3.5", "35"), (r"\leftarrow", "arrow"), ("a<b", "a>b")],
-)
-def test_other_problems_differ(one: str, other: str) -> None:
-    assert normalize_problem(one) != normalize_problem(other)
 
 
 def test_the_bare_problem_counts_where_the_prompt_holds_more() -> None:

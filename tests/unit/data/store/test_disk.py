@@ -160,15 +160,28 @@ def test_a_view_is_pickled_without_its_records(store: RecordStore, builder: Tree
     assert list(pickle.loads(data)) == whole
 
 
-@settings(max_examples=25)
-@given(st.lists(st.sampled_from(["a", "b", "ä", "z", "Z", "\U0001f600", "\uffff", "aa"])))
-def test_a_split_is_that_of_memory(groups: list[str]) -> None:
-    units: list[Unit] = [Chain(f"q{i}", ["1"], group=name) for i, name in enumerate(groups)]
+GROUP_NAMES = ["", "a", "b", "ä", "z", "Z", "\U0001f600", "\uffff", "aa"]
+PROMPTS = [r"What is $2 \times 3$?", "What is 2 × 3?", "Question: What is 2*3?", "so", "2 + 3?"]
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from(GROUP_NAMES), st.sampled_from(PROMPTS) | st.none())))
+def test_a_split_is_that_of_memory(rows: list[tuple[str, str | None]]) -> None:
+    """Groups are joined where they have a problem in common, in whatever file of the store."""
+    units: list[Unit] = [
+        Chain(prompt or f"What is {i}?", ["1"], group=name) for i, (name, prompt) in enumerate(rows)
+    ]
     shares = {"validation": 0.3, "test": 0.2}
     with tempfile.TemporaryDirectory() as folder:
         stored = small_store(Path(folder))
         found = stored.split(stored.units(Listed(units)), shares, 3)
         assert {k: list(v) for k, v in found.items()} == split_by_group(units, shares, 3)
+
+
+def test_a_store_of_before_is_not_split_in_its_way(store: RecordStore, tmp_path: Path) -> None:
+    units = store.units(Listed(UNITS))
+    settings = json.loads((units.folder / "units.json").read_text(encoding="utf-8"))
+    assert settings["splits by"] == "problem"
 
 
 def test_other_data_and_other_tokens_are_built_apart(
