@@ -206,12 +206,14 @@ class RunCLI(LightningCLI):
             folder = run_dir / config["results"]
             return [EvaluationReport(folder, _write_report, evaluation.write_predictions)]
         assert isinstance(self.model, RewardTask)
+        checkpoints = run_dir / "checkpoints"
+        best = BestCheckpoint(checkpoints, config["monitor"] or self.model.monitored)
         return [
             Throughput(),
             SampleTable(run_dir / "samples"),
-            BestCheckpoint(run_dir / "checkpoints", config["monitor"] or self.model.monitored),
-            LastCheckpoint(run_dir / "checkpoints", config["checkpoint_every"]),
-            ExportModel(run_dir / "model"),
+            best,
+            LastCheckpoint(checkpoints, config["checkpoint_every"]),
+            ExportModel(run_dir / "model", best),
         ]
 
 
