@@ -10,6 +10,7 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from prm.data.module import RecordDataModule
 from prm.errors import ConfigError, OutputError
 from prm.evaluation.callback import EvaluationReport
 from prm.evaluation.report import Report
+from prm.locks import alone_in
 from prm.report import evaluation
 from prm.training.callbacks import (
     BestCheckpoint,
@@ -144,8 +146,6 @@ class RunCLI(LightningCLI):
         """Build the trainer around the run folder."""
         config = self.config_init[self.subcommand]
         run_dir = Path(config["run_dir"])
-        if self.subcommand == "fit":
-            self._refuse_used_folder(run_dir)
         _refuse_unwritable(run_dir)
         _refuse_second_ways(config["trainer"])
         kwargs["default_root_dir"] = str(run_dir)
@@ -165,8 +165,32 @@ class RunCLI(LightningCLI):
             trainer.strategy.checkpoint = config.get("ckpt_path")
         return trainer
 
-    def _refuse_used_folder(self, run_dir: Path) -> None:
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run, with the folder that is written to kept from other processes.
+
+        Raises:
+            ConfigError: The folder is in use, or holds a run already.
+        """
+        with self._alone():
+            if subcommand == "fit":
+                self._refuse_used_folder()
+            super()._run_subcommand(subcommand)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Keep others out of what this command writes: the run folder, or its folder of results."""
         config = self.config[self.subcommand]
+        run_dir = Path(config["run_dir"])
+        if not self.trainer.is_global_zero or self.subcommand == "validate":
+            return nullcontext()
+        if self.subcommand == "fit":
+            return alone_in(run_dir, "Wait until it ends, or name another --run_dir")
+        return alone_in(
+            run_dir / config["results"], "Wait until it ends, or name another --results"
+        )
+
+    def _refuse_used_folder(self) -> None:
+        config = self.config[self.subcommand]
+        run_dir = Path(config["run_dir"])
         used = (run_dir / CONFIG_FILE).exists()
         if used and not config["overwrite"] and not config.get("ckpt_path"):
             raise ConfigError(
@@ -182,12 +206,14 @@ class RunCLI(LightningCLI):
             folder = run_dir / config["results"]
             return [EvaluationReport(folder, _write_report, evaluation.write_predictions)]
         assert isinstance(self.model, RewardTask)
+        checkpoints = run_dir / "checkpoints"
+        best = BestCheckpoint(checkpoints, config["monitor"] or self.model.monitored)
         return [
             Throughput(),
             SampleTable(run_dir / "samples"),
-            BestCheckpoint(run_dir / "checkpoints", config["monitor"] or self.model.monitored),
-            LastCheckpoint(run_dir / "checkpoints", config["checkpoint_every"]),
-            ExportModel(run_dir / "model"),
+            best,
+            LastCheckpoint(checkpoints, config["checkpoint_every"]),
+            ExportModel(run_dir / "model", best),
         ]
 
 

@@ -21,7 +21,7 @@ def model_card(
 
     Args:
         spec: The model's spec.
-        metrics: Logged metrics; those of the last validation are listed.
+        metrics: Metrics of the last validation up to these weights, `val/METRIC`.
         weights: Which weights these are.
         stock: Whether stock transformers can load the folder.
     """
@@ -41,7 +41,7 @@ def model_card(
         *([_stock_use(spec), _serving(spec)] if has_responses and stock else []),
         "" if stock else NOT_STOCK,
         SCALAR if has_responses and stock and is_linear(spec) else "",
-        "Validation while it was trained (metrics of the last validation):",
+        "Validation while it was trained (the last one up to these weights):",
         _metrics(spec, values),
     )
 

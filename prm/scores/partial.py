@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from prm.atomic import folder_for, write_text
 from prm.errors import ConfigError, OutputError, PrmError
+from prm.locks import lock
 from prm.scores.rows import Row
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -81,7 +79,12 @@ class PartialFile:
             with self._naming_failures():
                 stack.enter_context(folder_for(self.output))
                 self._stream = stack.enter_context(self.path.open("a+b"))
-            _lock(self._stream, self.path)
+            if not lock(self._stream, self.path):
+                raise OutputError(
+                    "another process is writing these scores",
+                    where=str(self.path),
+                    fix="Wait for it, or name another output",
+                )
             with self._naming_failures():
                 self._prepare(overwrite)
             try:
@@ -210,25 +213,6 @@ class PartialFile:
                 if self.num_rows
                 else None,
             ) from error
-
-
-def _lock(stream: IO[bytes], path: Path) -> None:
-    """Refuse a file that another process is writing, where the file system can tell."""
-    import fcntl
-
-    busy = OutputError(
-        "another process is writing these scores",
-        where=str(path),
-        fix="Wait for it, or name another output",
-    )
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise busy from None
-    except OSError:
-        logger.debug("%s: the file system has no locks", path)
-    if not path.exists() or not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
-        raise busy  # which has just finished and published the opened file
 
 
 def _encoded(row: Mapping[str, Any]) -> bytes:

@@ -238,12 +238,12 @@ def score_file(
     from prm.scores.tables import spec_path
 
     output = Path(output)
-    check_output(output, overwrite=overwrite)
     own = scorer if isinstance(scorer, BlockScorer) else LocalBlockScorer(scorer)
     row_format = RowFormat(threshold, keep_text)
     partial = PartialFile(output, _settings(own, inputs, row_format), block)
     summary = Summary()
     with partial.opened(overwrite=overwrite):
+        check_output(output, overwrite=overwrite)  # another process may have just written it
         blocks = own.score_blocks(inputs.records, partial.num_rows, block, row_format)
         partial.fill(blocks, summary, on_block)
         _check_complete(summary, inputs)

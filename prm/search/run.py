@@ -90,11 +90,11 @@ def search_file(
         ConfigError: Unfinished rows were made with other prompts or settings.
         PrmError: The search fails.
     """
-    check_output(output, overwrite=overwrite)
     known = {"input": fingerprint(problems), **settings, "version of prm": prm.__version__}
     partial = PartialFile(output, known, block)
     summary = SearchSummary()
     with partial.opened(overwrite=overwrite):
+        check_output(output, overwrite=overwrite)  # another process may have just written it
         rest = problems[partial.num_rows :]
         partial.fill(_found(search, rest, block), summary, on_block)
         partial.publish()

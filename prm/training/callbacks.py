@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,32 +31,40 @@ logger = logging.getLogger(__name__)
 
 
 class ExportModel(Callback):
-    """Writes the model folder when training ends: the best checkpoint if one is monitored.
+    """Writes the model folder when training ends.
 
     Where the reward is linear in the scores, a one-label export lies beside it in `scalar/`.
 
     Args:
         folder: Where to.
+        best: What keeps the checkpoint that is exported, where it has one; checkpoints of other
+            callbacks are never read. `None` for the weights of the last step.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, best: BestCheckpoint | None = None) -> None:
         self.folder = Path(folder)
+        self.best = best
 
     def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        """Export once, on rank 0."""
+        """Export once, on rank 0.
+
+        Raises:
+            ModelError: The best checkpoint is gone or damaged.
+        """
         assert isinstance(task, RewardTask)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        weights = "last step"
-        best = _best_checkpoint(trainer)
-        state = gathered(task) if best is None else {}
+        path = self.best.best_model_path if self.best is not None else ""
+        state = {} if path else gathered(task)
         if trainer.is_global_zero:
-            if best is not None:
-                state = snapshot.read(best)["state_dict"]
-                weights = best.name
+            weights, metrics = "last step", task.validation_metrics()
+            if path:
+                checkpoint = snapshot.read(path)
+                state, metrics = checkpoint["state_dict"], checkpoint["prm"].get("metrics", {})
+                weights = Path(path).name
             model = task.rebuilt(state)
             task.finish(model)
-            _write(model, self.folder, dict(trainer.callback_metrics), weights)
+            _write(model, self.folder, metrics, weights)
         trainer.strategy.barrier()
 
 
@@ -91,9 +99,10 @@ class BestCheckpoint(ModelCheckpoint):
 
         Raises:
             ConfigError: The validation data do not decide the metric, so that no checkpoint would
-                be better than another.
+                be better than another; or another callback would write over the run's checkpoints.
         """
         assert isinstance(pl_module, RewardTask)
+        self._refuse_same_files(trainer.checkpoint_callbacks)
         if not trainer.val_dataloaders:
             self.save_top_k = 0
             return
@@ -105,6 +114,19 @@ class BestCheckpoint(ModelCheckpoint):
                 expected="one of " + ", ".join(known) if known else None,
                 fix="Set --monitor, or validate on data with labels of both kinds",
             )
+
+    def _refuse_same_files(self, callbacks: Iterable[Checkpoint]) -> None:
+        for other in callbacks:
+            if other is self or not isinstance(other, ModelCheckpoint):
+                continue
+            names = {other.filename, other.CHECKPOINT_NAME_LAST if other.save_last else None}
+            taken = sorted({"best", "last"}.intersection(names))
+            if taken and Path(str(other.dirpath)).resolve() == Path(str(self.dirpath)).resolve():
+                raise ConfigError(
+                    f"a {type(other).__name__} would write over {taken[0]}.ckpt of the run",
+                    where=str(self.dirpath),
+                    fix="Give it a dirpath of its own; --monitor chooses what is exported",
+                )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best checkpoint so far, if it lies here (the folder may have moved)."""
@@ -251,11 +273,3 @@ def _validates_now(trainer: L.Trainer) -> bool:
     """Whether Lightning validates after the training batch that has just ended."""
     loop = trainer.fit_loop
     return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))  # type: ignore[arg-type]
-
-
-def _best_checkpoint(trainer: L.Trainer) -> Path | None:
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
-            path = Path(callback.best_model_path)
-            return path if path.exists() else None
-    return None

@@ -81,6 +81,11 @@ class MeasuredModule(L.LightningModule):
             meters.count(items, collect(batch, ModelOutput(columns, None), model, items))
         return [name for name, value in meters.values().items() if not value.isnan()]
 
+    def validation_metrics(self) -> dict[str, float]:
+        """Return the metrics of the last validation by name, `val/METRIC`; on rank 0."""
+        found = self.trainer.callback_metrics.items()
+        return {name: float(value) for name, value in found if name.startswith("val/")}
+
     def forward(self, batch: MicroBatch) -> ModelOutput:
         """Run the model on a micro-batch."""
         output: ModelOutput = self.reward_model(batch.trees)

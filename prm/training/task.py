@@ -322,13 +322,14 @@ class RewardTask(MeasuredModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the spec and the tokenizer, as text, beside the weights.
+        """Store the spec and the tokenizer, as text, and the metrics beside the weights.
 
         Raises:
             ModelError: A weight is not finite, on this rank: a file of them is of no use.
         """
         check_finite(self)
-        checkpoint["prm"] = snapshot.take(self.reward_model)
+        metrics = self.validation_metrics()
+        checkpoint["prm"] = {**snapshot.take(self.reward_model), "metrics": metrics}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the model around the checkpoint's tokenizer if it is not built that way."""

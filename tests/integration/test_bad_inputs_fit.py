@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import torch
 
 from prm.cli.main import main
 from prm.errors import OutputError
+from prm.locks import LOCK_FILE
 from prm.training.checkpoints import snapshot
 from tests.refusals import Case, refuse
 from tests.runs import LLAMA, fit, source, write_arithmetic, write_config, write_data
@@ -230,9 +232,23 @@ def unwritable(folder: Path, patch: pytest.MonkeyPatch) -> None:
     write_config(folder, run_dir="file/run")
 
 
+def written_elsewhere(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def held(*_: object) -> NoReturn:
+        raise BlockingIOError
+
+    (folder / "run" / LOCK_FILE).touch()
+    patch.setattr(fcntl, "flock", held)
+
+
 LAST = "run/checkpoints/last.ckpt"
 RUNS = [
     Case("a run folder in use", FIT, ("run: the run folder already holds a run", "--overwrite")),
+    Case(
+        "a run folder that another run writes",
+        RESUME + LAST,
+        ("run: another process is writing into this folder", "--run_dir"),
+        arrange=written_elsewhere,
+    ),
     Case("no checkpoint to test", "test --config base.yaml", ("test needs a trained model",)),
     Case(
         "a checkpoint that is missing",

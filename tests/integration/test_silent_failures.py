@@ -11,9 +11,10 @@ import torch
 
 from prm.cli.main import main
 from prm.errors import ModelError
+from prm.locks import alone_in
 from prm.training.checkpoints import snapshot
 from prm.training.distributed import check_finite
-from tests.runs import source, write_config, write_data
+from tests.runs import fit, kill_when_held, metrics, source, start, write_config, write_data
 
 DIVERGING = {"lr": 1e9, "gradient_clip": None, "schedule": {"decay": "constant", "warmup": 0.0}}
 
@@ -95,3 +96,51 @@ def test_rates_below_0_are_refused(run_dir: Path, capsys: pytest.CaptureFixture[
     }.items():
         config = write_config(run_dir, model={name: value}, data={"train": [source("none.jsonl")]})
         assert f"{name} is wrong" in refused(capsys, config)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_run_folder_has_one_writer(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], resumed: bool
+) -> None:
+    """Another run, or the same one resumed, is refused before it writes, until the first ends."""
+    write_data(run_dir)
+    trainer = {"max_epochs": 1}
+    if resumed:
+        fit(run_dir, trainer=trainer)
+        trainer = {"max_epochs": 2}
+    config = write_config(run_dir, trainer=trainer, checkpoint_every=1)
+    words = ["fit", "--config", str(config)]
+    words += ["--ckpt_path", "run/checkpoints/last.ckpt"] if resumed else []
+    first = start(run_dir, words, HOLD="last.ckpt:1")
+    try:
+        while not (run_dir / "held").exists() and first.is_alive():
+            first.join(0.01)
+        before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
+        for more in ([], ["--overwrite", "true"]):
+            capsys.readouterr()
+            assert main([*words, *more]) == 2
+            assert capsys.readouterr().err.strip().splitlines()[-1] == (
+                "error: run: another process is writing into this folder. "
+                "Wait until it ends, or name another --run_dir"
+            )
+        assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
+    finally:
+        kill_when_held(run_dir, [first])
+    assert main([*words, "--overwrite", "true"]) == 0
+    assert metrics(run_dir / "run", "step")[-1] == (5 if resumed else 2)
+    assert not (run_dir / "run" / ".lock").exists()
+
+
+def test_a_folder_of_results_has_one_writer(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(run_dir, 12, 5)
+    run = fit(run_dir)
+    words = ["--config", "run/config.yaml", "--ckpt_path", "run/checkpoints/best.ckpt"]
+    for command in ("test", "predict"):
+        with alone_in(run / "test", ""):
+            assert main([command, *words]) == 2
+            assert "run/test: another process is writing" in capsys.readouterr().err
+            assert main([command, *words, "--results", "other"]) == 0
+    with alone_in(run, ""):
+        assert main(["test", *words]) == 0

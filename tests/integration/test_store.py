@@ -82,8 +82,8 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert _data_state(ours) == _data_state(theirs)
     columns = (first / "metrics.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
     for column in set(columns) - {"step", "epoch", "train/tokens_per_second", "train/data_wait"}:
-        found = metrics_by_step(second, column)  # PRMScore has none if a model accepts every step
-        assert metrics_by_step(first, column) == pytest.approx(found, rel=0, abs=0, nan_ok=True)
+        ours, theirs = metrics_by_step(first, column), metrics_by_step(second, column)
+        assert ours == pytest.approx(theirs, rel=0, abs=0, nan_ok=True), column
     for path in sorted((first / "samples").iterdir()):
         assert path.read_bytes() == (second / "samples" / path.name).read_bytes()
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -47,10 +46,9 @@ from prm.data.store.views import (
     stored_groups,
 )
 from prm.errors import OutputError
+from prm.locks import lock
 from prm.trees.tokenize import TreeBuilder
 from prm.trees.units import Unit
-
-logger = logging.getLogger(__name__)
 
 _READ_BY = (
     "template",
@@ -241,18 +239,14 @@ def _num_units(path: Path) -> int:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Wait until no other process builds this folder, and let none do it meanwhile."""
-    import fcntl
-
+    path = folder / "lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / "lock").open("wb")
+        stream = path.open("wb")
     except OSError as error:
         raise OutputError("cannot write", got=error.strerror, where=str(folder)) from error
     with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        except OSError:
-            logger.debug("%s: the file system has no locks", folder)
+        lock(stream, path, wait=True)
         yield
 
 
