@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from prm.models.gate import Gate
 from prm.models.heads import HeadKind, Heads
 from prm.models.readouts import response_scores, step_logits
 from prm.models.stock import head_has_bias
+from prm.models.structure import token_embeddings
 from prm.models.tree_attention import Kernel
 from prm.spec import RewardSpec
 from prm.trees.chat import fix_template
@@ -93,7 +93,7 @@ class RewardModel(nn.Module):
         super().__init__()
         spec = fix_template(tokenizer, spec)
         added = add_marker(tokenizer, spec) + add_pad(tokenizer, spec)
-        if added or len(tokenizer) > _num_embeddings(model):
+        if added or len(tokenizer) > len(token_embeddings(model)):
             grow_embeddings(model, len(tokenizer))
         model.config.pad_token_id = tokenizer.pad_token_id
         self.spec = spec.with_(tokenizer=identity(tokenizer, spec))
@@ -156,15 +156,10 @@ class RewardModel(nn.Module):
 
 def grow_embeddings(model: PreTrainedModel, num_tokens: int) -> None:
     """Add embeddings for new tokens, each the mean of the old ones; never shrink."""
-    old = _num_embeddings(model)
+    old = len(token_embeddings(model))
     if num_tokens <= old:
         return
     model.resize_token_embeddings(num_tokens, mean_resizing=False)
     with torch.no_grad():
-        weight: Any = model.get_input_embeddings().weight
+        weight = token_embeddings(model)
         weight[old:] = weight[:old].float().mean(dim=0).to(weight.dtype)
-
-
-def _num_embeddings(model: PreTrainedModel) -> int:
-    weight: Any = model.get_input_embeddings().weight
-    return int(weight.shape[0])
