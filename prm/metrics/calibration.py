@@ -12,7 +12,7 @@ from prm.arrays import Array, Indices
 
 
 def binned_error(bins: Indices, gaps: Array, weights: Array) -> float:
-    r"""Return $\sum_b \lvert g_b \rvert$, $g_b$ the share of bin b in the weighted mean of the gaps.
+    r"""Return $\sum_b \lvert g_b \rvert$, $g_b$ the share of bin b in the mean gap.
 
     Args:
         bins: Number of the bin of each unit, `[unit]`.
