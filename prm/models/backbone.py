@@ -69,6 +69,7 @@ class Backbone(nn.Module):
         self.mode: Literal["unchecked", "tree", "unrolled", "encoder"] = "unchecked"
         self.padding_leaks = False
         self._trains = False
+        _attend_fully(model)
         turn_off_dropout(model)
         fix_rope(model, max_length)
 
@@ -250,6 +251,16 @@ class Backbone(nn.Module):
             raise ModelError(
                 f"{name} has no pooler", expected="response_format.read_at 'mean' or 'last'"
             )
+
+
+def _attend_fully(model: Any) -> None:
+    """Make BigBird attend to all tokens, in place and in its configuration.
+
+    It does so from its first short text on, for good; before that, long texts read otherwise.
+    """
+    if hasattr(model, "set_attention_type"):
+        model.set_attention_type("original_full")
+        model.config.attention_type = "original_full"
 
 
 @contextmanager
