@@ -149,19 +149,45 @@ def tiny_config(family: str, **fields: Any) -> Any:
 
 def shrunk(config: Any) -> dict[str, Any]:
     """Return the fields of a configuration that a tiny model has other values of."""
+    fields = _shrunk(config)
+    for name, part in parts(config).items():
+        own = FIELDS.get(part.model_type, {})
+        fields[name] = {**shrunk(part), **own, "model_type": part.model_type}
+    return fields
+
+
+def parts(config: Any) -> dict[str, Any]:
+    """Return the configurations within a configuration, by their fields."""
+    named = {name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}
+    return {name: part for name, part in named.items() if part is not None}
+
+
+def noise(family: str) -> dict[str, Any]:
+    """Return fields with which a family has dropout and jitter wherever it can."""
+    config = default_config(family)
+    given = {**shrunk(config), **FIELDS.get(family, {})}
+    within = {name: {**given[name], **_noise(part)} for name, part in parts(config).items()}
+    return {**within, **_noise(config)}
+
+
+def _noise(config: Any) -> dict[str, float]:
+    kept = {"diffllama": "attention_dropout"}.get(config.model_type)  # refuses it itself
+    rates = {float: 0.3, type(None): 0.3, int: 1}
+    return {
+        name: rates[type(value)]
+        for name, value in vars(config).items()
+        if re.search("drop|jitter", name) and type(value) in rates and name != kept
+    }
+
+
+def _shrunk(config: Any) -> dict[str, Any]:
     values = {k: v for k, v in vars(config).items() if not k.startswith("_")}
     fields = {name: _smaller(name, value) for name, value in values.items()}
     fields = {name: value for name, value in fields.items() if value is not None}
     heads = next((values[n] for n in ("num_attention_heads", "n_head") if n in values), None)
     if "num_key_value_heads" in fields and values["num_key_value_heads"] == heads:
         fields["num_key_value_heads"] = 4
-    fields |= _layers(values)
-    for name in getattr(config, "sub_configs", {}):
-        part = getattr(config, name, None)
-        if part is not None:
-            own = FIELDS.get(part.model_type, {})
-            fields[name] = {**shrunk(part), **own, "model_type": part.model_type}
-    return fields
+    return fields | _layers(values)
 
 
 def _smaller(name: str, value: Any) -> Any:

@@ -15,7 +15,7 @@ _NO_NOISE = {"phimoe": {"router_jitter_noise"}}
 def turn_off_dropout(model: nn.Module) -> None:
     """Turn off dropout and jitter, in place: branches share their prompt, and would share its mask.
 
-    Every float whose name contains `drop` or `jitter`, in modules and configurations, becomes 0.
+    Every number whose name contains `drop` or `jitter`, in modules and configurations, becomes 0.
     Models call dropout with numbers of their own as well as through modules.
     """
     config: Any = getattr(model, "config", None)
@@ -32,8 +32,8 @@ def _zero(owner: Any, kept: set[str]) -> None:
     for name, value in vars(owner).items():
         lower = name.lower()
         is_noise = ("drop" in lower or "jitter" in lower) and name not in kept
-        if is_noise and isinstance(value, float):
-            setattr(owner, name, 0.0)
+        if is_noise and type(value) in (float, int):
+            setattr(owner, name, type(value)(0))
 
 
 def _configs(config: Any) -> Iterator[Any]:

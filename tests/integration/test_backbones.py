@@ -20,7 +20,7 @@ from prm.models.probe import change, probe
 from prm.trees.packing import pack
 from prm.trees.tree import Segment, TokenTree
 from tests.backbones_table import MARK, PAGE, page, rows, version
-from tests.families import NOT_BUILT, build, default_config, families, tiny_config
+from tests.families import NOT_BUILT, build, default_config, families, noise, tiny_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -183,6 +183,27 @@ def test_paths_as_long_as_a_window_share_their_prompts_exactly(family: str) -> N
     for path in packed.paths():
         expected = stock(input_ids=packed.input_ids[path][None], use_cache=False)
         assert change(expected.last_hidden_state[0], states[path]) < TOLERANCE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", [family for family, variant in cases() if variant == "default"])
+def test_training_gives_what_evaluation_gives(family: str) -> None:
+    """Whatever dropout and jitter a configuration names, states in training are those without."""
+    model = build(tiny_config(family, **noise(family)))
+    tokens = torch.tensor(ids(50, 7))[None]
+    try:
+        backbone = Backbone(model, LENGTH, encoders=True)
+        backbone.check(torch.device("cpu"))
+        backbone.set_attention("sdpa")
+        stock = build(tiny_config(family, **noise(family)))
+        expected = stock(input_ids=tokens, use_cache=False).last_hidden_state
+        model.train()
+        backbone.check(torch.device("cpu"))
+    except ModelError as error:
+        pytest.skip(f"refused: {error.problem}")
+    for training in (False, True):
+        got = model.train(training)(input_ids=tokens, use_cache=False).last_hidden_state
+        assert change(expected, got) < 1e-6
 
 
 def test_the_page_says_how_each_family_runs() -> None:
