@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from prm.models.reward_model import RewardModel
 from prm.models.sources import BackboneSource
 from prm.models.structure import compile_layers
 from prm.spec import RewardSpec
+from prm.spec.parts import STEP_MARKER
+from prm.trees.identity import special_tokens
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Recipe:
         source: Where backbone and tokenizer come from.
         head: Kind of the heads.
         lora: Train low-rank adapters instead of the backbone's weights.
-        freeze_backbone: Train the heads only.
+        freeze_backbone: Train the heads only; steps are read at their own last token, unless the
+            tokenizer has the step marker already.
         gradient_checkpointing: Recompute activations in the backward pass.
         compile_layers: Compile the decoder layers.
         state_cache: Folder for the states of a frozen backbone, if they are kept.
@@ -63,6 +69,7 @@ class Recipe:
         Raises:
             ConfigError: The spec's `max_length` is over the backbone's position limit.
         """
+        spec = self._read_without_marker(tokenizer, spec)
         stock = self.source.model(tokenizer)
         limit = _position_limit(stock)
         if limit is not None and spec.max_length > limit:
@@ -82,6 +89,28 @@ class Recipe:
         if self.lora is not None:
             self.lora.apply(model)
         return model
+
+    def _read_without_marker(
+        self, tokenizer: PreTrainedTokenizerBase, spec: RewardSpec
+    ) -> RewardSpec:
+        """Return the spec without a marker if it would stay a token that means nothing.
+
+        A frozen backbone never learns a new token, so steps are read at their own last token. A
+        marker of another name is what the user chose.
+        """
+        if not self.freeze_backbone or spec.marker is None:
+            return spec
+        if spec.marker in special_tokens(tokenizer):
+            return spec
+        if spec.marker != STEP_MARKER:
+            logger.warning(
+                "the frozen backbone never learns what %r means; step_format.marker null reads "
+                "steps at their own last token",
+                spec.marker,
+            )
+            return spec
+        logger.info("steps are read at their own last token: the backbone is frozen")
+        return spec.with_(step_format=replace(spec.step_format, marker=None))
 
     def language_head(self, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Parameter | None:
         """Return the output embeddings of a model that has its own, frozen and on the CPU.

@@ -86,7 +86,8 @@ class RewardTask(MeasuredModule):
         language_model: Next-token regularizer on the same forward pass. Its output embeddings are
             the input embeddings; those of a pretrained model that has its own stay as they are.
         lora: Train low-rank adapters instead of the backbone's weights.
-        freeze_backbone: Train the heads only.
+        freeze_backbone: Train the heads only. Steps are then read at their own last token, unless
+            the tokenizer has the step marker already: a new token would stay without a meaning.
         state_cache: Folder that keeps the hidden states of a frozen backbone at the reads: each
             text runs through the backbone once, and never again for other labels, losses,
             objectives or seeds. `None` to run it in every epoch.

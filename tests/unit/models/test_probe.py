@@ -12,7 +12,7 @@ from prm.errors import ModelError
 from prm.models.backbone import Backbone
 from prm.models.float32 import in_float32
 from prm.models.probe import change
-from prm.models.reward_model import grow_embeddings
+from prm.models.reward_model import embed_new_tokens
 from prm.trees.packing import PackedTrees, pack
 from prm.trees.tree import Segment, TokenTree
 from tests.families import build, tiny_config
@@ -167,7 +167,7 @@ def test_a_model_that_picks_tokens_runs_rows_of_equal_length() -> None:
 def test_a_model_without_a_table_of_embeddings_is_refused_in_one_line() -> None:
     model = build(tiny_config("canine"))
     with pytest.raises(ModelError, match="CanineModel has no table of token embeddings"):
-        grow_embeddings(model, 400)
+        embed_new_tokens(model, {399}, set())
 
 
 def test_what_gives_no_hidden_states_is_refused_in_one_line() -> None:
