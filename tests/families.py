@@ -224,9 +224,15 @@ def build(config: Any, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Build a model whose tokens see each other clearly, as those of a trained one do."""
     torch.manual_seed(0)
     config.architectures = config.architectures or []
-    model: PreTrainedModel = AutoModel.from_config(config, dtype=dtype).eval()
+    return randomize(AutoModel.from_config(config, dtype=dtype))
+
+
+def randomize(model: PreTrainedModel) -> PreTrainedModel:
+    """Give a model's matrices the size that those of trained ones have, and biases of heads too."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim > 1 and weight.is_floating_point() and not name.endswith("A_log"):
                 weight.normal_(std=1 / math.sqrt(weight.shape[-1]))
-    return model
+            elif name.endswith(("head.bias", "decoder.bias")):
+                weight.normal_()
+    return model.eval()

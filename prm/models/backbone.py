@@ -75,8 +75,17 @@ class Backbone(nn.Module):
 
     @property
     def hidden_size(self) -> int:
-        """Width of the hidden states."""
-        return int(self.model.config.get_text_config().hidden_size)
+        """Width of the hidden states.
+
+        Raises:
+            ModelError: The configuration does not name it.
+        """
+        config: Any = self.model.config.get_text_config()
+        projected = getattr(config, "word_embed_proj_dim", None)  # of OPT
+        width = projected or getattr(config, "hidden_size", None)
+        if not isinstance(width, int):
+            raise ModelError(f"the configuration of {type(self.model).__name__} has no hidden_size")
+        return width
 
     def forward(self, trees: PackedTrees) -> tuple[Tensor, Tensor | None]:
         """Return the states of the reads, `[read, hidden]`, and of all tokens, `[token, hidden]`.

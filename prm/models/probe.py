@@ -165,6 +165,12 @@ class _Probe:
         paths = [self.path(index) for index in range(4)]
         alone = self.rows([*paths[:3], self.path(0, edit=7)])
         short = self.rows([paths[3]])[0]
+        if short.shape[-1] != self.backbone.hidden_size:
+            raise ModelError(
+                f"{self.name} gives states of another width than its configuration says",
+                expected=f"hidden_size {self.backbone.hidden_size}",
+                got=short.shape[-1],
+            )
         self._refuse_randomness(paths[3])
         other_prompt = torch.cat([paths[1][:PROMPT].flip(0), paths[1][PROMPT:]])
         seen = change(alone[1, PROMPT:], self.rows([other_prompt])[0, PROMPT:])

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from prm.errors import ConfigError
+from prm.errors import ConfigError, ModelError
 from prm.losses.language import LanguageModelLoss
 from prm.models.heads import HeadKind
+from prm.models.language_head import LanguageHead
 from prm.models.lora import LoRA
 from prm.models.reward_model import RewardModel
 from prm.models.sources import BackboneSource
@@ -112,18 +113,30 @@ class Recipe:
         logger.info("steps are read at their own last token: the backbone is frozen")
         return spec.with_(step_format=replace(spec.step_format, marker=None))
 
-    def language_head(self, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Parameter | None:
-        """Return the output embeddings of a model that has its own, frozen and on the CPU.
+    def language_head(self, model: RewardModel) -> LanguageHead | None:
+        """Return the head of the language model, frozen and on the CPU.
 
-        Nothing without a next-token regularizer, which is what needs them.
+        Nothing without a next-token regularizer, which is what needs it.
+
+        Raises:
+            ModelError: The backbone is no language model, or has no logits for some tokens.
         """
         if self.language_model is None:
             return None
         with torch.device("cpu"):
-            weight = self.source.language_head(tokenizer)
-        if weight is not None:
-            weight.requires_grad_(False)
-        return weight
+            head = self.source.language_head(model.tokenizer)
+        assert model.spec.tokenizer is not None
+        marker, pad = model.spec.tokenizer.marker_id, model.tokenizer.pad_token_id
+        head.never = () if marker is None else (marker,)
+        last = max(set(model.tokenizer.get_vocab().values()) - {marker, pad})
+        if last >= head.num_tokens:
+            raise ModelError(
+                "the language model has no logits for some tokens of the tokenizer",
+                expected=f"tokens up to {head.num_tokens - 1}",
+                got=last,
+                fix="Take language_model out",
+            )
+        return head
 
 
 def _position_limit(stock: Any) -> int | None:

@@ -7,20 +7,34 @@ from __future__ import annotations
 
 import functools
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_models import tiny_tokenizer
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from prm.errors import ModelError
+from prm.losses.language import next_token_loss
 from prm.models.backbone import Backbone, evaluating
 from prm.models.probe import change, probe
+from prm.models.sources import Pretrained
+from prm.models.structure import token_embeddings
 from prm.trees.packing import pack
 from prm.trees.tree import Segment, TokenTree
 from tests.backbones_table import MARK, PAGE, page, rows, version
-from tests.families import NOT_BUILT, build, default_config, families, noise, tiny_config
+from tests.families import (
+    CAUSAL,
+    NOT_BUILT,
+    build,
+    default_config,
+    families,
+    noise,
+    randomize,
+    tiny_config,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -204,6 +218,49 @@ def test_training_gives_what_evaluation_gives(family: str) -> None:
     for training in (False, True):
         got = model.train(training)(input_ids=tokens, use_cache=False).last_hidden_state
         assert change(expected, got) < 1e-6
+
+
+HEAD_FIELDS = {
+    "dim_model_base": 8,
+    "final_logit_softcapping": 3.0,
+    "lm_head_multiplier": 0.5,
+    "logit_scale": 0.25,
+    "logits_scaling": 8.0,
+    "output_router_logits": True,
+}
+"""What scales or caps logits, and what stock losses of experts are added by."""
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", [one for one in sorted(CAUSAL) if (one, "default") in cases()])
+def test_the_regularizer_is_the_loss_of_the_stock_language_model(
+    family: str, tmp_path: Path
+) -> None:
+    known = vars(default_config(family))
+    fields = {name: value for name, value in HEAD_FIELDS.items() if name in known}
+    try:
+        config = tiny_config(family, **fields)
+        config.architectures = config.architectures or []
+        model = randomize(AutoModelForCausalLM.from_config(config))
+    except Exception as error:
+        pytest.skip(f"cannot be built: {type(error).__name__}")
+    model.save_pretrained(tmp_path)
+    source = Pretrained(str(tmp_path))
+    tokens = torch.tensor(ids(70, 9))
+    try:
+        backbone = Backbone(source.model(tiny_tokenizer()), LENGTH)
+        states = backbone(pack([TokenTree((Segment(tuple(tokens.tolist())),))]))[1]
+        head = source.language_head(tiny_tokenizer())
+    except ModelError as error:
+        pytest.skip(f"refused: {error.problem}")
+    assert states is not None
+    embeddings = token_embeddings(backbone.model)
+    sources = torch.arange(len(tokens) - 1)
+    loss = next_token_loss(states, lambda one: head(one, embeddings), tokens[1:], sources, 16)
+    model.config.output_router_logits = False
+    logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
+    expected = torch.nn.functional.cross_entropy(logits, tokens[1:], reduction="sum")
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_page_says_how_each_family_runs() -> None:

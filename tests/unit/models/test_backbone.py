@@ -244,6 +244,21 @@ def test_big_bird_attends_fully_from_its_first_text_on() -> None:
     assert change(expected, backbone(pack([long]))[0][0]) < 1e-5
 
 
+def test_heads_are_as_wide_as_projected_states() -> None:
+    """OPT-350m has states of 512 numbers, and a hidden_size of 1024."""
+    model = tiny_model("opt", ffn_dim=32, word_embed_proj_dim=16, max_position_embeddings=300)
+    assert model.backbone.hidden_size == 16
+    packed = columns_packed(model, CHAINS)
+    for chain, columns in zip(CHAINS, packed, strict=True):
+        torch.testing.assert_close(columns, columns_alone(model, chain), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_without_a_width_is_refused_in_one_line() -> None:
+    with pytest.raises(ModelError, match="BltModel has no hidden_size"):
+        Backbone(vivid(tiny_config("blt")), 64).check(torch.device("cpu"))
+
+
 def test_an_untrained_encoder_is_told_from_a_decoder() -> None:
     """Its later tokens hardly move the earlier ones yet, but they do."""
     config = BertConfig(
