@@ -19,7 +19,7 @@ from prm.records import Chain
 from prm.spec import RewardSpec, StepHead
 from prm.trees.packing import pack
 
-TREE_FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt_neox", "gemma")
+TREE_FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt_neox", "gemma", "deepseek_v3")
 """Decoders that must share prompts exactly."""
 
 UNROLLED_FAMILIES = {
@@ -30,20 +30,6 @@ UNROLLED_FAMILIES = {
         "num_local_experts": 4,
         "num_experts_per_tok": 2,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
-    },
-    "deepseek_v3": {
-        "num_key_value_heads": 4,
-        "kv_lora_rank": 8,
-        "q_lora_rank": 8,
-        "qk_nope_head_dim": 8,
-        "qk_rope_head_dim": 8,
-        "v_head_dim": 8,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
-        "n_group": 1,
-        "topk_group": 1,
-        "moe_intermediate_size": 16,
-        "n_shared_experts": 1,
     },
 }
 """Decoders, with fields of their configuration, that a tree would not serve exactly."""
@@ -61,6 +47,20 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 8},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
     "mamba": {"state_size": 4},
+    "deepseek_v3": {
+        "num_key_value_heads": 4,
+        "kv_lora_rank": 8,
+        "q_lora_rank": 8,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 8,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+        "moe_intermediate_size": 16,
+        "n_shared_experts": 1,
+    },
 }
 _WITHOUT_GROUPS = ("gpt_neox", "gpt2", "bert")
 

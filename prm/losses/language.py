@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -47,37 +48,40 @@ class LanguageModelLoss:
         return preferred if self.tokens == "good" else torch.ones_like(preferred)
 
 
+NextTokenLogits = Callable[[Tensor], Tensor]
+"""Maps hidden states `[token, hidden]` to logits over the next token, `[token, vocabulary]`."""
+
+
 def next_token_loss(
     states: Tensor,
-    output_embeddings: Tensor,
+    logits: NextTokenLogits,
     targets: Tensor,
     sources: Tensor,
     chunk: int = 2048,
 ) -> Tensor:
     """Return the summed cross-entropy of some tokens, each predicted from an earlier state.
 
-    `sum_i -log softmax(E h_{s_i})[x_i]`, in float32, over chunks whose logits are recomputed in the
-    backward pass.
+    `sum_i -log softmax(f(h_{s_i}))[x_i]`, in float32, over chunks whose logits are recomputed in
+    the backward pass.
 
     Args:
         states: Hidden states, shape `[token, hidden]`.
-        output_embeddings: `E`, shape `[vocabulary, hidden]`.
+        logits: `f`, the language model's own map from states to finite logits.
         targets: Token ids x_i, shape `[target]`.
         sources: Index s_i of the state that predicts each target, shape `[target]`.
         chunk: Targets whose logits over the vocabulary exist at the same time.
 
     Returns:
-        A scalar; 0, still connected to both inputs, if there is no target.
+        A scalar; 0, still connected to states and weights, if there is no target.
     """
     if targets.numel() == 0:
-        return states.sum() * 0.0 + output_embeddings.sum() * 0.0
+        return states.sum() * 0.0 + logits(states[:1]).sum() * 0.0
     losses = [
-        checkpoint(_chunk_loss, states[source], output_embeddings, target, use_reentrant=False)
+        checkpoint(_chunk_loss, states[source], logits, target, use_reentrant=False)
         for source, target in zip(sources.split(chunk), targets.split(chunk), strict=True)
     ]
     return torch.stack(losses).sum()
 
 
-def _chunk_loss(states: Tensor, output_embeddings: Tensor, targets: Tensor) -> Tensor:
-    logits = functional.linear(states.to(output_embeddings.dtype), output_embeddings)
-    return functional.cross_entropy(logits.float(), targets, reduction="sum")
+def _chunk_loss(states: Tensor, logits: NextTokenLogits, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(logits(states).float(), targets, reduction="sum")

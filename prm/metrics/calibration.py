@@ -12,7 +12,7 @@ from prm.arrays import Array, Indices
 
 
 def binned_error(bins: Indices, gaps: Array, weights: Array) -> float:
-    r"""Return $\sum_b |g_b|$, $g_b$ the share of bin b in the weighted mean of the gaps.
+    r"""Return $\sum_b \lvert g_b \rvert$, $g_b$ the share of bin b in the mean gap.
 
     Args:
         bins: Number of the bin of each unit, `[unit]`.
@@ -27,7 +27,7 @@ def binned_error(bins: Indices, gaps: Array, weights: Array) -> float:
 def debiased_error(bins: Indices, gaps: Array, variances: Array, weights: Array) -> float:
     r"""Return `binned_error` without what chance adds to it, at least 0.
 
-    With the standard error $s_b$ of $g_b$ and $x_b = |g_b| / s_b$:
+    With the standard error $s_b$ of $g_b$ and $x_b = \lvert g_b \rvert / s_b$:
     $$\max\bigl(0, \textstyle\sum_b s_b \left(x_b (2 \Phi(x_b) - 1) - 2 \varphi(x_b)\right)\bigr)$$
     This is $\sum_b \mathrm{sign}(g_b') g_b$ with the sign from one half of the units and the size
     from the other, averaged over all halves. Before the maximum its mean is 0 for calibrated

@@ -69,13 +69,23 @@ class Backbone(nn.Module):
         self.mode: Literal["unchecked", "tree", "unrolled", "encoder"] = "unchecked"
         self.padding_leaks = False
         self._trains = False
+        _attend_fully(model)
         turn_off_dropout(model)
         fix_rope(model, max_length)
 
     @property
     def hidden_size(self) -> int:
-        """Width of the hidden states."""
-        return int(self.model.config.get_text_config().hidden_size)
+        """Width of the hidden states.
+
+        Raises:
+            ModelError: The configuration does not name it.
+        """
+        config: Any = self.model.config.get_text_config()
+        projected = getattr(config, "word_embed_proj_dim", None)  # of OPT
+        width = projected or getattr(config, "hidden_size", None)
+        if not isinstance(width, int):
+            raise ModelError(f"the configuration of {type(self.model).__name__} has no hidden_size")
+        return width
 
     def forward(self, trees: PackedTrees) -> tuple[Tensor, Tensor | None]:
         """Return the states of the reads, `[read, hidden]`, and of all tokens, `[token, hidden]`.
@@ -250,6 +260,16 @@ class Backbone(nn.Module):
             raise ModelError(
                 f"{name} has no pooler", expected="response_format.read_at 'mean' or 'last'"
             )
+
+
+def _attend_fully(model: Any) -> None:
+    """Make BigBird attend to all tokens, in place and in its configuration.
+
+    It does so from its first short text on, for good; before that, long texts read otherwise.
+    """
+    if hasattr(model, "set_attention_type"):
+        model.set_attention_type("original_full")
+        model.config.attention_type = "original_full"
 
 
 @contextmanager

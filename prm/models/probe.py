@@ -20,7 +20,14 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from prm.errors import ModelError
 from prm.models.float32 import in_float32, is_sharded
-from prm.models.structure import why_not_attending, why_not_each_layer, windows
+from prm.models.structure import (
+    changes_with_length,
+    picks_tokens,
+    token_embeddings,
+    why_not_attending,
+    why_not_each_layer,
+    windows,
+)
 from prm.models.tree_attention import TreeLayout, tree_attention
 from prm.trees.packing import PackedTrees, pack
 from prm.trees.tree import Segment, TokenTree
@@ -37,6 +44,9 @@ LEAK = 1e-5
 PROMPT, BRANCH = 30, 18
 """Tokens of the probe's prompt and of its longest branches: more than a convolution spans, and not
 where blocks of tokens end."""
+
+LONG = 1024
+"""Most tokens of the probe's long row, for encoders whose attention changes with the length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +69,8 @@ def probe(backbone: Backbone, device: torch.device) -> Finding:
     """Find out how a backbone's model can be run, in evaluation mode.
 
     Raises:
-        ModelError: It cannot be run on token ids alone, gives other states for the same tokens, or
-            its earlier states change with how far later tokens are.
+        ModelError: It cannot be run on token ids alone, gives other states for the same tokens, its
+            tokens see no others, or its earlier states change with how far later tokens are.
     """
     try:
         with (
@@ -109,6 +119,7 @@ class _Probe:
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
         self.backbone = backbone
         self.device = device
+        self.name = type(backbone.model).__name__
         self.ids = _ordinary_ids(backbone.model)
         self.trees = self.pack(0)
         self.rounding = LEAK if not is_sharded(backbone.model) else 6e-2
@@ -154,44 +165,74 @@ class _Probe:
         paths = [self.path(index) for index in range(4)]
         alone = self.rows([*paths[:3], self.path(0, edit=7)])
         short = self.rows([paths[3]])[0]
-        if change(short, self.rows([paths[3]])[0]) > self.rounding:
+        if short.shape[-1] != self.backbone.hidden_size:
             raise ModelError(
-                f"{type(self.backbone.model).__name__} gives other numbers for the same tokens",
-                expected="a model without randomness",
+                f"{self.name} gives states of another width than its configuration says",
+                expected=f"hidden_size {self.backbone.hidden_size}",
+                got=short.shape[-1],
+            )
+        self._refuse_randomness(paths[3])
+        other_prompt = torch.cat([paths[1][:PROMPT].flip(0), paths[1][PROMPT:]])
+        seen = change(alone[1, PROMPT:], self.rows([other_prompt])[0, PROMPT:])
+        if seen == 0:
+            raise ModelError(
+                f"{self.name} lets no token see what stands before it",
+                expected="a model whose attention runs on this device",
             )
         is_encoder = change(alone[0, :PROMPT], alone[3, :PROMPT]) > self.rounding
-        padded = self.rows([paths[3], paths[0][:PROMPT]])[0, : len(short)]
-        padding_leaks = change(short, padded) > self.rounding
+        leaks = self._changes_beside(paths[3], paths[0][:PROMPT])
         if is_encoder:
-            return Finding(True, None, padding_leaks)
+            return Finding(True, None, leaks or self._changes_with_length(paths[3]))
+        if picks_tokens(self.backbone.model):  # some index tokens by their positions
+            return Finding(False, self._why_not_tree([*alone[:3], short], seen), True)
         self._refuse_far_positions(alone[0])
-        without_prompt = self.rows([paths[1][PROMPT:]])[0]
-        seen = change(alone[1, PROMPT:], without_prompt)
-        reason = self._why_not_tree([*alone[:3], short], seen)
-        return Finding(False, reason, padding_leaks)
+        return Finding(False, self._why_not_tree([*alone[:3], short], seen), leaks)
+
+    def _changes_beside(self, row: Tensor, other: Tensor) -> bool:
+        """Whether a row has other states when it is padded to the length of another."""
+        alone, padded = self.rows([row])[0], self.rows([row, other])[0]
+        return change(alone, padded[: len(row)]) > self.rounding
+
+    def _changes_with_length(self, row: Tensor) -> bool:
+        """Whether a row has other states beside a long one, where attention may depend on that."""
+        if not changes_with_length(self.backbone.model):
+            return False
+        size = min(LONG, int(0.9 * self._longest()))
+        long = torch.tensor(self.ids, device=self.device).repeat(size // len(self.ids) + 1)[:size]
+        self._refuse_randomness(long)
+        return self._changes_beside(row, long)
+
+    def _refuse_randomness(self, row: Tensor) -> None:
+        if change(self.rows([row]), self.rows([row])) > self.rounding:
+            raise ModelError(
+                f"{self.name} gives other numbers for the same tokens",
+                expected="a model without randomness",
+            )
 
     def _refuse_far_positions(self, alone: Tensor) -> None:
         """Refuse a model whose earlier states change with how far the last token is."""
         ids = self.path(0)[None]
         positions = torch.arange(ids.shape[1], device=self.device)[None]
-        positions[0, -1] = self._last_position()
+        positions[0, -1] = self._longest() - 1
         try:
             output = self.backbone.run(input_ids=ids, position_ids=positions, use_cache=False)
         except TypeError:  # it takes no positions, so it counts
             return
         if change(alone[:-1], output.last_hidden_state[0, :-1]) > self.rounding:
             raise ModelError(
-                f"{type(self.backbone.model).__name__} reads earlier tokens differently when later "
-                "ones come",
+                f"{self.name} reads earlier tokens differently when later ones come",
                 expected="positions that do not depend on the longest sequence",
                 fix="Lower max_length, so that no sequence is that long",
             )
 
-    def _last_position(self) -> int:
+    def _longest(self) -> int:
+        """Return the most tokens of a path."""
         config: Any = self.backbone.model.config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None)
-        last = self.backbone.max_length
-        return max(PROMPT + BRANCH, min(last, limit) if isinstance(limit, int) else last) - 1
+        longest = self.backbone.max_length
+        if isinstance(limit, int) and limit > 0:
+            longest = min(longest, limit)
+        return max(PROMPT + BRANCH, longest)
 
     def _why_not_tree(self, alone: list[Tensor], seen: float) -> str | None:
         """Return why a tree cannot be trusted, if it cannot.
@@ -262,7 +303,7 @@ def change(first: Tensor, second: Tensor) -> float:
 
 def _ordinary_ids(model: Any) -> list[int]:
     """Return ids from the middle of the vocabulary, each once, and none that has a special use."""
-    size = len(model.get_input_embeddings().weight)
+    size = len(token_embeddings(model))
     config = model.config.get_text_config()
     values = [value for name, value in vars(config).items() if "token" in name]
     special = {one for value in values for one in (value if isinstance(value, list) else [value])}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from prm.models.gate import Gate
 from prm.models.heads import HeadKind, Heads
 from prm.models.readouts import response_scores, step_logits
 from prm.models.stock import head_has_bias
+from prm.models.structure import token_embeddings
 from prm.models.tree_attention import Kernel
 from prm.spec import RewardSpec
 from prm.trees.chat import fix_template
@@ -92,9 +92,11 @@ class RewardModel(nn.Module):
     ) -> None:
         super().__init__()
         spec = fix_template(tokenizer, spec)
-        added = add_marker(tokenizer, spec) + add_pad(tokenizer, spec)
-        if added or len(tokenizer) > _num_embeddings(model):
-            grow_embeddings(model, len(tokenizer))
+        known = set(tokenizer.get_vocab().values())
+        add_marker(tokenizer, spec)
+        add_pad(tokenizer, spec)
+        new = set(tokenizer.get_vocab().values()) - known
+        embed_new_tokens(model, known - {tokenizer.pad_token_id}, new)
         model.config.pad_token_id = tokenizer.pad_token_id
         self.spec = spec.with_(tokenizer=identity(tokenizer, spec))
         self.tokenizer = tokenizer
@@ -154,17 +156,25 @@ class RewardModel(nn.Module):
         return response_scores(columns, self.spec)
 
 
-def grow_embeddings(model: PreTrainedModel, num_tokens: int) -> None:
-    """Add embeddings for new tokens, each the mean of the old ones; never shrink."""
-    old = _num_embeddings(model)
-    if num_tokens <= old:
-        return
-    model.resize_token_embeddings(num_tokens, mean_resizing=False)
-    with torch.no_grad():
-        weight: Any = model.get_input_embeddings().weight
-        weight[old:] = weight[:old].float().mean(dim=0).to(weight.dtype)
+def embed_new_tokens(model: PreTrainedModel, known: set[int], new: set[int]) -> None:
+    """Give new tokens the mean of the known tokens' embeddings; add rows for those that lack one.
 
+    Many tables have more rows than the tokenizer has tokens, and what those rows hold means
+    nothing.
 
-def _num_embeddings(model: PreTrainedModel) -> int:
-    weight: Any = model.get_input_embeddings().weight
-    return int(weight.shape[0])
+    Args:
+        model: The model, changed in place.
+        known: Ids of tokens that the model was trained with.
+        new: Ids of tokens that it was not.
+    """
+    num_rows = len(token_embeddings(model))
+    needed = max(known | new) + 1
+    if needed > num_rows:
+        model.resize_token_embeddings(needed, mean_resizing=False)
+    weight = token_embeddings(model)
+    fill = sorted(new | set(range(num_rows, needed)))
+    rows = [row for row in sorted(known) if row < num_rows]
+    if fill:
+        old, filled = (torch.tensor(ids, device=weight.device) for ids in (rows, fill))
+        with torch.no_grad():
+            weight[filled] = weight[old].mean(dim=0, dtype=torch.float32).to(weight.dtype)

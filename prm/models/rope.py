@@ -8,6 +8,7 @@ written into its configuration, where every reader of the model's folder finds i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -25,16 +26,28 @@ def fix_rope(model: nn.Module, max_length: int) -> None:
         model: A model of transformers.
         max_length: Most tokens of a path.
     """
+    rotary = list(_rotary_modules(model))
+    dynamic = [
+        (module, layer_type, _dynamic_base(module, layer_type, max_length))
+        for module, layer_type, kind in rotary
+        if kind == "dynamic"
+    ]
+    for module, layer_type, kind in rotary:
+        if kind == "longrope":
+            _fix_longrope(module, layer_type, max_length)
+    for module, layer_type, base in dynamic:  # several modules may have one configuration
+        if base is not None:
+            _make_plain(module, layer_type, base)
+
+
+def _rotary_modules(model: nn.Module) -> Iterator[tuple[Any, str | None, str]]:
+    """Yield modules that hold rotary positions, with each layer type and kind of theirs."""
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
-        if not isinstance(kinds, str | dict) or not hasattr(module, "config"):
-            continue
-        by_layer: dict[Any, str] = kinds if isinstance(kinds, dict) else {None: kinds}
-        for layer_type, kind in by_layer.items():
-            if kind == "longrope":
-                _fix_longrope(module, layer_type, max_length)
-            elif kind == "dynamic":
-                _fix_dynamic(module, layer_type, max_length)
+        if isinstance(kinds, str | dict) and hasattr(module, "config"):
+            by_layer: dict[Any, str] = kinds if isinstance(kinds, dict) else {None: kinds}
+            for layer_type, kind in list(by_layer.items()):
+                yield module, layer_type, kind
 
 
 def _fix_longrope(module: Any, layer_type: str | None, max_length: int) -> None:
@@ -50,17 +63,23 @@ def _fix_longrope(module: Any, layer_type: str | None, max_length: int) -> None:
     _set_frequencies(module, layer_type, "longrope")
 
 
-def _fix_dynamic(module: Any, layer_type: str | None, max_length: int) -> None:
+def _dynamic_base(module: Any, layer_type: str | None, max_length: int) -> float | None:
+    """Set the frequencies for `max_length` tokens, and return their base; `None` if not needed."""
     options, config = _options(module, layer_type), module.config
     original: int = config.max_position_embeddings
     if max_length <= original:
-        return
+        return None
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     dim = int(size * options.get("partial_rotary_factor", 1.0))
     stretch = options["factor"] * max_length / original - (options["factor"] - 1)
-    base = options["rope_theta"] * stretch ** (dim / (dim - 2))
-    plain = {name: value for name, value in options.items() if name != "factor"}
     _set_frequencies(module, layer_type, "dynamic", seq_len=max_length)
+    base: float = options["rope_theta"] * stretch ** (dim / (dim - 2))
+    return base
+
+
+def _make_plain(module: Any, layer_type: str | None, base: float) -> None:
+    options = _options(module, layer_type)
+    plain = {name: value for name, value in options.items() if name != "factor"}
     _set_options(module, layer_type, {**plain, "rope_type": "default", "rope_theta": base})
     if layer_type is None:
         module.rope_type = "default"

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 from prm.errors import ConfigError, ModelError
+from prm.models.language_head import LanguageHead, head_weights, is_tied
 from prm.spec import RewardSpec
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -47,9 +47,13 @@ class BackboneSource:
         """
         raise NotImplementedError
 
-    def language_head(self, tokenizer: PreTrainedTokenizerBase) -> nn.Parameter | None:
-        """Return output embeddings for a next-token loss; `None`: the input embeddings serve."""
-        return None
+    def language_head(self, tokenizer: PreTrainedTokenizerBase) -> LanguageHead:
+        """Return what makes next-token logits of the model's states.
+
+        Raises:
+            ModelError: The model is no language model.
+        """
+        raise NotImplementedError
 
     def adapted(self, spec: RewardSpec) -> RewardSpec:
         """Return the spec with what the backbone prescribes about it; by default nothing."""
@@ -95,15 +99,32 @@ class Pretrained(BackboneSource):
             raise _loading_error("model", self.path, error) from error
         return model
 
-    def language_head(self, tokenizer: PreTrainedTokenizerBase) -> nn.Parameter | None:
+    def language_head(self, tokenizer: PreTrainedTokenizerBase) -> LanguageHead:
         config = AutoConfig.from_pretrained(self.path, revision=self.revision)
-        if config.get_text_config().tie_word_embeddings:
-            return None
-        model = AutoModelForCausalLM.from_pretrained(
-            self.path, revision=self.revision, dtype=getattr(torch, self.dtype)
-        )
-        model.resize_token_embeddings(max(len(tokenizer), model.config.vocab_size))
-        return nn.Parameter(model.get_output_embeddings().weight.detach().clone())
+        try:
+            with torch.device("meta"):
+                shape = AutoModelForCausalLM.from_config(config)
+            head = LanguageHead(shape, is_tied(shape))
+            if not any(one.is_meta for one in (*head.parameters(), *head.buffers())):
+                return head  # it has no weights but the input embeddings
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                self.path,
+                revision=self.revision,
+                dtype=getattr(torch, self.dtype),
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise _loading_error("language model", self.path, error) from error
+        model, info = loaded
+        missing = sorted(head_weights(model) & set(info["missing_keys"]))
+        if missing:
+            raise ModelError(
+                "the weights have no head of a language model",
+                got=missing,
+                where=self.path,
+                fix="Take language_model out, or start from the original model",
+            )
+        return LanguageHead(model, is_tied(model))
 
 
 class FromRewardModel(Pretrained):
@@ -183,6 +204,13 @@ class FromScratch(BackboneSource):
         return train_tokenizer(texts, self.vocab_size, self.digits_per_token)
 
     def model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        return self._build(AutoModel, tokenizer)
+
+    def language_head(self, tokenizer: PreTrainedTokenizerBase) -> LanguageHead:
+        """Return the head of such a language model, with tied embeddings."""
+        return LanguageHead(self._build(AutoModelForCausalLM, tokenizer), tie=True)
+
+    def _build(self, kind: Any, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         fields = dict(self.config)
         model_type = fields.pop("model_type")
         fields |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
@@ -191,9 +219,7 @@ class FromScratch(BackboneSource):
             config = AutoConfig.for_model(model_type, **fields)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                model: PreTrainedModel = AutoModel.from_config(
-                    config, dtype=getattr(torch, self.dtype)
-                )
+                model: PreTrainedModel = kind.from_config(config, dtype=getattr(torch, self.dtype))
         except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
             raise ConfigError(f"cannot build a {model_type!r} backbone: {error}") from error
         return model

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.pytorch_utils import Conv1D
 
+from prm.errors import ModelError
 from prm.models.tree_attention import TREE_ATTENTION, tree_attention
 
 ATTENDING = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
@@ -22,6 +23,9 @@ _MIXING = re.compile(
     r"|lightning|conv(?!ert|1d$))|SSM|Ssm|[sm]LSTM"
 )
 """Class names of modules that mix tokens otherwise than by attention."""
+
+_PICKING = re.compile(r"(?i:indexe[dr]|sparse_attention|_sparse\b|compressed)")
+"""Types of layers, and class names, that attend to the tokens of highest score only."""
 
 _WINDOWS = ("window_size", "attention_window", "local_attention_window", "local_window_size")
 """Fields of configurations that are windows wherever they occur."""
@@ -79,6 +83,8 @@ def why_not_each_layer(model: nn.Module, attended: Sequence[nn.Module]) -> str |
     wrong = [index for index in range(len(layers)) if calls[index] != 1]
     if not layers:
         return "it has no list of layers"
+    if not attended:
+        return "it attends by code of its own, which knows no trees"
     if wrong:
         more = ", ..." if len(wrong) > 3 else ""
         named = ", ".join(map(str, wrong[:3])) + more
@@ -104,9 +110,46 @@ def windows(model: nn.Module, asked: set[int]) -> set[int]:
         names.append("sliding_window")
     if "chunked_attention" in types or not types:
         names.append("attention_chunk_size")
-    values = [getattr(config, name, None) for name in names]
+    layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config]
+    values = [getattr(layer, name, None) for layer in layers for name in names]
     flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
     return asked | {one for one in flat if isinstance(one, int) and one > 0}
+
+
+def picks_tokens(model: nn.Module) -> bool:
+    """Whether layers attend to the tokens of highest score only.
+
+    Where scores are equal, which tokens are taken changes with the padding of a row.
+    """
+    types: Sequence[str] = getattr(_text_config(model), "layer_types", None) or ()
+    parts = (type(part).__name__ for layer in decoder_layers(model) for part in layer.modules())
+    return any(_PICKING.search(name) for name in (*types, *parts))
+
+
+def changes_with_length(model: nn.Module) -> bool:
+    """Whether attention may be another one for long rows: in windows, chunks, blocks or buckets."""
+    sizes = {
+        name: value
+        for name, value in vars(_text_config(model)).items()
+        if re.search("window|chunk|block|bucket|local|landmark", name)
+    }
+    return any(value not in (0, None, False, "") for value in sizes.values())
+
+
+def token_embeddings(model: Any) -> Tensor:
+    """Return the table of token embeddings, `[token, hidden]`.
+
+    Raises:
+        ModelError: There is none: the model reads characters, or no text.
+    """
+    try:
+        table = model.get_input_embeddings()
+        weight: Tensor = table.weight
+    except (AttributeError, NotImplementedError) as error:
+        raise ModelError(
+            f"{type(model).__name__} has no table of token embeddings", expected="a text model"
+        ) from error
+    return weight
 
 
 def _mixes(module: nn.Module) -> bool:

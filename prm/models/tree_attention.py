@@ -277,8 +277,15 @@ def choose_kernel(layout: TreeLayout, query: Tensor) -> str:
     return "segments" if query.device.type == "cpu" else "dense"
 
 
-_CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "head_mask", "alibi", "cache")
-"""Options of models that attention over trees does not compute."""
+_CHANGES_SCORES = {
+    "softcap": "soft caps (softcap)",
+    "s_aux": "attention sinks (s_aux)",
+    "position_bias": "position_bias",
+    "head_mask": "head_mask",
+    "alibi": "alibi",
+    "cache": "cache",
+}
+"""Options of models that attention over trees does not compute, and what they are called."""
 
 
 def tree_attention(
@@ -300,7 +307,7 @@ def tree_attention(
         module: The attention layer.
         query: Shape `[1, head, token, dim]`.
         key: Shape `[1, kv_head, token, dim]`.
-        value: Shape `[1, kv_head, token, dim]`.
+        value: Shape `[1, kv_head, token, value_dim]`.
         attention_mask: Must be `None`; the tree is the mask.
         scaling: Factor of the scores; `dim ** -0.5` if not given.
         dropout: Must be 0: a shared prompt would share its dropout mask.
@@ -309,16 +316,15 @@ def tree_attention(
         options: Whatever else a model passes; what would change the scores is refused.
 
     Returns:
-        Output of shape `[1, token, head, dim]`, and no weights.
+        Output of shape `[1, token, head, value_dim]`, and no weights.
 
     Raises:
         ModelError: The model needs something that attention over trees does not compute.
     """
     is_causal = options.get("is_causal"), getattr(module, "is_causal", True)
-    checks = {name: options.get(name) is None for name in _CHANGES_SCORES} | {
+    checks = {what: options.get(name) is None for name, what in _CHANGES_SCORES.items()} | {
         "no tree layout reached the attention layer": tree_layout is not None,
         "an attention mask": attention_mask is None,
-        "values of another width than queries": query.shape[-1] == value.shape[-1],
         "attention dropout (set attention_dropout to 0)": not dropout,
         "attention that is not causal": not any(one is False for one in is_causal),
     }
@@ -330,7 +336,20 @@ def tree_attention(
     tree_layout.attended.append(module)
     query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    return tree_layout.attend(query, key, value, scale).transpose(1, 2), None
+    width = value.shape[-1]
+    query, key, value = _equally_wide(query, key, value)
+    output = tree_layout.attend(query, key, value, scale)
+    return output[..., :width].transpose(1, 2), None
+
+
+def _equally_wide(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Pad with zeros, which change no score: in latent attention, keys are wider than values."""
+    widest = max(tensor.shape[-1] for tensor in tensors)
+    missing = [widest - tensor.shape[-1] for tensor in tensors]
+    return tuple(
+        functional.pad(tensor, (0, size)) if size else tensor
+        for tensor, size in zip(tensors, missing, strict=True)
+    )
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from prm.errors import ConfigError
+from prm.errors import ConfigError, ModelError
 from prm.losses.language import LanguageModelLoss
 from prm.models.heads import HeadKind
+from prm.models.language_head import LanguageHead
 from prm.models.lora import LoRA
 from prm.models.reward_model import RewardModel
 from prm.models.sources import BackboneSource
 from prm.models.structure import compile_layers
 from prm.spec import RewardSpec
+from prm.spec.parts import STEP_MARKER
+from prm.trees.identity import special_tokens
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class Recipe:
         source: Where backbone and tokenizer come from.
         head: Kind of the heads.
         lora: Train low-rank adapters instead of the backbone's weights.
-        freeze_backbone: Train the heads only.
+        freeze_backbone: Train the heads only; steps are read at their own last token, unless the
+            tokenizer has the step marker already.
         gradient_checkpointing: Recompute activations in the backward pass.
         compile_layers: Compile the decoder layers.
         state_cache: Folder for the states of a frozen backbone, if they are kept.
@@ -63,6 +70,7 @@ class Recipe:
         Raises:
             ConfigError: The spec's `max_length` is over the backbone's position limit.
         """
+        spec = self._read_without_marker(tokenizer, spec)
         stock = self.source.model(tokenizer)
         limit = _position_limit(stock)
         if limit is not None and spec.max_length > limit:
@@ -83,18 +91,52 @@ class Recipe:
             self.lora.apply(model)
         return model
 
-    def language_head(self, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Parameter | None:
-        """Return the output embeddings of a model that has its own, frozen and on the CPU.
+    def _read_without_marker(
+        self, tokenizer: PreTrainedTokenizerBase, spec: RewardSpec
+    ) -> RewardSpec:
+        """Return the spec without a marker if it would stay a token that means nothing.
 
-        Nothing without a next-token regularizer, which is what needs them.
+        A frozen backbone never learns a new token, so steps are read at their own last token. A
+        marker of another name is what the user chose.
+        """
+        if not self.freeze_backbone or spec.marker is None:
+            return spec
+        if spec.marker in special_tokens(tokenizer):
+            return spec
+        if spec.marker != STEP_MARKER:
+            logger.warning(
+                "the frozen backbone never learns what %r means; step_format.marker null reads "
+                "steps at their own last token",
+                spec.marker,
+            )
+            return spec
+        logger.info("steps are read at their own last token: the backbone is frozen")
+        return spec.with_(step_format=replace(spec.step_format, marker=None))
+
+    def language_head(self, model: RewardModel) -> LanguageHead | None:
+        """Return the head of the language model, frozen and on the CPU.
+
+        Nothing without a next-token regularizer, which is what needs it.
+
+        Raises:
+            ModelError: The backbone is no language model, or has no logits for some tokens.
         """
         if self.language_model is None:
             return None
         with torch.device("cpu"):
-            weight = self.source.language_head(tokenizer)
-        if weight is not None:
-            weight.requires_grad_(False)
-        return weight
+            head = self.source.language_head(model.tokenizer)
+        assert model.spec.tokenizer is not None
+        marker, pad = model.spec.tokenizer.marker_id, model.tokenizer.pad_token_id
+        head.never = () if marker is None else (marker,)
+        last = max(set(model.tokenizer.get_vocab().values()) - {marker, pad})
+        if last >= head.num_tokens:
+            raise ModelError(
+                "the language model has no logits for some tokens of the tokenizer",
+                expected=f"tokens up to {head.num_tokens - 1}",
+                got=last,
+                fix="Take language_model out",
+            )
+        return head
 
 
 def _position_limit(stock: Any) -> int | None:

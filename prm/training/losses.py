@@ -19,7 +19,7 @@ from prm.data.batches import MicroBatch, OptimizerBatch
 from prm.data.items import LabeledItem
 from prm.data.labels import Labels, ResponseLabels, StepLabels
 from prm.errors import ConfigError, ModelError
-from prm.losses.language import LanguageModelLoss, next_token_loss
+from prm.losses.language import LanguageModelLoss, NextTokenLogits, next_token_loss
 from prm.losses.preference import PreferenceTargets
 from prm.losses.steps import StepTargets
 from prm.losses.uncertainty import UncertaintyWeights
@@ -57,19 +57,19 @@ class BatchLoss(nn.Module):
         return totals
 
     def sums(
-        self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
+        self, batch: MicroBatch, output: ModelOutput, logits: NextTokenLogits | None
     ) -> dict[str, Tensor]:
         """Return a micro-batch's part of `S_n` by name.
 
         Args:
             batch: The micro-batch.
             output: What the model gives for it.
-            output_embeddings: Shape `[vocabulary, hidden]`; needed with a language model.
+            logits: Makes next-token logits of states; needed with a language model.
         """
         return {
             name: value
             for part in self.parts
-            for name, value in part.sums(batch, output, output_embeddings).items()
+            for name, value in part.sums(batch, output, logits).items()
         }
 
     def mean(
@@ -125,7 +125,7 @@ class StepLosses:
         }
 
     def sums(
-        self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
+        self, batch: MicroBatch, output: ModelOutput, logits: NextTokenLogits | None
     ) -> dict[str, Tensor]:
         columns = output.columns[batch.labels.step_reads]
         return {
@@ -157,7 +157,7 @@ class ResponseLosses(nn.Module):
         }
 
     def sums(
-        self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
+        self, batch: MicroBatch, output: ModelOutput, logits: NextTokenLogits | None
     ) -> dict[str, Tensor]:
         read = output.columns[batch.labels.response_reads]
         return {
@@ -180,7 +180,7 @@ class ResponseLosses(nn.Module):
 
 
 class LanguageLoss:
-    """The next-token regularizer.
+    """The next-token regularizer, on the texts of steps without their markers.
 
     Args:
         loss: Its options.
@@ -192,16 +192,17 @@ class LanguageLoss:
         self.weights = {LANGUAGE_MODEL: loss.loss_weight}
         names = spec.step_names
         self.step_column = names.index(spec.chain_reward) if names else None
+        self.num_markers = int(spec.marker is not None)
 
     def totals(self, labels: Labels) -> dict[str, Tensor]:
         selected, num_tokens = self._selected(labels)
         return {LANGUAGE_MODEL: num_tokens[selected].sum().float()}
 
     def sums(
-        self, batch: MicroBatch, output: ModelOutput, output_embeddings: Tensor | None
+        self, batch: MicroBatch, output: ModelOutput, logits: NextTokenLogits | None
     ) -> dict[str, Tensor]:
         """Sum the loss over the tokens of the selected reads; a filler has none."""
-        assert output_embeddings is not None
+        assert logits is not None
         assert isinstance(batch.trees, PackedTrees)
         if output.states is None:
             raise ConfigError(
@@ -214,9 +215,11 @@ class LanguageLoss:
         in_read = trees.token_read >= 0
         tokens = torch.zeros_like(in_read)
         tokens[in_read] = selected[trees.token_read[in_read]]
+        if self.num_markers:
+            tokens[trees.reads[batch.labels.step_reads]] = False
         targets = tokens.nonzero().squeeze(-1)
         total = next_token_loss(
-            output.states, output_embeddings, trees.input_ids[targets], trees.previous[targets]
+            output.states, logits, trees.input_ids[targets], trees.previous[targets]
         )
         return {LANGUAGE_MODEL: total}
 
@@ -228,7 +231,7 @@ class LanguageLoss:
             chosen = self.loss.selected_steps(steps.labels[:, self.step_column])
         order = torch.cat([labels.step_reads, labels.response_reads]).argsort()
         selected = torch.cat([chosen, self.loss.selected_responses(responses.preferred)])
-        num_tokens = torch.cat([steps.num_tokens, responses.num_tokens])
+        num_tokens = torch.cat([steps.num_tokens - self.num_markers, responses.num_tokens])
         return selected[order], num_tokens[order]
 
 

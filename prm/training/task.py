@@ -18,11 +18,13 @@ from prm.aggregation.steps import named_aggregation
 from prm.data.batches import OptimizerBatch
 from prm.data.items import LabeledItem
 from prm.errors import ConfigError, ModelError
-from prm.losses.language import LanguageModelLoss
+from prm.losses.language import LanguageModelLoss, NextTokenLogits
 from prm.models.heads import HeadKind
+from prm.models.language_head import LanguageHead
 from prm.models.lora import LoRA
 from prm.models.reward_model import RewardModel
 from prm.models.sources import BackboneSource
+from prm.models.structure import token_embeddings
 from prm.spec import ResponseFormat, RewardSpec, Shaping, StepFormat, Template
 from prm.training.build import Recipe
 from prm.training.cache.states import StateCache
@@ -83,10 +85,12 @@ class RewardTask(MeasuredModule):
         head: Kind of the heads.
         learn_weights: Learn how much each loss counts, from how noisy it is. See
             `UncertaintyWeights`.
-        language_model: Next-token regularizer on the same forward pass. Its output embeddings are
-            the input embeddings; those of a pretrained model that has its own stay as they are.
+        language_model: Next-token regularizer on the same forward pass. Logits are those of the
+            stock language model. Its output embeddings are the input embeddings; those of a
+            pretrained model that has its own stay as they are.
         lora: Train low-rank adapters instead of the backbone's weights.
-        freeze_backbone: Train the heads only.
+        freeze_backbone: Train the heads only. Steps are then read at their own last token, unless
+            the tokenizer has the step marker already: a new token would stay without a meaning.
         state_cache: Folder that keeps the hidden states of a frozen backbone at the reads: each
             text runs through the backbone once, and never again for other labels, losses,
             objectives or seeds. `None` to run it in every epoch.
@@ -179,7 +183,7 @@ class RewardTask(MeasuredModule):
         _refuse_gates(self.spec)
         self.loss = BatchLoss(self._loss_parts(), learn_weights)
         self._states: StateCache | None = None
-        self.language_head: torch.nn.Parameter | None = None
+        self.language_head: LanguageHead | None = None
 
     def _loss_parts(self) -> list[LossPart]:
         parts: list[LossPart] = []
@@ -231,7 +235,7 @@ class RewardTask(MeasuredModule):
     def _take(self, model: RewardModel) -> None:
         """Train this model, on the data of the run if there are any."""
         self.model, self.spec = model, model.spec
-        self.language_head = self.recipe.language_head(model.tokenizer)
+        self.language_head = self.recipe.language_head(model)
         if self._trainer is not None and self._has_data:
             self.data.attach(model.builder, self.packer)
 
@@ -268,7 +272,7 @@ class RewardTask(MeasuredModule):
         share = 1 / (self.trainer.world_size * len(batch.micro_batches))
         for index, micro_batch in enumerate(batch.micro_batches):
             with gradient_sync(self.trainer.strategy, index == last):
-                losses = self.loss.sums(micro_batch, self(micro_batch), self._output_embeddings())
+                losses = self.loss.sums(micro_batch, self(micro_batch), self._logits())
                 self.manual_backward(
                     self.loss.mean(losses, totals, share) * self.trainer.world_size
                 )
@@ -350,13 +354,14 @@ class RewardTask(MeasuredModule):
             fit_step_losses(self.steps, records)
             fit_response_losses(self.responses, records)
 
-    def _output_embeddings(self) -> Tensor | None:
-        if self.recipe.language_model is None:
+    def _logits(self) -> NextTokenLogits | None:
+        head = self.language_head
+        if head is None:
             return None
-        weight: Any = self.language_head
-        if weight is None:
-            weight = self.reward_model.backbone.model.get_input_embeddings().weight
-        return whole(weight)
+        embeddings = token_embeddings(self.reward_model.backbone.model)
+        if head.is_tied:
+            embeddings = whole(embeddings)
+        return lambda states: head(states, embeddings)
 
     def _log_step(self, batch: OptimizerBatch, means: dict[str, Tensor], norm: Tensor) -> None:
         for name, value in means.items():

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prm.errors import ConfigError
-from prm.losses.language import LanguageModelLoss, next_token_loss
+from prm.losses.language import LanguageModelLoss, NextTokenLogits, next_token_loss
 
 HIDDEN, VOCABULARY, TOKENS = 8, 13, 11
 
@@ -23,12 +23,16 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
     return states, embeddings, torch.randint(VOCABULARY, (TOKENS,))
 
 
+def by(embeddings: Tensor) -> NextTokenLogits:
+    return lambda states: states @ embeddings.T
+
+
 def test_it_equals_cross_entropy_over_a_full_forward(
     inputs: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     states, embeddings, ids = inputs
     sources = torch.arange(TOKENS - 1)
-    loss = next_token_loss(states, embeddings, ids[1:], sources)
+    loss = next_token_loss(states, by(embeddings), ids[1:], sources)
     logits = states @ embeddings.T
     expected = functional.cross_entropy(logits[:-1], ids[1:], reduction="sum")
     torch.testing.assert_close(loss, expected)
@@ -42,7 +46,7 @@ def test_it_equals_cross_entropy_over_a_full_forward(
 
 def test_a_token_is_predicted_from_its_own_source(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     states, embeddings, _ = inputs
-    loss = next_token_loss(states, embeddings, torch.tensor([5, 5]), torch.tensor([3, 0]))
+    loss = next_token_loss(states, by(embeddings), torch.tensor([5, 5]), torch.tensor([3, 0]))
     by_hand = -torch.log_softmax(states @ embeddings.T, -1)[[3, 0], 5].sum()
     torch.testing.assert_close(loss, by_hand)
 
@@ -51,8 +55,8 @@ def test_a_token_is_predicted_from_its_own_source(inputs: tuple[Tensor, Tensor, 
 def test_the_chunk_size_does_not_matter(inputs: tuple[Tensor, Tensor, Tensor], chunk: int) -> None:
     states, embeddings, ids = inputs
     sources = torch.arange(TOKENS - 1)
-    whole = next_token_loss(states, embeddings, ids[1:], sources)
-    chunked = next_token_loss(states, embeddings, ids[1:], sources, chunk)
+    whole = next_token_loss(states, by(embeddings), ids[1:], sources)
+    chunked = next_token_loss(states, by(embeddings), ids[1:], sources, chunk)
     torch.testing.assert_close(chunked, whole)
     torch.testing.assert_close(
         torch.autograd.grad(chunked, states), torch.autograd.grad(whole, states)
@@ -62,7 +66,7 @@ def test_the_chunk_size_does_not_matter(inputs: tuple[Tensor, Tensor, Tensor], c
 def test_no_target_is_zero_and_still_connected(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     states, embeddings, _ = inputs
     none = torch.zeros(0, dtype=torch.int64)
-    loss = next_token_loss(states, embeddings, none, none)
+    loss = next_token_loss(states, by(embeddings), none, none)
     loss.backward()
     assert loss.item() == 0.0
     assert states.grad is not None
@@ -74,10 +78,10 @@ def test_no_target_is_zero_and_still_connected(inputs: tuple[Tensor, Tensor, Ten
 def test_half_precision_is_summed_in_float32(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     states, embeddings, ids = inputs
     args = ids[1:], torch.arange(TOKENS - 1)
-    loss = next_token_loss(states.bfloat16(), embeddings.bfloat16(), *args)
+    loss = next_token_loss(states.bfloat16(), by(embeddings.bfloat16()), *args)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(
-        loss, next_token_loss(states, embeddings, *args), rtol=0.05, atol=0.05
+        loss, next_token_loss(states, by(embeddings), *args), rtol=0.05, atol=0.05
     )
 
 

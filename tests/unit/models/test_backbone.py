@@ -21,11 +21,14 @@ from transformers import BertConfig, BertModel
 
 from prm.errors import ConfigError, ModelError
 from prm.models.backbone import Backbone
+from prm.models.probe import change
 from prm.models.reward_model import RewardModel
 from prm.models.sources import FromScratch, Pretrained, load_tokenizer, train_tokenizer
 from prm.models.tree_attention import TREE_ATTENTION
 from prm.trees.packing import pack
 from prm.trees.tree import Segment, TokenTree
+from tests.families import build as vivid
+from tests.families import tiny_config
 from tests.tolerance import assert_same_gradients
 
 
@@ -190,6 +193,70 @@ def test_a_pad_token_that_is_eos_is_replaced(tmp_path: Any) -> None:
 
 def test_the_hidden_size_is_that_of_the_text_model() -> None:
     assert Backbone(tiny_backbone("gpt2"), 64).hidden_size == 32
+
+
+ROWS_OF_EQUAL_LENGTH = (
+    "convbert",
+    "cpmant",
+    "fnet",
+    "funnel",
+    "mobilebert",
+    "nystromformer",
+    "yoso",
+)
+PADDED_ROWS = {
+    "bert": {},
+    "big_bird": {"block_size": 4},
+    "deberta-v2": {},
+    "longformer": {"attention_window": 8},
+    "modernbert": {"local_attention": 8},
+    "mpnet": {},
+    "squeezebert": {},
+    "xlnet": {},
+}
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", [*ROWS_OF_EQUAL_LENGTH, *PADDED_ROWS])
+def test_an_encoder_reads_a_text_alike_alone_and_beside_longer_ones(family: str) -> None:
+    """Convolutions, pooling, landmarks, hashes and bottlenecks let padding into the text."""
+    fields: dict[str, Any] = dict(PADDED_ROWS.get(family, {}))
+    model = vivid(tiny_config(family, **fields))
+    backbone = Backbone(model, 128, read_at="mean", encoders=True)
+    ids = torch.arange(80, 200).tolist()
+    texts = [tuple(ids[:size]) for size in (11, 64, 9, 60, 64, 3)]
+    trees = [TokenTree((Segment(text, reads=(len(text) - 1,)),)) for text in texts]
+    together, _ = backbone(pack(trees))
+    assert backbone.mode == "encoder"
+    assert backbone.padding_leaks == (family in ROWS_OF_EQUAL_LENGTH)
+    for tree, state in zip(trees, together, strict=True):
+        assert change(backbone(pack([tree]))[0][0], state) < 2e-5
+
+
+def test_big_bird_attends_fully_from_its_first_text_on() -> None:
+    """It would for good, but only after a short text: a long one before read otherwise."""
+    backbone = Backbone(vivid(tiny_config("big_bird", block_size=4)), 128, encoders=True)
+    long = TokenTree((Segment(tuple(range(80, 180)), reads=(99,)),))
+    stock = vivid(backbone.model.config)
+    expected = stock(input_ids=torch.arange(80, 180)[None]).last_hidden_state[0, -1]
+    assert backbone.model.config.attention_type == "original_full"
+    assert change(expected, backbone(pack([long]))[0][0]) < 1e-5
+
+
+def test_heads_are_as_wide_as_projected_states() -> None:
+    """OPT-350m has states of 512 numbers, and a hidden_size of 1024."""
+    model = tiny_model("opt", ffn_dim=32, word_embed_proj_dim=16, max_position_embeddings=300)
+    assert model.backbone.hidden_size == 16
+    packed = columns_packed(model, CHAINS)
+    for chain, columns in zip(CHAINS, packed, strict=True):
+        torch.testing.assert_close(columns, columns_alone(model, chain), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_without_a_width_is_refused_in_one_line() -> None:
+    with pytest.raises(ModelError, match="BltModel has no hidden_size"):
+        Backbone(vivid(tiny_config("blt")), 64).check(torch.device("cpu"))
 
 
 def test_an_untrained_encoder_is_told_from_a_decoder() -> None:

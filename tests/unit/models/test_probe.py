@@ -12,8 +12,10 @@ from prm.errors import ModelError
 from prm.models.backbone import Backbone
 from prm.models.float32 import in_float32
 from prm.models.probe import change
+from prm.models.reward_model import embed_new_tokens
 from prm.trees.packing import PackedTrees, pack
 from prm.trees.tree import Segment, TokenTree
+from tests.families import build, tiny_config
 
 SIZES = {
     "hidden_size": 32,
@@ -34,7 +36,7 @@ QWEN2_MOE = {
 }
 NO_TREE: dict[str, tuple[dict[str, Any], str]] = {
     "lfm2": ({"layer_types": ["conv", "full_attention"]}, "layers of type conv"),
-    "bloom": ({"n_layer": 2, "n_head": 4}, "layers 0, 1 of 2 do not attend"),
+    "bloom": ({"n_layer": 2, "n_head": 4}, "attends by code of its own"),
     "jamba": ({"num_hidden_layers": 8, "mamba_d_state": 4}, "layers of type linear_attention"),
     "qwen2_moe": (
         {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2, **QWEN2_MOE},
@@ -51,8 +53,9 @@ NO_TREE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "gpt_neo": (
         {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
-        "do not attend",
+        "attends by code of its own",
     ),
+    "gemma2": ({"head_dim": 8}, "soft caps"),
 }
 
 
@@ -127,6 +130,44 @@ def test_a_model_whose_numbers_are_random_is_refused() -> None:
     model.norm.register_forward_hook(lambda _m, _i, output: output + torch.rand_like(output))
     with pytest.raises(ModelError, match="other numbers for the same tokens"):
         Backbone(model, 256).check(torch.device("cpu"))
+
+
+def test_a_model_whose_attention_does_not_run_is_refused() -> None:
+    """As that of MRA, whose kernels run on a GPU only: elsewhere it gives zeros."""
+    model = stock("llama")
+    for layer in model.layers:
+        layer.self_attn.o_proj.weight.data.zero_()
+    with pytest.raises(ModelError, match="lets no token see what stands before it"):
+        Backbone(model, 256).check(torch.device("cpu"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_encoder_that_is_random_beyond_its_chunks_is_refused() -> None:
+    model = stock(
+        "reformer",
+        axial_pos_embds=False,
+        attn_layers=["local", "lsh"],
+        attention_head_size=8,
+        num_buckets=4,
+        feed_forward_size=32,
+    )
+    with pytest.raises(ModelError, match="other numbers for the same tokens"):
+        Backbone(model, 256, encoders=True).check(torch.device("cpu"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_picks_tokens_runs_rows_of_equal_length() -> None:
+    """Which of equal scores is taken changes with a row's padding."""
+    config = tiny_config("deepseek_v32")
+    backbone = Backbone(build(config), 256)
+    backbone.check(torch.device("cpu"))
+    assert (backbone.mode, backbone.padding_leaks) == ("unrolled", True)
+
+
+def test_a_model_without_a_table_of_embeddings_is_refused_in_one_line() -> None:
+    model = build(tiny_config("canine"))
+    with pytest.raises(ModelError, match="CanineModel has no table of token embeddings"):
+        embed_new_tokens(model, {399}, set())
 
 
 def test_what_gives_no_hidden_states_is_refused_in_one_line() -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import columns_alone, columns_packed, tiny_model
+from torch import nn
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from prm.models import checkpoint
 from prm.models.export import export_stock
 from prm.models.reward_model import RewardModel
+from prm.models.rope import fix_rope
 from prm.records import Chain
 from prm.scoring.scorer import RewardScorer
 from prm.scoring.session import ScoringSession
@@ -114,6 +117,20 @@ def test_long_factors_are_those_of_the_configuration() -> None:
     expected = 1 / (torch.tensor(FACTORS["long_factor"]) * 1e4 ** (torch.arange(0, 8, 2) / 8))
     torch.testing.assert_close(model.rotary_emb.inv_freq, expected)
     assert model.config.rope_parameters["short_factor"] == FACTORS["long_factor"]
+
+
+def test_modules_that_share_a_configuration_are_all_fixed() -> None:
+    """Some families hold rotary positions in every layer."""
+    config = copy.deepcopy(vivid_model("llama", ORIGINAL).backbone.model.config)
+    model = nn.ModuleList([LlamaRotaryEmbedding(config), LlamaRotaryEmbedding(config)])
+    fix_rope(model, 256)
+    one, other = (module.inv_freq for module in model)
+    expected: Any = vivid_model("llama", 256).backbone.model
+    torch.testing.assert_close(one, expected.rotary_emb.inv_freq)
+    torch.testing.assert_close(other, one)
+    assert config.rope_parameters["rope_theta"] == pytest.approx(
+        expected.config.rope_parameters["rope_theta"]
+    )
 
 
 def test_dynamic_frequencies_are_those_of_the_longest_path() -> None:

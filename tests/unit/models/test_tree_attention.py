@@ -192,10 +192,26 @@ def test_what_a_tree_cannot_serve_is_refused(options: dict[str, Any], problem: s
         call(FORKED, qkv(FORKED), **options)
 
 
-def test_values_of_another_width_are_refused() -> None:
+@pytest.mark.parametrize("kernel", ["segments", "dense"])
+@pytest.mark.parametrize(("key_width", "value_width"), [(DIM, 8), (8, DIM)])
+def test_values_may_have_another_width_than_keys(
+    kernel: Kernel, key_width: int, value_width: int
+) -> None:
+    """As in multi-head latent attention."""
     query, key, value = qkv(FORKED)
-    with pytest.raises(ModelError, match="another width"):
-        call(FORKED, [query, key, value[..., :8]])
+    inputs = [query[..., :key_width], key[..., :key_width], value[..., :value_width]]
+    layout = TreeLayout(FORKED.starts, FORKED.stops, FORKED.subtree_ends, 6, kernel)
+    scores = inputs[0] @ inputs[1].mT * key_width**-0.5
+    mask = dense_mask(FORKED, query.device)
+    expected = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1) @ inputs[2]
+    actual = call(layout, inputs, scaling=None)
+    assert actual.shape == (1, FORKED.num_tokens, 2, value_width)
+    torch.testing.assert_close(actual, expected.transpose(1, 2))
+    gradients = torch.autograd.grad(expected.square().sum(), (query, key, value))
+    for one, other in zip(
+        gradients, torch.autograd.grad(actual.square().sum(), (query, key, value)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_sliding_window_is_noted() -> None:
