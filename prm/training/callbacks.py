@@ -54,7 +54,7 @@ class ExportModel(Callback):
         assert isinstance(task, RewardTask)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        path = self.best.best_model_path if self.best is not None else ""
+        path = self.best.chosen if self.best is not None else ""
         state = {} if path else gathered(task)
         if trainer.is_global_zero:
             weights, metrics = "last step", task.validation_metrics()
@@ -127,6 +127,18 @@ class BestCheckpoint(ModelCheckpoint):
                     where=str(self.dirpath),
                     fix="Give it a dirpath of its own; --monitor chooses what is exported",
                 )
+
+    @property
+    def chosen(self) -> str:
+        """Path of the best checkpoint; "" if no validation gave the metric, which is then said."""
+        if self.best_model_score is None or self.best_model_score.isfinite():
+            return self.best_model_path
+        logger.warning(
+            "No validation gave %s (it was not defined), so that no checkpoint is the best: the "
+            "weights of the last step are exported. Set --monitor to choose another metric.",
+            self.monitor,
+        )
+        return ""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best checkpoint so far, if it lies here (the folder may have moved)."""

@@ -77,7 +77,7 @@ class MeasuredModule(L.LightningModule):
         generator = torch.Generator().manual_seed(0)
         for batch in self.data.val_dataloader():
             num_reads = len(batch.labels.step_reads) + len(batch.labels.response_reads)
-            columns = torch.rand(num_reads, width, generator=generator)
+            columns = torch.randn(num_reads, width, generator=generator)
             meters.count(items, collect(batch, ModelOutput(columns, None), model, items))
         return [name for name, value in meters.values().items() if not value.isnan()]
 

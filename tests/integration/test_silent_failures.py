@@ -87,6 +87,18 @@ def test_validation_labels_of_one_class_are_refused_before_training(
     assert main(["fit", "--config", "base.yaml", "--monitor", "val/correct_acc"]) == 0
 
 
+def test_a_metric_that_no_validation_gives_chooses_nothing(
+    run_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first checkpoint would be the best one, as undefined numbers are never better."""
+    write_data(run_dir)
+    easy = {"steps": [{"name": "correctness"}], "lr": 1e-9}
+    config = write_config(run_dir, model=easy, trainer={"max_epochs": 2})
+    assert main(["fit", "--config", str(config), "--monitor", "val/prm_score"]) == 0
+    assert "No validation gave val/prm_score" in caplog.text
+    assert "last step" in (run_dir / "run" / "model" / "README.md").read_text(encoding="utf-8")
+
+
 def test_rates_below_0_are_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, value in {
         "lr": -1.0,
