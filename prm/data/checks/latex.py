@@ -121,7 +121,7 @@ class _Group:
             self.tokens += _held(unit)
             return
         self.after_command = self.after_script = False
-        if not is_group and unit[0] in _CLOSING:
+        if not is_group and unit[0] in _NO_ARGUMENTS:
             self.end()
         while self.waiting:
             name, arguments = self.waiting[-1]
@@ -160,7 +160,7 @@ class _Group:
         return self.tokens
 
 
-_CLOSING = frozenset([")", "]", "\\}"])
+_NO_ARGUMENTS = frozenset([")", "]", "\\{", "\\}"])
 """Tokens that are no argument of what stands before them."""
 
 
@@ -229,8 +229,8 @@ class _Parser:
             self._read(lexeme)
         while len(self.groups) > 1:
             content = self.groups.pop().end()
-            self.groups[-1].take(["\\{"])
-            self.groups[-1].tokens += content
+            self._group.end()
+            self._group.tokens += ["\\{", *content]
         return self.groups[0].end()
 
     def _read(self, lexeme: str) -> None:

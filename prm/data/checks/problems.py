@@ -56,8 +56,8 @@ _HEADING = "|".join(
 _LEADING = re.compile(f"(?:{_HEADING}) (?=.)")
 _TRAILING = re.compile(f" (?:{_REQUESTS}|(?:a|answer|solution) :)$")
 _ENDINGS = (" step", " carefully", " detail", " work", " working", " steps", " reasoning", " :")
-_TAIL = 240
-"""Characters at the end of a text among which an instruction is looked for."""
+_NEAR = 240
+"""Characters at each end of a text among which a heading or a request is looked for."""
 
 
 @lru_cache(maxsize=1024)  # neighboring rows are often about one problem
@@ -82,35 +82,38 @@ def normalize_problem(text: str) -> str:
 
 def _bare(key: str) -> str:
     """Return a normalized text without headings, requests and closing marks; never nothing."""
-    before = ""
-    while key != before:
-        before = key
+    bounds, before = (0, len(key)), (0, 0)
+    while bounds != before:
+        before = bounds
         for shorten in (_unmarked, _unheaded, _unasked):
-            shorter = shorten(key)
-            if shorter != key and _SAYS_SOMETHING.search(shorter):
-                key = shorter
-    return key
+            shorter = shorten(key, *bounds)
+            if shorter != bounds and _SAYS_SOMETHING.search(key, *shorter):
+                bounds = shorter
+    return key[slice(*bounds)]
 
 
-def _unmarked(key: str) -> str:
-    """Return a normalized text without closing marks; that of a factorial stays."""
-    while key.endswith((" .", " ?")) or (key.endswith(" !") and key[-4:-2].isalpha()):
-        key = key[:-2]
-    return key
+def _unmarked(key: str, start: int, end: int) -> tuple[int, int]:
+    """Return the bounds of a text without closing marks; that of a factorial stays."""
+    while key.endswith((" .", " ?"), start, end) or (
+        key.endswith(" !", start, end) and key[max(start, end - 4) : end - 2].isalpha()
+    ):
+        end -= 2
+    return start, end
 
 
-def _unheaded(key: str) -> str:
-    """Return a normalized text without the heading or the request that it begins with."""
-    found = _LEADING.match(key)
-    return key[found.end() :] if found else key
+def _unheaded(key: str, start: int, end: int) -> tuple[int, int]:
+    """Return the bounds of a text without the heading or the request that it begins with."""
+    found = _LEADING.match(key, start, min(end, start + _NEAR))
+    return (found.end() if found else start), end
 
 
-def _unasked(key: str) -> str:
-    """Return a normalized text without the request that it ends with."""
-    if not (key.endswith(_ENDINGS) or "\\boxed" in key[-_TAIL:]):
-        return key
-    found = _TRAILING.search(key, max(0, len(key) - _TAIL))
-    return key[: found.start()] if found else key
+def _unasked(key: str, start: int, end: int) -> tuple[int, int]:
+    """Return the bounds of a text without the request that it ends with."""
+    tail = max(start, end - _NEAR)
+    if key.endswith(_ENDINGS, start, end) or key.find("\\boxed", tail, end) >= 0:
+        found = _TRAILING.search(key, tail, end)
+        end = found.start() if found else end
+    return start, end
 
 
 _SAYS_SOMETHING = re.compile(r"[^\W_]")

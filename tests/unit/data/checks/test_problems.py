@@ -261,6 +261,8 @@ def test_numbers_keep_their_bounds(numbers: list[int], operator: str) -> None:
         "1,000,",
         "a. ",
         "√(",
+        "Problem: ",
+        "Put your answer in \\boxed{}. ",
         ".",
     ],
 )
