@@ -175,7 +175,8 @@ def a_separator_that_occurs_nowhere(folder: Path, planted: bool) -> Words:
 def a_test_problem_in_another_layout(folder: Path, planted: bool) -> Words:
     test = r"What is $\dfrac{1}{2} \times 4$?" if planted else "What is 5 - 3?"
     against = write(folder / "test.jsonl", [{"prompt": test, "completions": ["2"], "labels": [1]}])
-    rows = [{"prompt": "Question: what is \\(\\frac12 × 4\\) ?", "completions": ["2"], "labels": [1]}]
+    train = r"Question: what is \(\frac12 × 4\) ?"
+    rows = [{"prompt": train, "completions": ["2"], "labels": [1]}]
     formats = ("--format", "HFStepwise", "--against_format", "HFStepwise")
     return checked(folder, rows, "--against", against, *formats)
 

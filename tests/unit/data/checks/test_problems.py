@@ -364,7 +364,7 @@ SETS: dict[str, tuple[str, Format]] = {
     ),
 }
 MERGED = {"mr-ben": 1, "prmbench": 58, "hh-rlhf": 1, "diasafety": 17}
-"""Keys that several prompts share: those that differ in more than layout marks were read by hand."""
+"""Keys that several prompts share; those that differ in more than marks were read by hand."""
 
 
 def prompts(folder: Path, name: str) -> Iterator[str]:
