@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from rich.console import Console
 
 import prm.losses
 from prm.atomic import write_text
-from prm.cli.parsing import CommandParser, refusal
+from prm.cli.parsing import CommandParser
+from prm.cli.refusals import (
+    classes_in_one_line,
+    lightning_in_one_line,
+    refuse_options,
+    refuse_strategy,
+)
 from prm.data.formats import all_formats
 from prm.data.module import RecordDataModule
 from prm.errors import ConfigError, OutputError
@@ -40,7 +44,7 @@ from prm.training.callbacks import (
 )
 from prm.training.checkpoints import snapshot
 from prm.training.checkpoints.run_files import AtomicCheckpointIO, MetricsFile
-from prm.training.strategies import ShardedStrategy, ZeroStrategy
+from prm.training.strategies import ShardedStrategy
 from prm.training.task import RewardTask
 
 CONFIG_FILE = "config.yaml"
@@ -122,12 +126,16 @@ class RunCLI(LightningCLI):
         )
 
     def instantiate_classes(self) -> None:
-        """Build everything; what a class of ours refuses is reported as it says it."""
-        try:
+        """Build everything; what a class refuses is reported as it says it."""
+        with classes_in_one_line(self.config[self.subcommand]):
             super().instantiate_classes()
-            self.datamodule.check_sources(self.model.spec)
-        except ValueError as error:
-            raise refusal(error)  # noqa: B904
+        self.datamodule.check_sources(self.model.spec)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and refuse what a run cannot do."""
+        super().parse_arguments(parser, args)
+        command = self.config["subcommand"]
+        refuse_options(self.config[command], command)
 
     def before_instantiate_classes(self) -> None:
         """Look at the checkpoint before anything is built."""
@@ -147,20 +155,16 @@ class RunCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         run_dir = Path(config["run_dir"])
         _refuse_unwritable(run_dir)
-        _refuse_second_ways(config["trainer"])
+        _refuse_precision(config["trainer"])
         kwargs["default_root_dir"] = str(run_dir)
         if config["trainer"]["logger"] in (None, True):
             fitting = self.subcommand == "fit"
             kwargs["logger"] = MetricsFile(run_dir, self._num_steps) if fitting else False
         kwargs["plugins"] = [*_as_list(config["trainer"]["plugins"]), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*_as_list(config["trainer"]["callbacks"]), *self._callbacks(run_dir)]
-        try:
+        with lightning_in_one_line("the trainer cannot be built"):
             trainer: L.Trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ImportError) as error:
-            raise ConfigError(
-                "the trainer cannot be built", got=str(error), fix="Check trainer.* in the options"
-            ) from error
-        _refuse_other_strategies(trainer)
+        refuse_strategy(trainer)
         if isinstance(trainer.strategy, ShardedStrategy):
             trainer.strategy.checkpoint = config.get("ckpt_path")
         return trainer
@@ -174,7 +178,8 @@ class RunCLI(LightningCLI):
         with self._alone():
             if subcommand == "fit":
                 self._refuse_used_folder()
-            super()._run_subcommand(subcommand)
+            with lightning_in_one_line(f"{subcommand} cannot go on"):
+                super()._run_subcommand(subcommand)
 
     def _alone(self) -> AbstractContextManager[None]:
         """Keep others out of what this command writes: the run folder, or its folder of results."""
@@ -206,8 +211,8 @@ class RunCLI(LightningCLI):
             folder = run_dir / config["results"]
             return [EvaluationReport(folder, _write_report, evaluation.write_predictions)]
         assert isinstance(self.model, RewardTask)
-        checkpoints = run_dir / "checkpoints"
-        best = BestCheckpoint(checkpoints, config["monitor"] or self.model.monitored)
+        checkpoints, monitor = run_dir / "checkpoints", config["monitor"]
+        best = BestCheckpoint(checkpoints, monitor or self.model.monitored, monitor is not None)
         return [
             Throughput(),
             SampleTable(run_dir / "samples"),
@@ -217,33 +222,11 @@ class RunCLI(LightningCLI):
         ]
 
 
-def _refuse_second_ways(trainer: Any) -> None:
-    """Refuse options of Lightning that the task has its own for, or cannot do exactly."""
-    if trainer["gradient_clip_val"] is not None:
-        raise ConfigError("trainer.gradient_clip_val is not used", fix="Set model.gradient_clip")
-    if trainer["accumulate_grad_batches"] != 1:
-        raise ConfigError(
-            "trainer.accumulate_grad_batches is not used",
-            fix="Set data.batch_size for the update and data.max_tokens for the memory",
-        )
+def _refuse_precision(trainer: Any) -> None:
     if str(trainer["precision"]) not in ("None", "32", "32-true", "bf16", "bf16-mixed"):
         raise ConfigError(
             f"trainer.precision {trainer['precision']} is not supported",
             fix="Use bf16-mixed, or 32-true with a backbone whose dtype is bfloat16",
-        )
-
-
-def _refuse_other_strategies(trainer: L.Trainer) -> None:
-    """Refuse strategies whose gradients, clipping or checkpoints the task does not know."""
-    known = (SingleDeviceStrategy, DDPStrategy, ShardedStrategy, ZeroStrategy)
-    strategy = trainer.strategy
-    is_stock = isinstance(strategy, DeepSpeedStrategy) and not isinstance(strategy, ZeroStrategy)
-    if is_stock or not isinstance(strategy, known):
-        raise ConfigError(
-            "trainer.strategy is not supported",
-            expected="auto, ddp, or prm.training.strategies.ShardedStrategy or ZeroStrategy",
-            got=type(strategy).__name__,
-            fix="Use one of configs/overlay/",
         )
 
 

@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 
 from prm.cli.aggregation import fold_dotted
+from prm.cli.nulls import refuse_nulls
 from prm.cli.options import Options
 from prm.errors import PrmError
 from prm.moved import OPTIONS
@@ -44,11 +45,14 @@ def run_command(command: type[Any], args: Sequence[str], *, prog: str) -> int | 
 
     Raises:
         SystemExit: Help was asked for (code 0), or an option is wrong (code 2).
-        PrmError: The command, or a class that an option names, refuses its arguments.
+        PrmError: The command, or a class that an option names, refuses its arguments, or one is
+            null that cannot be.
     """
     parser = command_parser(command, prog)
     try:
-        options = parser.instantiate(parser.parse_args(spell_out(args, command)))
+        parsed = parser.parse_args(spell_out(args, command))
+        refuse_nulls(parsed, command)
+        options = parser.instantiate(parsed)
         options.pop("config", None)
         code: int | None = command(**options).run()
     except ValueError as error:
@@ -196,6 +200,10 @@ def shorten_error(message: str) -> str:
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message).replace("typing.", "")
     lines = [line.strip(" -") for line in text.splitlines()]
     kept = [line for line in lines if line and not line.startswith(_NOISE)]
+    for kind in _OTHER_KINDS:
+        telling = [line for line in kept if not re.match(kind, line)]
+        if not all(re.match(_AROUND, line) for line in telling):
+            kept = telling
     short = "; ".join(kept)
     for pattern, replacement in _CLEARER:
         short = re.sub(pattern, replacement, short)
@@ -228,7 +236,9 @@ _CLEARER = (
     (r'Parser key "([^"]+)":;', r"--\1:"),
     (r"Problem with given class_path '(?:\w+\.)*(\w+)':;", r"\1:"),
     (r"[.;] (?:Given|Got) value: ", ", got "),
-    (r", got (?:Namespace\(|NestedArg\(|\{'class_path').*$", ""),
+    (r",? got \[?(?:Namespace\(|NestedArg\(|\{'class_path').*$", ""),
+    (r"module '([\w.]+)' has no attribute '(\w+)'", r"there is no class \1.\2"),
+    (r"Type Callable\[.*?\] expects a function or a callable class: ", ""),
     (r"(, got [^\[{]+), got [\[{].*$", r"\1"),
     (r"Import path (?:\w+\.)*(\w+) does not .* subclass of (\w+)", r"\1 is no \2"),
     (r"Expected a path but (\S+) either not accessible or invalid;.*", r"there is no class \1"),
@@ -240,10 +250,19 @@ _CLEARER = (
 )
 """What jsonargparse says, and how a person would say it."""
 
+_OTHER_KINDS = (r"Not a valid subclass of", r"Expected a (?!path|dot)")
+"""What alternatives say that were not meant; a reason beside them is what is wrong."""
+
+_AROUND = r"Parser key|Problem with given class_path|(?:Given|Got) value"
+"""Where it is, and what came: no reason."""
+
 _NOISE = (
     "Does not validate against any of the Union subtypes",
     "Subtypes:",
     "Errors:",
     "Expected a NoneType",
     "Given value type:",
+    "Subclass types expect one of:",
+    "a class path (str)",
+    "a dict with",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,13 @@ class BestCheckpoint(ModelCheckpoint):
         folder: Where to.
         monitor: Name of the metric, `val/METRIC` with the objective or the source between; one of
             those of which more is better.
+        is_needed: Refuse to train without a validation that gives the metric.
 
     Raises:
         ConfigError: It is none of them.
     """
 
-    def __init__(self, folder: str | Path, monitor: str) -> None:
+    def __init__(self, folder: str | Path, monitor: str, is_needed: bool = False) -> None:
         if not _is_monitored(monitor):
             known = ", ".join(f"val/{name}" for name in MONITORED)
             raise ConfigError("monitor is wrong", expected=f"one of {known}", got=monitor)
@@ -93,27 +94,27 @@ class BestCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
             save_on_train_epoch_end=False,
         )
+        self.is_needed = is_needed
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stand aside when there is nothing to validate on.
 
         Raises:
-            ConfigError: The validation data do not decide the metric, so that no checkpoint would
-                be better than another; or another callback would write over the run's checkpoints.
+            ConfigError: The validation data do not decide a metric that is monitored, here or by
+                another callback; or another one would write over the run's checkpoints.
         """
         assert isinstance(pl_module, RewardTask)
         self._refuse_same_files(trainer.checkpoint_callbacks)
-        if not trainer.val_dataloaders:
+        decided = []
+        if trainer.val_dataloaders:
+            decided = [f"val/{name}" for name in pl_module.decided()]
+        else:
             self.save_top_k = 0
-            return
-        decided = [f"val/{name}" for name in pl_module.decided()]
-        if self.monitor not in decided:
-            known = [name for name in decided if _is_monitored(name)]
-            raise ConfigError(
-                f"the validation data do not decide {self.monitor}",
-                expected="one of " + ", ".join(known) if known else None,
-                fix="Set --monitor, or validate on data with labels of both kinds",
-            )
+        if trainer.val_dataloaders or self.is_needed:
+            _refuse_undecided(str(self.monitor), decided)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if callback is not self and _names_our_metric(callback, trainer):
+                _refuse_undecided(callback.monitor, decided, f"the {type(callback).__name__}")
 
     def _refuse_same_files(self, callbacks: Iterable[Checkpoint]) -> None:
         for other in callbacks:
@@ -279,6 +280,28 @@ def _write(model: RewardModel, folder: Path, metrics: Mapping[str, Any], weights
 
 def _is_monitored(metric: str) -> bool:
     return metric.startswith("val/") and metric.rpartition("/")[2] in MONITORED
+
+
+def _refuse_undecided(monitor: str, decided: Sequence[str], where: str | None = None) -> None:
+    if monitor not in decided:
+        known = [name for name in decided if _is_monitored(name)]
+        raise ConfigError(
+            f"the validation data do not decide {monitor}"
+            if decided
+            else f"there is no validation that gives {monitor}",
+            expected="one of " + ", ".join(known) if known else None,
+            where=where,
+            fix="Monitor another metric, or validate on data with labels of both kinds",
+        )
+
+
+def _names_our_metric(callback: Callback, trainer: L.Trainer) -> bool:
+    """Whether a callback monitors what only a validation of ours can give."""
+    monitor = getattr(callback, "monitor", None)
+    packages = {type(one).__module__.partition(".")[0] for one in trainer.callbacks}  # type: ignore[attr-defined]
+    if not monitor or not packages <= {"lightning", "prm"}:  # others may log anything
+        return False
+    return not monitor.startswith(("train/", "lr-"))
 
 
 def _validates_now(trainer: L.Trainer) -> bool:

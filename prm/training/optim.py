@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from inspect import Parameter, signature
 from typing import Any, Literal
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer, SparseAdam
 from torch.optim.lr_scheduler import LambdaLR
 
 from prm.errors import ConfigError
@@ -44,7 +45,7 @@ class Schedule:
 
     def factor(self, step: int, num_steps: int) -> float:
         """Return the factor of the peak learning rate at a 0-based optimizer step."""
-        warmup = self.warmup if self.warmup >= 1 else self.warmup * num_steps
+        warmup = self.warmup_steps(num_steps)
         if step < warmup:
             return (step + 1) / (math.floor(warmup) + 1 if warmup % 1 else warmup)
         if self.decay == "constant":
@@ -53,9 +54,53 @@ class Schedule:
         left = 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
         return self.final + (1 - self.final) * left
 
+    def warmup_steps(self, num_steps: int) -> float:
+        """Return the optimizer steps of the warmup."""
+        return self.warmup if self.warmup >= 1 else self.warmup * num_steps
+
+    def without_end(self) -> Schedule:
+        """Return the schedule of a run whose end is not known: the warmup, then the peak."""
+        return replace(self, decay="constant")
+
     def scheduler(self, optimizer: Optimizer, num_steps: int) -> LambdaLR:
         """Return the torch scheduler for a run of `num_steps` optimizer steps."""
         return LambdaLR(optimizer, lambda step: self.factor(step, num_steps))
+
+
+def make_optimizer(
+    make: Callable[[list[dict[str, Any]]], Optimizer], groups: list[dict[str, Any]]
+) -> Optimizer:
+    """Return an optimizer of parameter groups, which bring their rates and their decay.
+
+    Raises:
+        ConfigError: It refuses its options or the groups, has a rate or a decay of its own, which
+            would change nothing, or needs other gradients than a task has.
+    """
+    try:
+        optimizer = make(groups)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(
+            "the optimizer cannot be made", got=str(error), fix="Check model.optimizer"
+        ) from error
+    kind = type(optimizer)
+    if issubclass(kind, SparseAdam):
+        raise ConfigError("SparseAdam takes no dense gradients", fix="Set another model.optimizer")
+    for name in ("lr", "weight_decay"):
+        value, untouched = optimizer.defaults.get(name), [_default(kind, name)]
+        untouched.append(_default(AdamW, name))  # a configuration keeps those of its default class
+        if value not in untouched and Parameter.empty not in untouched:
+            raise ConfigError(
+                f"{name} of the optimizer is not used",
+                got=value,
+                fix=f"Set model.{name}, and take it out of model.optimizer",
+            )
+    return optimizer
+
+
+def _default(kind: type[Optimizer], name: str) -> Any:
+    """Return the default of an option of an optimizer; `None` if it has no such option."""
+    parameters = signature(kind).parameters
+    return parameters[name].default if name in parameters else None
 
 
 def parameter_groups(

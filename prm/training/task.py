@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
@@ -51,7 +53,7 @@ from prm.training.objectives import (
     fit_response_losses,
     fit_step_losses,
 )
-from prm.training.optim import Schedule, check_rates, parameter_groups
+from prm.training.optim import Schedule, check_rates, make_optimizer, parameter_groups
 from prm.training.strategies import ShardedStrategy, ZeroStrategy
 from prm.trees.packing import Pack, pack
 
@@ -100,7 +102,8 @@ class RewardTask(MeasuredModule):
         lr: Peak learning rate of the backbone.
         head_lr_factor: Factor of the heads' learning rate.
         weight_decay: Weight decay of matrices.
-        schedule: Learning-rate schedule.
+        schedule: Learning-rate schedule. Where the end of the run is not known (`max_epochs: -1`),
+            its warmup, of which a share is one of an epoch, and then the peak.
         gradient_clip: Largest norm of the gradient; `None` for no limit.
 
     Raises:
@@ -309,7 +312,11 @@ class RewardTask(MeasuredModule):
         return norm
 
     def configure_optimizers(self) -> Any:
-        """Return optimizer and schedule."""
+        """Return optimizer and schedule.
+
+        Raises:
+            ConfigError: The optimizer cannot be made.
+        """
         model = self.reward_model
         groups = parameter_groups(
             model.backbone,
@@ -318,11 +325,18 @@ class RewardTask(MeasuredModule):
             self.head_lr_factor,
             self.weight_decay,
         )
-        optimizer = self.optimizer(groups)
-        num_steps = int(self.trainer.estimated_stepping_batches)
+        optimizer = make_optimizer(self.optimizer, groups)
+        schedule, num_steps = self.schedule, self.trainer.estimated_stepping_batches
+        if num_steps == math.inf:
+            self.trainer.fit_loop.setup_data()
+            schedule, num_steps = schedule.without_end(), self.trainer.num_training_batches
+            rank_zero_info(
+                "The end of the run is not known: the learning rate stays at its peak after "
+                f"{math.ceil(schedule.warmup_steps(int(num_steps)))} steps of warmup"
+            )
         return {
             "optimizer": optimizer,
-            "lr_scheduler": self.schedule.scheduler(optimizer, num_steps),
+            "lr_scheduler": schedule.scheduler(optimizer, int(num_steps)),
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
