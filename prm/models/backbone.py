@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prm.errors import ModelError
 from prm.models.cached_attention import CachedLayout
 from prm.models.dropout import turn_off_dropout
-from prm.models.probe import is_random_in_training, probe
+from prm.models.float32 import is_sharded
+from prm.models.probe import is_random_in_training, probe, unused_weights
 from prm.models.rope import fix_rope
 from prm.models.tree_attention import TREE_ATTENTION, Kernel, TreeLayout
 from prm.trees.packing import PackedTrees
@@ -169,6 +171,21 @@ class Backbone(nn.Module):
         """Return what the model gives for right-padded rows, `[row, position]`, and their mask."""
         return self.run(input_ids=rows, attention_mask=mask, use_cache=False)
 
+    def row_reads(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Return the state at the read of each right-padded row, `[row, hidden]`."""
+        return self._pooled(self.row_output(rows, mask), mask)
+
+    def unused_weights(self) -> list[str]:
+        """Return the names of trained weights that no read depends on; see the probe.
+
+        Raises:
+            ModelError: The model cannot be run.
+        """
+        if self.read_at == "pooler" and not self._has_pooler:
+            return []  # `check` says why it is refused
+        with evaluating(self.model):
+            return unused_weights(self)
+
     def run(self, **inputs: Any) -> Any:
         """Run the model.
 
@@ -190,19 +207,30 @@ class Backbone(nn.Module):
     def _run_paths(self, trees: PackedTrees) -> Iterator[tuple[list[Tensor], Tensor, Any]]:
         """Run every path as a right-padded row of its own under stock attention.
 
+        Sharded weights come together in every pass, so all ranks run as many; one with fewer groups
+        of paths runs its shortest path again, and nothing is taken from that.
+
         Yields:
-            Paths, the mask of their rows, `[path, position]`, and what the model gives for them.
+            Paths, the mask of their rows, `[row, position]`, and what the model gives for them.
         """
-        for paths in by_length(trees.paths(), 0.0 if self.padding_leaks else WASTE):
+        groups = by_length(trees.paths(), 0.0 if self.padding_leaks else WASTE)
+        passes = len(groups)
+        if is_sharded(self.model):
+            passes = most_on_any_rank(passes, trees.input_ids.device)
+        for paths in groups:
             rows, mask = _padded(trees.input_ids, paths)
             yield paths, mask, self.row_output(rows, mask)
+        for _ in range(passes - len(groups)):
+            rows, mask = _padded(trees.input_ids, groups[-1][-1:])
+            yield [], mask, self.row_output(rows, mask)
 
     def _path_states(self, trees: PackedTrees) -> Tensor:
         """Return the states of all tokens, each run with its path alone."""
         states: list[Tensor] = []
         tokens: list[Tensor] = []
         for paths, mask, output in self._run_paths(trees):
-            states.append(output.last_hidden_state[mask.bool()])
+            taken = len(paths)
+            states.append(output.last_hidden_state[:taken][mask[:taken].bool()])
             tokens += paths
         place = _places(torch.cat(tokens), trees.num_tokens)
         return torch.cat(states)[place.to(trees.input_ids.device)]
@@ -212,7 +240,7 @@ class Backbone(nn.Module):
         states: list[Tensor] = []
         ends: list[int] = []
         for paths, mask, output in self._run_paths(trees):
-            states.append(self._pooled(output, mask))
+            states.append(self._pooled(output, mask)[: len(paths)])
             ends += [int(path[-1]) for path in paths]
         rows = _places(torch.tensor(ends), trees.num_tokens)[trees.reads.cpu()]
         if (rows < 0).any():
@@ -256,10 +284,14 @@ class Backbone(nn.Module):
                 expected="response_format.read_at 'last'",
                 got=self.read_at,
             )
-        if self.read_at == "pooler" and getattr(self.model, "pooler", None) is None:
+        if self.read_at == "pooler" and not self._has_pooler:
             raise ModelError(
                 f"{name} has no pooler", expected="response_format.read_at 'mean' or 'last'"
             )
+
+    @property
+    def _has_pooler(self) -> bool:
+        return getattr(self.model, "pooler", None) is not None
 
 
 def _attend_fully(model: Any) -> None:
@@ -302,6 +334,15 @@ def by_length(paths: Sequence[Tensor], waste: float = WASTE) -> list[list[Tensor
         groups[-1].append(path)
         used += len(path)
     return groups
+
+
+def most_on_any_rank(count: int, device: torch.device) -> int:
+    """Return the largest count of all ranks; every rank must call it."""
+    if not dist.is_initialized():
+        return count
+    most = torch.tensor(count, device=device)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return int(most)
 
 
 def _places(tokens: Tensor, num_tokens: int) -> Tensor:

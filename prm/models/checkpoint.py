@@ -105,8 +105,8 @@ def load(
     folder = Path(folder)
     spec = RewardSpec.load(folder)
     tokenizer = load_tokenizer(str(folder))
-    stock = _load_backbone(folder, dtype)
-    heads, kind = _load_heads(folder, stock)
+    stock, outside = _load_backbone(folder, dtype)
+    heads, kind = _load_heads(folder, outside)
     model = RewardModel(stock, tokenizer, spec, kind)
     if spec.tokenizer is not None and model.spec.tokenizer != spec.tokenizer:
         check_identity(tokenizer, spec)
@@ -154,7 +154,8 @@ def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
-def _load_backbone(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
+def _load_backbone(folder: Path, dtype: torch.dtype | None) -> tuple[PreTrainedModel, list[str]]:
+    """Return the backbone, and the names of weights in the folder that are not its own."""
     try:
         with quiet():
             stock, info = AutoModel.from_pretrained(
@@ -168,31 +169,29 @@ def _load_backbone(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
         raise ModelError(
             "weights are missing", got=sorted(info["missing_keys"])[:5], where=str(folder)
         )
-    left_over = [name for name in info["unexpected_keys"] if name.count(".") > 1]
-    if left_over:
-        raise ModelError("weights are left over", got=sorted(left_over)[:5], where=str(folder))
-    model: PreTrainedModel = stock
-    return model
+    return stock, sorted(info["unexpected_keys"])
 
 
-def _load_heads(folder: Path, stock: PreTrainedModel) -> tuple[dict[str, torch.Tensor], HeadKind]:
-    if (folder / HEADS_FILE).is_file():
+def _load_heads(folder: Path, outside: list[str]) -> tuple[dict[str, torch.Tensor], HeadKind]:
+    """Read the heads: a file of their own, or the one layer that is not the backbone's."""
+    has_file = (folder / HEADS_FILE).is_file()
+    files = {} if has_file else weight_files(folder)
+    layers = {name.rpartition(".")[0] for name in outside}
+    are_one_head = set(outside) <= set(files) and len(layers) == 1 and "." not in min(layers)
+    if outside and not are_one_head:
+        raise ModelError(
+            "weights are left over",
+            expected="no head" if has_file else "one head",
+            got=outside[:5],
+            where=str(folder),
+        )
+    if has_file:
         state = _read_tensors(folder / HEADS_FILE, "heads")
         return state, "linear" if "layers.weight" in state else "mlp"
-    prefix = f"{stock.base_model_prefix}." if stock.base_model_prefix else ""
-    outside = {
-        name: path
-        for name, path in weight_files(folder).items()
-        if name.count(".") == 1 and not name.startswith(prefix)
-    }
-    if len({name.partition(".")[0] for name in outside}) > 1:
-        raise ModelError(
-            "weights are left over", expected="one head", got=sorted(outside), where=str(folder)
-        )
     state = {}
-    for name, path in outside.items():
-        with safe_open(path, framework="pt") as weights:
-            state[f"layers.{name.partition('.')[2]}"] = weights.get_tensor(name)
+    for name in outside:
+        with safe_open(files[name], framework="pt") as weights:
+            state[f"layers.{name.rpartition('.')[2]}"] = weights.get_tensor(name)
     return state, "linear"
 
 

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from prm.models.structure import decoder_layers
 
-_HALF = (torch.bfloat16, torch.float16)
+HALF = (torch.bfloat16, torch.float16)
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -30,7 +30,7 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     has its own; embeddings are cast after they are looked up. Weights that are sharded stay as they
     are.
     """
-    half = any(weight.dtype in _HALF for weight in model.parameters())
+    half = any(weight.dtype in HALF for weight in model.parameters())
     with ExitStack() as stack, _full_precision():
         if half and not is_sharded(model):
             for handle in _hooks(model):
@@ -70,7 +70,7 @@ def _cast_while_running(module: nn.Module, parts: list[nn.Module]) -> Iterator[R
         for part in parts:
             for store in (part._parameters, part._buffers):
                 for name, value in store.items():
-                    if value is not None and value.dtype in _HALF:
+                    if value is not None and value.dtype in HALF:
                         kept.append((store, name, value))
                         store[name] = _like(value)
 

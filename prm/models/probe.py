@@ -19,8 +19,9 @@ from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from prm.errors import ModelError
-from prm.models.float32 import in_float32, is_sharded
+from prm.models.float32 import HALF, in_float32
 from prm.models.structure import (
+    attends_both_ways,
     changes_with_length,
     picks_tokens,
     token_embeddings,
@@ -40,6 +41,9 @@ PROBE_ATTENTION = "prm_tree_probe"
 
 LEAK = 1e-5
 """Largest relative change of a state by what it must not see that is still rounding."""
+
+HALF_LEAK = 6e-2
+"""The same in half precision."""
 
 PROMPT, BRANCH = 30, 18
 """Tokens of the probe's prompt and of its longest branches: more than a convolution spans, and not
@@ -72,22 +76,66 @@ def probe(backbone: Backbone, device: torch.device) -> Finding:
         ModelError: It cannot be run on token ids alone, gives other states for the same tokens, its
             tokens see no others, or its earlier states change with how far later tokens are.
     """
+    with (
+        _refusing_what_fails(backbone.model),
+        in_float32(backbone.model),
+        torch.autocast(device.type, enabled=False),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        return _Probe(backbone, device).finding()
+
+
+@contextmanager
+def _refusing_what_fails(model: nn.Module) -> Iterator[None]:
+    """Make one line of whatever a stock model raises."""
     try:
-        with (
-            in_float32(backbone.model),
-            torch.autocast(device.type, enabled=False),
-            torch.compiler.set_stance("force_eager"),
-        ):
-            return _Probe(backbone, device).finding()
+        yield
     except (ModelError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         raise ModelError(
-            f"{type(backbone.model).__name__} cannot be run on token ids alone",
+            f"{type(model).__name__} cannot be run on token ids alone",
             expected="a text model",
             got=f"{type(error).__name__}: {lines[0]}",
         ) from error
+
+
+def unused_weights(backbone: Backbone) -> list[str]:
+    """Return the names of weights that no read of a text depends on.
+
+    Poolers that are not read, towers for images and sound, queries of entities: data-parallel
+    training waits for their gradients in vain. They are found on the graph of a short forward pass.
+    A model that picks tokens uses some weights for long texts only, so nothing is said of it.
+
+    Raises:
+        ModelError: It cannot be run on token ids alone.
+    """
+    model = backbone.model
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    if not trained or picks_tokens(model):
+        return []
+    ids = torch.tensor([_ordinary_ids(model)[:8]], device=model.device)
+    with (
+        _refusing_what_fails(model),
+        torch.enable_grad(),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        used = _leaves(backbone.row_reads(ids, torch.ones_like(ids)).grad_fn)
+    return [name for name, weight in trained.items() if id(weight) not in used]
+
+
+def _leaves(node: Any) -> set[int]:
+    """Return the ids of the tensors that a graph ends in."""
+    seen, waiting, found = set(), [node], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found |= {id(node.variable)} if hasattr(node, "variable") else set()
+        waiting += [above for above, _ in node.next_functions]
+    return found
 
 
 @torch.no_grad()
@@ -122,7 +170,7 @@ class _Probe:
         self.name = type(backbone.model).__name__
         self.ids = _ordinary_ids(backbone.model)
         self.trees = self.pack(0)
-        self.rounding = LEAK if not is_sharded(backbone.model) else 6e-2
+        self.rounding = LEAK
 
     def pack(self, edit: int) -> PackedTrees:
         """Pack the trees; an edit gives the first branch and the short tree other tokens."""
@@ -157,7 +205,10 @@ class _Probe:
         for row, path in enumerate(paths):
             rows[row, : len(path)] = path
             mask[row, : len(path)] = 1
-        return self.backbone.row_output(rows, mask).last_hidden_state.float()  # type: ignore[no-any-return]
+        states: Tensor = self.backbone.row_output(rows, mask).last_hidden_state
+        if states.dtype in HALF:  # of sharded weights, which cannot be run in float32
+            self.rounding = HALF_LEAK
+        return states.float()
 
     def finding(self) -> Finding:
         """Run everything."""
@@ -180,6 +231,8 @@ class _Probe:
                 expected="a model whose attention runs on this device",
             )
         is_encoder = change(alone[0, :PROMPT], alone[3, :PROMPT]) > self.rounding
+        if self.rounding > LEAK:
+            is_encoder |= attends_both_ways(self.backbone.model)
         leaks = self._changes_beside(paths[3], paths[0][:PROMPT])
         if is_encoder:
             return Finding(True, None, leaks or self._changes_with_length(paths[3]))

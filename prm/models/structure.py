@@ -116,6 +116,12 @@ def windows(model: nn.Module, asked: set[int]) -> set[int]:
     return asked | {one for one in flat if isinstance(one, int) and one > 0}
 
 
+def attends_both_ways(model: nn.Module) -> bool:
+    """Whether all attention layers that say whether they are causal are not."""
+    flags = {getattr(part, "is_causal", None) for part in model.modules()} - {None}
+    return flags == {False}
+
+
 def picks_tokens(model: nn.Module) -> bool:
     """Whether layers attend to the tokens of highest score only.
 

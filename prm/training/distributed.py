@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial
 
 from prm.errors import ModelError
+from prm.models.backbone import Backbone
+
+logger = logging.getLogger(__name__)
 
 
 def whole(weight: Tensor) -> Tensor:
@@ -39,6 +43,26 @@ def gradient_sync(strategy: Any, last: bool) -> contextlib.AbstractContextManage
     elif hasattr(strategy.model, "no_sync") and not last:
         return strategy.model.no_sync()  # type: ignore[no-any-return]
     return contextlib.nullcontext()
+
+
+def freeze_unused(backbone: Backbone, strategy: Any) -> None:
+    """Do not train what no read depends on; rank 0, which alone may hold weights, says what.
+
+    DDP waits for a gradient of every trained weight, and stops at the second step.
+
+    Raises:
+        ModelError: The model cannot be run.
+    """
+    weights = dict(backbone.model.named_parameters())
+    is_here = not any(weight.is_meta for weight in weights.values())
+    names = backbone.unused_weights() if is_here else []
+    if strategy.world_size > 1:
+        names = strategy.broadcast(names)
+    for name in names:
+        weights[name].requires_grad_(False)
+    if names:
+        parts = sorted({name.partition(".")[0] for name in names})
+        logger.info("not trained, as no read depends on it: %s", ", ".join(parts))
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -35,6 +35,7 @@ from prm.training.distributed import (
     average_gradients,
     check_finite,
     clip_gradients,
+    freeze_unused,
     gradient_sync,
     whole,
 )
@@ -238,6 +239,8 @@ class RewardTask(MeasuredModule):
     def _take(self, model: RewardModel) -> None:
         """Train this model, on the data of the run if there are any."""
         self.model, self.spec = model, model.spec
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            freeze_unused(model.backbone, self.trainer.strategy)
         self.language_head = self.recipe.language_head(model)
         if self._trainer is not None and self._has_data:
             self.data.attach(model.builder, self.packer)

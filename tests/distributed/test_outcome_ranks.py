@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from prm.scoring.scorer import RewardScorer
+from tests.families import tiny_config
 from tests.outcome_runs import (
     HELPFULNESS,
     LENGTH,
@@ -81,4 +82,36 @@ def test_validation_with_a_filler_is_that_of_one_rank(run_dir: Path, max_tokens:
     one = fit_outcomes(run_dir, "one", data=data)
     config = write_outcome_config(run_dir, "two.yaml", run_dir="two", data=data)
     on_ranks(run_dir, "fit", "--config", config, "--config", OVERLAYS / "ddp.yaml")
+    assert_same_run(one, run_dir / "two")
+
+
+@pytest.mark.parametrize(
+    ("family", "overlay", "fields"),
+    [
+        ("bert", "ddp", {"response_format": {"read_at": "mean"}}),
+        pytest.param(
+            "bert", "fsdp2", {"response_format": {"read_at": "mean"}}, marks=pytest.mark.slow
+        ),
+        pytest.param("gpt_neo", "fsdp2", {"lr": 1e-3}, marks=pytest.mark.slow),
+        pytest.param("gemma3", "ddp", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_ranks_do_not_wait_for_weights_that_nothing_reads(
+    run_dir: Path, family: str, overlay: str, fields: dict[str, Any]
+) -> None:
+    """A pooler, or a tower for images, has no gradient: DDP would stop at the second step.
+
+    Ranks with paths of more lengths run more rows: FSDP would wait for the others.
+    """
+    write_outcomes(run_dir)
+    config = tiny_config(family).to_dict() | {"max_position_embeddings": 128}
+    backbone = {
+        "class_path": "prm.models.sources.FromScratch",
+        "init_args": {"config": config, "vocab_size": 290},
+    }
+    model = {"backbone": backbone, **fields}
+    one = fit_outcomes(run_dir, "one", model=model)
+    path = write_outcome_config(run_dir, "two.yaml", run_dir="two", model=model)
+    on_ranks(run_dir, "fit", "--config", path, "--config", OVERLAYS / f"{overlay}.yaml")
+    assert len(metrics(one, "train/loss")) > 2
     assert_same_run(one, run_dir / "two")

@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from prm.errors import ModelError
 from prm.losses.language import next_token_loss
-from prm.models.backbone import Backbone, evaluating
+from prm.models.backbone import Backbone, ReadAt, evaluating
 from prm.models.probe import change, probe
 from prm.models.sources import Pretrained
-from prm.models.structure import token_embeddings
+from prm.models.structure import picks_tokens, token_embeddings
 from prm.trees.packing import pack
 from prm.trees.tree import Segment, TokenTree
 from tests.backbones_table import MARK, PAGE, page, rows, version
@@ -261,6 +261,31 @@ def test_the_regularizer_is_the_loss_of_the_stock_language_model(
     logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
     expected = torch.nn.functional.cross_entropy(logits, tokens[1:], reduction="sum")
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+
+
+def reading_modes() -> list[tuple[str, ReadAt]]:
+    """Return every family with every way to read it."""
+    modes: tuple[ReadAt, ...] = ("last", "mean", "pooler")
+    return [(one, mode) for one, variant in cases() if variant == "default" for mode in modes]
+
+
+@pytest.mark.parametrize(("family", "read_at"), reading_modes())
+def test_what_is_trained_has_a_gradient(family: str, read_at: ReadAt) -> None:
+    """Data-parallel training waits for the gradient of every trained weight."""
+    model = build(tiny_config(family)).train()
+    try:
+        backbone = Backbone(model, LENGTH, read_at=read_at, encoders=True)
+        backbone.check(torch.device("cpu"))
+        unused = backbone.unused_weights()
+    except ModelError as error:
+        pytest.skip(f"refused: {error.problem}")
+    if picks_tokens(model):
+        pytest.skip("it uses some weights for long texts only")
+    reads, _ = backbone(pack(forest()))
+    reads.square().sum().backward()
+    trained = [item for item in model.named_parameters() if item[1].requires_grad]
+    without = [name for name, weight in trained if weight.grad is None]
+    assert sorted(unused) == sorted(without)
 
 
 def test_the_page_says_how_each_family_runs() -> None:

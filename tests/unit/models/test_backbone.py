@@ -244,6 +244,38 @@ def test_big_bird_attends_fully_from_its_first_text_on() -> None:
     assert change(expected, backbone(pack([long]))[0][0]) < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("family", "read_at", "unused"),
+    [
+        ("bert", "last", {"pooler"}),
+        ("bert", "mean", {"pooler"}),
+        ("bert", "pooler", set()),
+        ("longformer", "mean", {"encoder", "pooler"}),
+        ("xlnet", "last", {"layer", "mask_emb"}),
+        ("gemma3", "last", {"vision_tower", "multi_modal_projector"}),
+        ("mixtral", "last", set()),
+        ("deepseek_v32", "last", set()),
+    ],
+)
+def test_weights_that_no_read_depends_on_are_known(
+    family: str, read_at: Any, unused: set[str]
+) -> None:
+    model = vivid(tiny_config(family)).train()
+    backbone = Backbone(model, 128, read_at=read_at, encoders=True)
+    assert {name.partition(".")[0] for name in backbone.unused_weights()} == unused
+    assert model.training
+    model.requires_grad_(False)
+    assert backbone.unused_weights() == []
+
+
+def test_a_pooler_that_is_missing_is_named() -> None:
+    backbone = Backbone(vivid(tiny_config("distilbert")), 128, read_at="pooler", encoders=True)
+    assert backbone.unused_weights() == []
+    with pytest.raises(ModelError, match="DistilBertModel has no pooler"):
+        backbone.check(torch.device("cpu"))
+
+
 def test_heads_are_as_wide_as_projected_states() -> None:
     """OPT-350m has states of 512 numbers, and a hidden_size of 1024."""
     model = tiny_model("opt", ffn_dim=32, word_embed_proj_dim=16, max_position_embeddings=300)

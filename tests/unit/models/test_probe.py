@@ -141,18 +141,23 @@ def test_a_model_whose_attention_does_not_run_is_refused() -> None:
         Backbone(model, 256).check(torch.device("cpu"))
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_an_encoder_that_is_random_beyond_its_chunks_is_refused() -> None:
-    model = stock(
-        "reformer",
-        axial_pos_embds=False,
-        attn_layers=["local", "lsh"],
-        attention_head_size=8,
-        num_buckets=4,
-        feed_forward_size=32,
-    )
+    """As Reformer, which hashes at random once a text is longer than a chunk."""
+    model = stock("bert", chunk_length=64, max_position_embeddings=256)
+
+    def hash_at_random(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + torch.rand_like(output) * (output.shape[1] > 64)
+
+    model.encoder.layer[0].output.register_forward_hook(hash_at_random)
     with pytest.raises(ModelError, match="other numbers for the same tokens"):
         Backbone(model, 256, encoders=True).check(torch.device("cpu"))
+
+
+def test_states_of_another_width_than_the_configuration_says_are_refused() -> None:
+    model = stock("llama")
+    model.norm.register_forward_hook(lambda _m, _i, output: torch.cat([output, output], -1))
+    with pytest.raises(ModelError, match="another width than its configuration says"):
+        Backbone(model, 256).check(torch.device("cpu"))
 
 
 @pytest.mark.filterwarnings("ignore")
