@@ -145,7 +145,7 @@ def test_checkpoints_hold_no_code(run_dir: Path) -> None:
     assert loaded["lr_schedulers"][0]["lr_lambdas"] == [None] * len(
         loaded["optimizer_states"][0]["param_groups"]
     )
-    assert set(loaded["prm"]) == {"spec", "tokenizer"}
+    assert set(loaded["prm"]) == {"spec", "tokenizer", "metrics"}
 
 
 def test_metrics_of_an_overwritten_run_are_not_kept(run_dir: Path) -> None:
