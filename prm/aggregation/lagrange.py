@@ -119,9 +119,10 @@ class LagrangeMultiplier:
         self.value = aggregation.multiplier
         self.num_updates = 0
         self._start = aggregation
-        if self.learning_rate <= 0 or delay < 0:
-            expected = "learning_rate above 0 and delay of 0 or above"
-            raise ConfigError("lagrange multiplier", expected=expected, got=(learning_rate, delay))
+        if self.learning_rate <= 0 or self.maximum < 0 or delay < 0:
+            expected = "learning_rate above 0, maximum and delay of 0 or above"
+            got = (learning_rate, maximum, delay)
+            raise ConfigError("lagrange multiplier", expected=expected, got=got)
         self._check(self.value)
 
     def update(self, utilities: Tensor) -> float:

@@ -85,7 +85,7 @@ class ZScore(Normalizer):
     ) -> None:
         if not (math.isfinite(mean) and math.isfinite(std) and std >= 0):
             expected = "a finite mean and a standard deviation of 0 or above"
-            raise ConfigError("z_score", expected=expected, got=(mean, std))
+            raise ConfigError(f"mean {mean}, std {std} of z_score", expected=expected)
         if not (math.isfinite(floor) and floor > 0):
             raise ConfigError("floor of z_score is wrong", expected="a number above 0", got=floor)
         self.mean = float(mean)

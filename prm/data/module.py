@@ -86,6 +86,9 @@ class RecordDataModule(L.LightningDataModule):
         super().__init__()
         sizes = {"batch_size": batch_size, "max_tokens": max_tokens}
         _check_options(sizes, validation_share, test_share, shuffle_labels, store)
+        for name, value in {"seed": seed, "num_workers": num_workers}.items():
+            if value < 0:
+                raise ConfigError(f"{name} is wrong", expected="at least 0", got=value)
         parts = {"train": train, "validation": validation, "test": test, "predict": predict}
         self.sources = {part: sources or [] for part, sources in parts.items()}
         self.batch_size = batch_size

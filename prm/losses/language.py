@@ -32,8 +32,8 @@ class LanguageModelLoss:
         loss_weight: float = 0.1,
         tokens: Literal["good", "all"] = "good",
     ) -> None:
-        if not loss_weight > 0:
-            raise ConfigError("loss_weight is wrong", expected="above 0", got=loss_weight)
+        if not 0 < loss_weight < float("inf"):
+            raise ConfigError("loss_weight is wrong", expected="a number above 0", got=loss_weight)
         if tokens not in ("good", "all"):
             raise ConfigError("tokens is wrong", expected="'good' or 'all'", got=tokens)
         self.loss_weight = loss_weight

@@ -23,6 +23,9 @@ class LoRA:
         target_modules: Names of the layers that get an adapter, or `all-linear`.
         use_rslora: Scale by `alpha / sqrt(rank)` instead.
 
+    Raises:
+        ConfigError: The rank is below 1, or the scale not above 0.
+
     Source: Hu et al. 2021, arXiv 2106.09685.
     """
 
@@ -33,6 +36,10 @@ class LoRA:
         target_modules: Sequence[str] | Literal["all-linear"] = "all-linear",
         use_rslora: bool = False,
     ) -> None:
+        if rank < 1:
+            raise ConfigError("rank of LoRA is wrong", expected="at least 1", got=rank)
+        if not 0 < alpha < float("inf"):
+            raise ConfigError("alpha of LoRA is wrong", expected="a number above 0", got=alpha)
         self.rank = rank
         self.alpha = alpha
         self.target_modules = target_modules

@@ -180,6 +180,9 @@ class FromScratch(BackboneSource):
             does, and makes a number below 1000 one token once it is frequent.
         seed: Seed of the initial weights.
         dtype: Type of the weights.
+
+    Raises:
+        ConfigError: There is no `model_type`, or a number is too small.
     """
 
     needs_texts = True
@@ -194,6 +197,12 @@ class FromScratch(BackboneSource):
     ) -> None:
         if "model_type" not in config:
             raise ConfigError("config of a backbone from scratch lacks 'model_type'", got=config)
+        for name, value, least in (
+            ("vocab_size", vocab_size, 260),
+            ("digits_per_token", digits_per_token, 1),
+        ):
+            if value < least:
+                raise ConfigError(f"{name} is too small", expected=f"at least {least}", got=value)
         self.config = config
         self.vocab_size = vocab_size
         self.digits_per_token = digits_per_token

@@ -36,7 +36,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         known = self.decay in ("constant", "linear", "cosine")
-        if not known or not self.warmup >= 0 or not 0 <= self.final <= 1:
+        if not known or not 0 <= self.warmup < math.inf or not 0 <= self.final <= 1:
             raise ConfigError(
                 "schedule is wrong",
                 expected="a known decay, warmup >= 0 and final in [0, 1]",
@@ -151,5 +151,7 @@ def check_rates(
     for name, value in rates.items():
         if not 0 <= value < math.inf:
             raise ConfigError(f"{name} is wrong", expected="a number of at least 0", got=value)
-    if gradient_clip is not None and not gradient_clip > 0:
-        raise ConfigError("gradient_clip is wrong", expected="above 0, or null", got=gradient_clip)
+    if gradient_clip is not None and not 0 < gradient_clip < math.inf:
+        raise ConfigError(
+            "gradient_clip is wrong", expected="a number above 0, or null", got=gradient_clip
+        )

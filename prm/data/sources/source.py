@@ -44,7 +44,7 @@ class Source:
             `Sampling` gives it. Needs a name.
 
     Raises:
-        ConfigError: The weight is not above 0, or there is one and no name.
+        ConfigError: The limit is below 1, the weight is not above 0, or there is one and no name.
         DataError: While iterating: a row is wrong, or two records have the same id.
     """
 
@@ -61,6 +61,8 @@ class Source:
         weight: float | None = None,
     ) -> None:
         data = as_data(path)
+        if limit is not None and limit < 1:
+            raise ConfigError("limit is wrong", expected="at least 1, or null", got=limit)
         if weight is not None and not (weight > 0 and math.isfinite(weight)):
             raise ConfigError("weight is wrong", expected="a number above 0", got=weight)
         if weight is not None and name is None:

@@ -9,6 +9,7 @@ Source: Wang et al. 2024 (arXiv 2406.12845), section 3.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,9 +65,13 @@ class GateOptions:
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
             raise ConfigError("held_out", expected="a share in (0, 1)", got=self.held_out)
-        for name in ("width", "temperature", "lr", "batch_size", "max_epochs", "patience"):
-            if not getattr(self, name) > 0:
+        counts = ("width", "batch_size", "max_epochs", "patience", "max_tokens")
+        for name in ("temperature", "lr", *counts):
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(name, expected="a number above 0", got=getattr(self, name))
+        for name in ("weight_decay", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(name, expected="a number of at least 0", got=getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True)

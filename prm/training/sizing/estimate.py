@@ -89,7 +89,7 @@ class Training:
         if self.strategy == "single" and self.num_gpus > 1:
             raise ConfigError("strategy single is for one GPU", got=f"{self.num_gpus} GPUs")
         counts = (self.num_gpus, self.max_tokens, self.path_length)
-        if min(*counts, self.lora_rank or 1) < 1:
+        if min(*counts, 1 if self.lora_rank is None else self.lora_rank) < 1:
             raise ConfigError("a size is wrong", expected="numbers of at least 1", got=self)
 
 
