@@ -58,6 +58,12 @@ class ExportModel(Callback):
         state = {} if path else gathered(task)
         if trainer.is_global_zero:
             weights, metrics = "last step", task.validation_metrics()
+            if self.best is not None and self.best.best_model_path and not path:
+                logger.warning(
+                    "No validation gave %s (it was not defined), so that no checkpoint is the "
+                    "best: the weights of the last step are exported. Set --monitor to another.",
+                    self.best.monitor,
+                )
             if path:
                 checkpoint = snapshot.read(path)
                 state, metrics = checkpoint["state_dict"], checkpoint["prm"].get("metrics", {})
@@ -131,15 +137,9 @@ class BestCheckpoint(ModelCheckpoint):
 
     @property
     def chosen(self) -> str:
-        """Path of the best checkpoint; "" if no validation gave the metric, which is then said."""
-        if self.best_model_score is None or self.best_model_score.isfinite():
-            return self.best_model_path
-        logger.warning(
-            "No validation gave %s (it was not defined), so that no checkpoint is the best: the "
-            "weights of the last step are exported. Set --monitor to choose another metric.",
-            self.monitor,
-        )
-        return ""
+        """Path of the best checkpoint; "" without one, or if no validation gave the metric."""
+        is_known = self.best_model_score is not None and self.best_model_score.isfinite()
+        return self.best_model_path if is_known else ""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best checkpoint so far, if it lies here (the folder may have moved)."""
