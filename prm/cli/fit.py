@@ -44,7 +44,7 @@ from prm.training.callbacks import (
 )
 from prm.training.checkpoints import snapshot
 from prm.training.checkpoints.run_files import AtomicCheckpointIO, MetricsFile
-from prm.training.strategies import ShardedStrategy
+from prm.training.strategies import ShardedStrategy, check_precision
 from prm.training.task import RewardTask
 
 CONFIG_FILE = "config.yaml"
@@ -155,7 +155,7 @@ class RunCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         run_dir = Path(config["run_dir"])
         _refuse_unwritable(run_dir)
-        _refuse_precision(config["trainer"])
+        check_precision(config["trainer"]["precision"])
         kwargs["default_root_dir"] = str(run_dir)
         if config["trainer"]["logger"] in (None, True):
             fitting = self.subcommand == "fit"
@@ -220,14 +220,6 @@ class RunCLI(LightningCLI):
             LastCheckpoint(checkpoints, config["checkpoint_every"]),
             ExportModel(run_dir / "model", best),
         ]
-
-
-def _refuse_precision(trainer: Any) -> None:
-    if str(trainer["precision"]) not in ("None", "32", "32-true", "bf16", "bf16-mixed"):
-        raise ConfigError(
-            f"trainer.precision {trainer['precision']} is not supported",
-            fix="Use bf16-mixed, or 32-true with a backbone whose dtype is bfloat16",
-        )
 
 
 def _refuse_unwritable(run_dir: Path) -> None:

@@ -46,13 +46,14 @@ class Gate(Float32Module):
     ) -> None:
         super().__init__()
         self.sizes = (hidden_size, num_objectives)
-        output = nn.Linear(width, num_objectives)
+        output = nn.Linear(width, num_objectives, dtype=torch.float32)
         nn.init.zeros_(output.weight)
         nn.init.zeros_(output.bias)
-        self.layers = nn.Sequential(nn.Linear(hidden_size, width), nn.ReLU(), output)
-        self.register_buffer("center", torch.zeros(hidden_size))
-        self.register_buffer("scale", torch.ones(hidden_size))
-        self.register_buffer("temperature", torch.tensor(temperature))
+        first = nn.Linear(hidden_size, width, dtype=torch.float32)
+        self.layers = nn.Sequential(first, nn.ReLU(), output)
+        self.register_buffer("center", torch.zeros(hidden_size, dtype=torch.float32))
+        self.register_buffer("scale", torch.ones(hidden_size, dtype=torch.float32))
+        self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
 
     def standardize(self, states: Tensor) -> None:
         """Fit center and scale to states `[prompt, hidden]`, at least two."""

@@ -49,14 +49,16 @@ class Heads(Float32Module):
     ) -> None:
         super().__init__()
         self.kind = kind
-        output = nn.Linear(hidden_size, num_columns, bias=bias)
+        output = nn.Linear(hidden_size, num_columns, bias=bias, dtype=torch.float32)
         nn.init.normal_(output.weight, std=hidden_size**-0.5 / 10)
         if bias:
             nn.init.zeros_(output.bias)
         self.layers: nn.Module = (
             output
             if kind == "linear"
-            else nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.ReLU(), output)
+            else nn.Sequential(
+                nn.Linear(hidden_size, hidden_size, dtype=torch.float32), nn.ReLU(), output
+            )
         )
 
     def forward(self, states: Tensor) -> Tensor:

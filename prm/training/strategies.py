@@ -26,11 +26,30 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from prm.errors import ModelError
+from prm.errors import ConfigError, ModelError
 from prm.models.reward_model import RewardModel
 from prm.models.structure import decoder_layers
 from prm.training.checkpoints import sharded, snapshot
 from prm.training.checkpoints.sharded import by_index, by_name
+
+
+def check_precision(precision: object) -> None:
+    """Refuse precisions in which a task does not train exactly.
+
+    float16 scales gradients before they are clipped; the `true` ones make the backbone what its own
+    `dtype` says already.
+
+    Args:
+        precision: As Lightning names it; `None` for its default.
+
+    Raises:
+        ConfigError: It is none of those of float32 and bfloat16 autocast.
+    """
+    if precision not in (None, 32, "32", "32-true", "bf16", "bf16-mixed"):
+        raise ConfigError(
+            f"trainer.precision {precision} is not supported",
+            fix="Use bf16-mixed, or 32-true with a backbone whose dtype is bfloat16",
+        )
 
 
 def gathered(task: L.LightningModule) -> dict[str, Any]:

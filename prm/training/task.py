@@ -55,7 +55,7 @@ from prm.training.objectives import (
     fit_step_losses,
 )
 from prm.training.optim import Schedule, check_rates, make_optimizer, parameter_groups
-from prm.training.strategies import ShardedStrategy, ZeroStrategy
+from prm.training.strategies import ShardedStrategy, ZeroStrategy, check_precision
 from prm.trees.packing import Pack, pack
 
 
@@ -205,7 +205,12 @@ class RewardTask(MeasuredModule):
         return "val/ranking" if self.responses else "val/step_auroc"
 
     def configure_model(self) -> None:
-        """Build the model, once; a from-scratch tokenizer is trained on the training data."""
+        """Build the model, once; a from-scratch tokenizer is trained on the training data.
+
+        Raises:
+            ConfigError: The trainer's precision is not supported.
+        """
+        check_precision(self.trainer.precision)
         if self.model is not None:
             return
         strategy = self.trainer.strategy

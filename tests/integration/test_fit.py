@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 import yaml
@@ -14,8 +15,14 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
 
 from prm.cli.main import main
 from prm.data.formats.hf_stepwise import HFStepwise
+from prm.data.module import RecordDataModule
 from prm.data.sources.source import Source
+from prm.errors import ConfigError
+from prm.models.sources import FromScratch
 from prm.scoring.scorer import RewardScorer
+from prm.training.objectives import StepObjective
+from prm.training.strategies import check_precision
+from prm.training.task import RewardTask
 from tests.runs import (
     LLAMA,
     assert_same_weights,
@@ -261,6 +268,22 @@ def test_the_update_does_not_depend_on_the_token_budget(
     small = fit(run_dir, "small", model=model, data={"max_tokens": 48})
     assert_same_weights(large, small)
     assert metrics(large, "train/loss") == pytest.approx(metrics(small, "train/loss"), rel=1e-5)
+
+
+def test_scaled_gradients_are_refused() -> None:
+    """Without a GPU, Lightning itself takes bfloat16 for float16."""
+    with pytest.raises(ConfigError, match="16-mixed is not supported"):
+        check_precision("16-mixed")
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_a_trainer_of_ones_own_is_told_of_its_precision(precision: Any, run_dir: Path) -> None:
+    path = write_arithmetic(run_dir / "train.jsonl", 8)
+    data = RecordDataModule(train=[Source(str(path), HFStepwise())])
+    trainer = L.Trainer(accelerator="cpu", precision=precision, logger=False, max_epochs=1)
+    source = FromScratch(LLAMA, vocab_size=270)
+    with pytest.raises(ConfigError, match=f"trainer.precision {precision} is not supported"):
+        trainer.fit(RewardTask(source, steps=[StepObjective()]), data)
 
 
 def test_mixed_precision_keeps_float32_weights_and_heads(run_dir: Path) -> None:

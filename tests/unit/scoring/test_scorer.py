@@ -16,6 +16,8 @@ from tiny_models import CHAINS, TWO_OBJECTIVES, columns_alone, tiny_model
 from prm.aggregation.steps import STEP_AGGREGATIONS, Last, SoftMin
 from prm.errors import ConfigError, DataError, ModelError, SpecError
 from prm.models import checkpoint
+from prm.models.gate import Gate
+from prm.models.heads import HeadKind, Heads
 from prm.records import Chain
 from prm.scores.chains import ChainScore, aggregate
 from prm.scoring.scorer import RewardScorer
@@ -55,6 +57,24 @@ def test_scores_are_the_head_columns_read_through_the_spec(scorer: RewardScorer)
         assert score.reward == score.scores["correctness"] == pytest.approx(lowest, abs=1e-5)
         assert score.aggregation == "min"
         assert (score.num_truncated, score.reason) == (0, "")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_torchs_default_type_changes_no_score(
+    dtype: torch.dtype, head: HeadKind, tmp_path: Path
+) -> None:
+    folder = checkpoint.save(tiny_model(spec=SPEC, head=head), tmp_path / "model")
+    expected = RewardScorer.from_pretrained(folder, device="cpu").score(CHAINS)
+    torch.set_default_dtype(dtype)
+    try:
+        found = RewardScorer.from_pretrained(folder, device="cpu").score(CHAINS)
+        new = Heads(8, 2, head), Gate(8, 2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    close(found, expected)
+    for module in new:
+        assert {value.dtype for value in module.state_dict().values()} == {torch.float32}
 
 
 def test_probabilities_are_the_sigmoid_of_the_logits(scorer: RewardScorer) -> None:
