@@ -53,7 +53,7 @@ class SourceOptions(RowOptions):
         """Return the source, in the format given or the one that its first row shows.
 
         Args:
-            options: `name`, `limit` and `streaming`, as of a source.
+            options: `name`, `limit`, `sample_seed` and `streaming`, as of a source.
         """
         options |= {"split": self.split, "config_name": self.config_name}
         options["on_error"] = self.on_error
@@ -65,12 +65,19 @@ class LimitOptions(Options):
     """What is read.
 
     Args:
-        limit: Largest number of records to look at.
+        limit: Largest number of records to look at: the first ones.
+        sample_seed: Draw the records of --limit at random instead, with this seed.
         streaming: Stream a Hugging Face dataset instead of downloading it.
     """
 
     limit: int | None = None
+    sample_seed: int | None = None
     streaming: bool = False
+
+    @property
+    def limited(self) -> dict[str, Any]:
+        """The options, as of a source."""
+        return {name: getattr(self, name) for name in ("limit", "sample_seed", "streaming")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +175,7 @@ class Check(LimitOptions, SourceOptions, AgainstOptions):
         if self.tokenizer is not None:
             tokens = _load_tokenizer(self.tokenizer, self.max_length)
             options["rules"] = tokenizer_rules(tokens[0])
-        source = self.source(limit=self.limit, streaming=self.streaming)
+        source = self.source(**self.limited)
         check: Callable[..., CheckReport] = check_chains
         if source.format.kind == "responses":
             check = check_outcomes
@@ -197,7 +204,7 @@ class Convert(LimitOptions, SourceOptions, WriteOptions):
     def run(self) -> None:
         """Write the file, and say how many records it has."""
         check_output(Path(self.output), overwrite=self.overwrite)
-        source = self.source(name=self.name, limit=self.limit, streaming=self.streaming)
+        source = self.source(name=self.name, **self.limited)
         skipped = Skipped()
         with _progress("converting", _unit(source)) as tracked:
             records = tracked(source.records(skipped))
@@ -247,6 +254,7 @@ def _source(
     *,
     name: str | None = None,
     limit: int | None = None,
+    sample_seed: int | None = None,
     on_error: OnError = "raise",
     **dataset: Any,
 ) -> Source:
@@ -257,11 +265,20 @@ def _source(
         format: The format that was asked for.
         name: Name of the source.
         limit: Largest number of records.
+        sample_seed: As of a source.
         on_error: What a wrong row does.
         dataset: `split`, `config_name` and `streaming`, as of a source.
     """
     shown = format or _canonical_format(path, **dataset) or HFStepwise()
-    return Source(path, shown, name=name, limit=limit, on_error=on_error, **dataset)
+    return Source(
+        path,
+        shown,
+        name=name,
+        limit=limit,
+        sample_seed=sample_seed,
+        on_error=on_error,
+        **dataset,
+    )
 
 
 def _say_skipped(path: str, skipped: Skipped) -> None:

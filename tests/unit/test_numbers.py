@@ -114,7 +114,7 @@ OPTIONS: dict[Callable[..., Any], dict[str, tuple[Any, ...]]] = {
         "num_workers": COUNT_FROM_0,
     },
     Sampling: {"temperature": (math.nan, 0.0, -1.0), "epoch_size": COUNT},
-    SOURCE: {"limit": COUNT, "weight": ABOVE_0},
+    SOURCE: {"limit": COUNT, "weight": ABOVE_0, "sample_seed": ANY},
     ArithmeticConfig: {"error_rate": BELOW_1, "seed": ANY},
     ReplyConfig: {"num_responses": COUNT, "seed": ANY},
     LabelConfig: {"label_noise": SHARE, "num_votes": COUNT_FROM_0},
@@ -208,7 +208,9 @@ ABSTRACT = {"StepLoss", "PairLabels", "Sequence"}
 
 def test_no_number_is_left_out() -> None:
     known = {made(make): options.keys() for make, options in OPTIONS.items()}
-    for cls in settable():
-        if cls.__name__ not in ABSTRACT and not inspect.isabstract(cls):
-            missing = numbers_of(cls) - known.get(cls, set())
-            print(cls.__name__, missing) if missing else None
+    missing = {
+        cls.__name__: sorted(numbers_of(cls) - known.get(cls, set()))
+        for cls in settable()
+        if cls.__name__ not in ABSTRACT and not inspect.isabstract(cls)
+    }
+    assert not {name: numbers for name, numbers in missing.items() if numbers}

@@ -8,7 +8,9 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 from prm.data.formats.base import Format
@@ -35,16 +37,20 @@ class Source:
         format: What the rows look like.
         name: Name of the source; by default the row's own, else the file's name without suffix.
         split: Split of a Hugging Face or saved dataset.
-        limit: Largest number of records; `None` for all.
+        limit: Largest number of records; `None` for all. They are the first ones, which a sorted
+            file makes a poor sample of, unless there is a `sample_seed`.
         streaming: Whether to stream a Hugging Face dataset instead of downloading it.
         on_error: Whether a wrong row, or one whose id came before, stops the reading (`raise`) or
             is left out (`skip`), counted and reported in the log.
         config_name: Configuration (subset) of a Hugging Face dataset.
         weight: Factor of this source's share of an epoch, above 0; the share is otherwise what
             `Sampling` gives it. Needs a name.
+        sample_seed: Draw the records of `limit` at random, each as likely as any other, with this
+            seed. They stay in their order; all rows are read.
 
     Raises:
-        ConfigError: The limit is below 1, the weight is not above 0, or there is one and no name.
+        ConfigError: The limit is below 1, or there is a seed without one; the weight is not above
+            0, or there is one and no name.
         DataError: While iterating: a row is wrong, or two records have the same id.
     """
 
@@ -59,10 +65,15 @@ class Source:
         on_error: OnError = "raise",
         config_name: str | None = None,
         weight: float | None = None,
+        sample_seed: int | None = None,
     ) -> None:
         data = as_data(path)
         if limit is not None and limit < 1:
             raise ConfigError("limit is wrong", expected="at least 1, or null", got=limit)
+        if sample_seed is not None and limit is None:
+            raise ConfigError(
+                "a sample_seed needs a limit", fix="Set limit, the size of the sample"
+            )
         if weight is not None and not (weight > 0 and math.isfinite(weight)):
             raise ConfigError("weight is wrong", expected="a number above 0", got=weight)
         if weight is not None and name is None:
@@ -77,6 +88,7 @@ class Source:
         self.on_error = on_error
         self.config_name = config_name
         self.weight = weight
+        self.sample_seed = sample_seed
 
     def __iter__(self) -> Iterator[Any]:
         """Yield `Chain`s, or `Comparison`s and `Rating`s."""
@@ -147,15 +159,18 @@ class Source:
 
     def _results(self, *, unique: bool = True) -> Iterator[Any]:
         """Yield each record, or the error in its place; raise where the reading ends early."""
+        results = self._every_result(unique)
+        if self.limit is None:
+            return results
+        if self.sample_seed is None:
+            return _first(results, self.limit)
+        return _sampled(results, self.limit, self.sample_seed)
+
+    def _every_result(self, unique: bool) -> Iterator[Any]:
         origins = Origins()
-        num_records = 0
         for result in self._named_records():
-            if num_records == self.limit:
-                return
-            if not isinstance(result, DataError):
-                num_records += 1
-                name = (result.source, result.id)
-                first = origins.first(name, result.origin) if unique else None
+            if unique and not isinstance(result, DataError):
+                first = origins.first((result.source, result.id), result.origin)
                 if first is not None:
                     yield _duplicate_id(result, first)
                     continue
@@ -184,6 +199,35 @@ class Source:
                 number = f"{index}.{part}" if len(records) > 1 else str(index)
                 source = self.name or record.source or _default_name(self.path)
                 yield named(record, record.id or f"{source}-{number}", source)
+
+
+def _first(results: Iterator[Any], size: int) -> Iterator[Any]:
+    """Yield what comes up to the last of the first records."""
+    for result in results:
+        yield result
+        size -= not isinstance(result, DataError)
+        if size == 0:
+            return
+
+
+def _sampled(results: Iterator[Any], size: int, seed: int) -> Iterator[Any]:
+    """Yield errors as they come, then some of the records, in their order.
+
+    Source: Vitter 1985, ACM Transactions on Mathematical Software 11, 37-57, algorithm R.
+    """
+    random = Random(seed)
+    kept: list[tuple[int, Any]] = []
+    seen = 0
+    for result in results:
+        if isinstance(result, DataError):
+            yield result
+            continue
+        seen += 1
+        if len(kept) < size:
+            kept.append((seen, result))
+        elif (place := random.randrange(seen)) < size:
+            kept[place] = (seen, result)
+    yield from (record for _, record in sorted(kept, key=itemgetter(0)))
 
 
 class Skipped:

@@ -17,7 +17,7 @@ from prm.data.formats.hf_stepwise import HFStepwise
 from prm.data.formats.outcome_columns import OutcomeColumns
 from prm.data.sources.rows import read_rows
 from prm.data.sources.source import Skipped, Source
-from prm.errors import DataError
+from prm.errors import ConfigError, DataError
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": f"p{i}", "completions": ["ä", "b"], "labels": [1.0, 0.0]} for i in range(3)
@@ -237,6 +237,32 @@ class TestChainSource:
         source = Source(write(tmp_path / "a.jsonl", LINES), HFStepwise(), limit=2)
         assert source.load() == source.load()
         assert len(source.load()) == 2
+
+    def test_a_sample_of_a_sorted_file_is_even(self, tmp_path: Path) -> None:
+        rows = [ROWS[0] | {"prompt": f"{n}?", "labels": [1, n // 500]} for n in range(1000)]
+        path = write(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+        def drawn(seed: int | None) -> list[int]:
+            source = Source(path, HFStepwise(), limit=200, sample_seed=seed)
+            return [int(str(chain.prompt)[:-1]) for chain in source.load()]
+
+        assert drawn(None) == list(range(200))
+        assert drawn(3) == drawn(3) == sorted(set(drawn(3)))
+        assert drawn(3) != drawn(4)
+        share = sum(n >= 500 for seed in range(10) for n in drawn(seed)) / 2000
+        assert share == pytest.approx(0.5, abs=0.05)  # 4.5 standard errors
+
+    def test_a_sample_is_of_what_can_be_read(self, tmp_path: Path) -> None:
+        wrong = json.dumps(ROWS[0] | {"labels": [1]}) + "\n"
+        path = write(tmp_path / "a.jsonl", LINES + wrong)
+        with pytest.raises(DataError, match=r"a\.jsonl:4"):
+            Source(path, HFStepwise(), limit=2, sample_seed=0).load()
+        skipped = Skipped()
+        source = Source(path, HFStepwise(), limit=9, sample_seed=0, on_error="skip")
+        assert len(list(source.records(skipped))) == 3
+        assert skipped.count == 1
+        with pytest.raises(ConfigError, match="sample_seed needs a limit"):
+            Source(path, HFStepwise(), sample_seed=0)
 
     def test_a_row_keeps_the_source_it_names(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.jsonl", json.dumps(ROWS[0] | {"source": "s", "id": "1"}))
